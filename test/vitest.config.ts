@@ -1,0 +1,13 @@
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    root: fileURLToPath(new URL("..", import.meta.url)),
+    include: ["test/**/*.test.ts"],
+    // A process per file: leak checks look at /proc/self/fd and at the process's own handles and signals.
+    pool: "forks",
+    testTimeout: 10_000,
+    hookTimeout: 10_000
+  }
+})
