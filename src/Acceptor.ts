@@ -1,0 +1,216 @@
+/**
+ * A listening address and the line of fibers that wait for its connections.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as NetAddress from "effect/net/NetAddress"
+import type * as Scope from "effect/Scope"
+import { formatAddress } from "./internal/format.ts"
+import { Line, Operation, settledOrAbandoned } from "./internal/Line.ts"
+import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
+import * as StreamSocket from "./StreamSocket.ts"
+import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
+import { resolveOptions, Transport, WouldBlock } from "./Transport.ts"
+
+const TypeId: unique symbol = Symbol.for("~effect-asio/Acceptor")
+
+/**
+ * A listening address.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Acceptor {
+  readonly [TypeId]: typeof TypeId
+  /** The bound address, with the real port where port 0 was asked for. */
+  readonly address: NetAddress.SocketAddress
+  /**
+   * Takes the next connection and closes it with the scope. The connection is
+   * unread until its first read, whatever happens before.
+   *
+   * Fails with `Closed` when the acceptor is closed, and with a passing reason
+   * such as `TooManyOpenFiles` when one connection could not be taken; the next
+   * `accept` may succeed then.
+   *
+   * **Interruption**: *total*. No connection is lost: the next `accept` gets it.
+   */
+  readonly accept: Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope>
+  /**
+   * Releases the address: waiting `accept`s fail with `Closed`, connections
+   * that nobody has accepted are reset. Accepted ones go on. Idempotent.
+   *
+   * **Interruption**: none needed; it does not wait.
+   */
+  readonly close: Effect.Effect<void>
+}
+
+/**
+ * Returns `true` when a value is an `Acceptor`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isAcceptor = (u: unknown): u is Acceptor => typeof u === "object" && u !== null && TypeId in u
+
+/**
+ * Listens on an address until the scope closes.
+ *
+ * **Details**
+ *
+ * Port 0 binds a free port; read it from `address`. The socket options hold for
+ * every accepted connection. Fails with `AddressInUse`, `AddressNotAvailable`,
+ * `PermissionDenied`, or `LimitExceeded` for a Unix-domain path that is too
+ * long, each with the address. A Unix-domain path is removed on close; one that
+ * a crashed process left behind is `AddressInUse`.
+ *
+ * **Interruption**: *total*. The address is released.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const listen = (
+  address: NetAddress.SocketAddress,
+  options?: ListenOptions
+): Effect.Effect<Acceptor, SocketError, Transport | Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const resolved = resolveOptions(options)
+      return Effect.map(
+        Effect.flatMap(Transport, (transport) => transport.listen(address, { ...options, ...resolved })),
+        (backing): Acceptor => new Core(backing, resolved.linger)
+      )
+    }),
+    (acceptor) => acceptor.close,
+    { interruptible: true }
+  )
+
+/**
+ * Runs a handler for every connection, each in a fiber of its own, and closes
+ * the connection when its handler ends. Never succeeds; fails with `Closed`
+ * when the acceptor is closed.
+ *
+ * **Details**
+ *
+ * A handler that ends with a `SocketError` or at end of stream ends quietly;
+ * any other failure is logged with the peer's address. Neither ends the server.
+ *
+ * **Interruption**: stops accepting and interrupts the handlers, which close
+ * their connections.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const serve = <E, R>(
+  acceptor: Acceptor,
+  handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
+): Effect.Effect<never, SocketError, R> => {
+  const handle = (socket: StreamSocket.StreamSocket, restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
+    Effect.forkChild(
+      Effect.flatMap(Effect.exit(restore(Effect.suspend(() => handler(socket)))), (exit) =>
+        Exit.isFailure(exit) && !isQuiet(exit.cause)
+          ? Effect.andThen(
+            socket.close,
+            Effect.logError(`connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
+          )
+          : socket.close),
+      // The fiber owns the connection from its first moment.
+      { startImmediately: true, uninterruptible: "inherit" }
+    )
+  const next: Effect.Effect<unknown, SocketError, R> = Effect.uninterruptibleMask((restore) =>
+    Effect.matchEffect(restore(acceptUnscoped(acceptor)), {
+      onSuccess: (socket) => handle(socket, restore),
+      onFailure: (error) =>
+        error.reason._tag === "Closed"
+          ? Effect.fail(error)
+          : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
+    })
+  )
+  return Effect.forever(next)
+}
+
+// ---- internal
+
+const acceptPause: Duration.Input = "50 millis"
+
+const isQuiet = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.every((reason) =>
+    reason._tag === "Interrupt" ||
+    (reason._tag === "Fail" && (isSocketError(reason.error) || Cause.isDone(reason.error)))
+  )
+
+const acceptUnscoped = (acceptor: Acceptor): Effect.Effect<StreamSocket.StreamSocket, SocketError> =>
+  (acceptor as Core).take
+
+class Accept extends Operation<Backing, SocketError> {
+  private readonly acceptor: Core
+
+  constructor(acceptor: Core) {
+    super()
+    this.acceptor = acceptor
+  }
+
+  perform(): Exit.Exit<Backing, SocketError> | undefined {
+    return this.acceptor.attempt()
+  }
+}
+
+class Core implements Acceptor {
+  readonly [TypeId]: typeof TypeId = TypeId
+  private readonly line = new Line()
+  private readonly backing: ListenerBacking
+  private readonly linger: Duration.Duration
+  private isClosed = false
+
+  constructor(backing: ListenerBacking, linger: Duration.Duration) {
+    this.backing = backing
+    this.linger = linger
+    backing.attach({ acceptable: () => this.line.drive() })
+  }
+
+  get address(): NetAddress.SocketAddress {
+    return this.backing.address
+  }
+
+  get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
+    return Effect.acquireRelease(this.take, (socket) => socket.close, { interruptible: true })
+  }
+
+  get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {
+    return Effect.map(
+      Effect.withFiber((fiber) =>
+        this.line.run<Backing, SocketError, Accept>(
+          fiber,
+          new Accept(this),
+          (operation) => settledOrAbandoned(this.line, operation)
+        )
+      ),
+      (backing) => new StreamSocket.Core(backing, this.linger)
+    )
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.sync(() => {
+      if (this.isClosed) return
+      this.isClosed = true
+      this.backing.close()
+      this.line.drive()
+    })
+  }
+
+  attempt(): Exit.Exit<Backing, SocketError> | undefined {
+    if (this.isClosed) {
+      return Exit.fail(
+        new SocketError({ reason: Reason.Closed(), operation: "accept", address: this.address, transferred: 0 })
+      )
+    }
+    const answer = this.backing.accept()
+    if (answer === WouldBlock) return undefined
+    return isSocketError(answer)
+      ? Exit.fail(during(answer, { operation: "accept", transferred: 0 }))
+      : Exit.succeed(answer)
+  }
+}

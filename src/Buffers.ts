@@ -1,0 +1,284 @@
+/**
+ * Bytes that a caller lends to an operation: one view of memory or a gather
+ * list of them, and a cursor that walks over it.
+ *
+ * Nothing here copies unless its name says so, and nothing performs input or
+ * output.
+ *
+ * @since 0.1.0
+ */
+
+/**
+ * One contiguous piece of memory. `Buffer` is a `Uint8Array`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type View = Uint8Array | DataView
+
+/**
+ * What every write accepts: one view, or a gather list whose views leave
+ * strictly in order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Input = View | ReadonlyArray<View>
+
+const TypeId: unique symbol = Symbol.for("~effect-asio/Buffers/Cursor")
+
+/**
+ * Counts the bytes of an input.
+ *
+ * **Details**
+ *
+ * Throws a `TypeError` for anything that is not a view of live memory: a
+ * detached buffer, a view that its resized buffer no longer covers, a string.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const byteLength = (input: Input): number => {
+  if (!isList(input)) return lengthOf(input)
+  let total = 0
+  for (let i = 0; i < input.length; i++) total += lengthOf(input[i])
+  return total
+}
+
+/**
+ * Takes the bytes `start` (inclusive) to `end` (exclusive) of an input as a
+ * gather list over the same memory.
+ *
+ * **Details**
+ *
+ * Offsets are bytes from the front; those past the end are cut. Negative and
+ * fractional offsets throw a `RangeError`.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const slice = (input: Input, start: number, end: number = Number.MAX_SAFE_INTEGER): Array<Uint8Array> => {
+  checkSize("start", start)
+  checkSize("end", end)
+  const out: Array<Uint8Array> = []
+  const views = isList(input) ? input : [input]
+  let offset = 0
+  for (let i = 0; i < views.length && offset < end; i++) {
+    const view = bytesOf(views[i])
+    const from = Math.max(0, start - offset)
+    const to = Math.min(view.byteLength, end - offset)
+    if (from < to) out.push(from === 0 && to === view.byteLength ? view : view.subarray(from, to))
+    offset += view.byteLength
+  }
+  return out
+}
+
+/**
+ * Copies as many bytes of `source` as fit to the front of `target` and returns
+ * how many.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const copy = (source: Input, target: Uint8Array): number => cursor(source).copyTo(target)
+
+/**
+ * Copies an input into one new contiguous `Uint8Array`.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const concat = (input: Input): Uint8Array => {
+  const out = new Uint8Array(byteLength(input))
+  copy(input, out)
+  return out
+}
+
+/**
+ * Encodes text as UTF-8 bytes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const utf8 = (text: string): Uint8Array => encoder.encode(text)
+
+/**
+ * Decodes UTF-8 bytes as text; malformed sequences become U+FFFD.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const toUtf8 = (bytes: Uint8Array): string => decoder.decode(bytes)
+
+/**
+ * A position in an input, advanced in place by the operation that takes bytes
+ * from it.
+ *
+ * **When to use**
+ *
+ * Pass a cursor to `Write.writeAll` where the write may be cut: whatever ended
+ * it, `transferred` and `remaining` say how far it came, and passing the same
+ * cursor again sends the rest.
+ *
+ * **Details**
+ *
+ * The cursor remembers the length that every view had when it was made. A view
+ * that has been detached, transferred or resized since is a defect
+ * (`TypeError`) at the next attempt to read it: sending other bytes than were
+ * offered would be worse.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class Cursor {
+  readonly [TypeId]: typeof TypeId = TypeId
+  /** All bytes from the first to the last view. */
+  readonly total: number
+  private readonly views: ReadonlyArray<Uint8Array>
+  private readonly lengths: ReadonlyArray<number>
+  private index = 0
+  private offset = 0
+  private taken = 0
+
+  constructor(input: Input) {
+    if (isList(input)) {
+      const views: Array<Uint8Array> = []
+      const lengths: Array<number> = []
+      let total = 0
+      for (let i = 0; i < input.length; i++) {
+        const view = bytesOf(input[i])
+        if (view.byteLength === 0) continue
+        views.push(view)
+        lengths.push(view.byteLength)
+        total += view.byteLength
+      }
+      this.views = views
+      this.lengths = lengths
+      this.total = total
+    } else {
+      const view = bytesOf(input)
+      this.views = [view]
+      this.lengths = [view.byteLength]
+      this.total = view.byteLength
+    }
+  }
+
+  /** Bytes taken so far. */
+  get transferred(): number {
+    return this.taken
+  }
+
+  /** Bytes still to go. */
+  get remaining(): number {
+    return this.total - this.taken
+  }
+
+  /**
+   * The contiguous bytes at the position, at most `limit` of them, over the
+   * caller's own memory; empty at the end.
+   */
+  chunk(limit: number = Number.MAX_SAFE_INTEGER): Uint8Array {
+    const view = this.views[this.index]
+    if (view === undefined) return empty
+    this.checkAlive(this.index, view)
+    const end = Math.min(view.byteLength, this.offset + limit)
+    return this.offset === 0 && end === view.byteLength ? view : view.subarray(this.offset, end)
+  }
+
+  /** Copies bytes from the position to the front of `target`, without advancing, and returns how many. */
+  copyTo(target: Uint8Array): number {
+    let index = this.index
+    let offset = this.offset
+    let copied = 0
+    for (; index < this.views.length && copied < target.byteLength; index++) {
+      const view = this.views[index]!
+      this.checkAlive(index, view)
+      const length = Math.min(view.byteLength - offset, target.byteLength - copied)
+      target.set(offset === 0 && length === view.byteLength ? view : view.subarray(offset, offset + length), copied)
+      copied += length
+      offset = 0
+    }
+    return copied
+  }
+
+  /** Moves the position forward. More than `remaining`, a negative or a fractional count is a `RangeError`. */
+  advance(count: number): void {
+    if (!Number.isInteger(count) || count < 0 || count > this.total - this.taken) {
+      throw new RangeError(`Cursor.advance: ${count} is not a whole number from 0 to ${this.remaining}`)
+    }
+    this.taken += count
+    let offset = this.offset + count
+    while (this.index < this.lengths.length && offset >= this.lengths[this.index]!) {
+      offset -= this.lengths[this.index]!
+      this.index++
+    }
+    this.offset = offset
+  }
+
+  private checkAlive(index: number, view: Uint8Array): void {
+    if (view.byteLength !== this.lengths[index]) {
+      throw new TypeError(
+        `Buffers: a buffer of ${this.lengths[index]} bytes was detached or resized during the operation`
+      )
+    }
+  }
+}
+
+/**
+ * Makes a cursor at the front of an input.
+ *
+ * **Example** (Sending the rest after an interruption)
+ *
+ * ```ts
+ * const message = Buffers.cursor(bytes)
+ * const first = yield* Effect.exit(Cancellation.partial(Effect.timeout(Write.writeAll(socket, message), "1 second")))
+ * console.log(`${message.transferred} of ${message.total} bytes left`)
+ * yield* Write.writeAll(socket, message)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const cursor = (input: Input): Cursor => new Cursor(input)
+
+/**
+ * Returns `true` when a value is a `Cursor`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isCursor = (u: unknown): u is Cursor => typeof u === "object" && u !== null && TypeId in u
+
+// ---- internal
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+const empty = new Uint8Array(0)
+
+const isList = (input: Input): input is ReadonlyArray<View> => Array.isArray(input)
+
+const checkSize = (name: string, value: number): void => {
+  if (!Number.isInteger(value) || value < 0) throw new RangeError(`Buffers.slice: ${name} ${value} is not a byte offset`)
+}
+
+const lengthOf = (view: View | undefined): number => bytesOf(view).byteLength
+
+// Only a view of length 0 can be detached or out of bounds, so the usual case pays one comparison.
+const bytesOf = (view: View | undefined): Uint8Array => {
+  if (view instanceof Uint8Array) {
+    if (view.byteLength === 0) assertAlive(view)
+    return view
+  }
+  if (view instanceof DataView) {
+    // Reading the length of a detached or out-of-bounds DataView throws a TypeError by itself.
+    return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+  }
+  throw new TypeError(`Buffers: expected a Uint8Array or a DataView, got ${view === null ? "null" : typeof view}`)
+}
+
+/** @internal */
+export const assertAlive = (view: Uint8Array): void => {
+  if (view.buffer instanceof ArrayBuffer && view.buffer.detached) {
+    throw new TypeError("Buffers: the buffer is detached")
+  }
+}

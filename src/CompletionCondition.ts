@@ -1,0 +1,119 @@
+/**
+ * When a composed transfer is complete: after every byte, after enough bytes,
+ * or by a rule of the caller's own.
+ *
+ * @since 0.1.0
+ */
+
+const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
+
+/**
+ * Decides, from the bytes transferred so far, whether a composed transfer goes
+ * on and how much it may move next.
+ *
+ * **Details**
+ *
+ * `next(transferred)` is asked before the first attempt and after each one. It
+ * returns the most bytes that the next attempt may move; 0 completes the
+ * transfer. `goal(offered)` is the number of bytes at which the transfer is
+ * complete when `offered` bytes are at hand, for progress reports. Running out
+ * of bytes always completes a transfer, as in Asio.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CompletionCondition {
+  readonly [TypeId]: typeof TypeId
+  readonly next: (transferred: number) => number
+  readonly goal: (offered: number) => number
+}
+
+/**
+ * Complete when every byte offered was transferred.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const transferAll: CompletionCondition = {
+  [TypeId]: TypeId,
+  next: () => Infinity,
+  goal: (offered) => offered
+}
+
+/**
+ * Complete when at least `count` bytes were transferred; the last attempt may
+ * move more. Throws a `RangeError` when `count` is negative or fractional.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const transferAtLeast = (count: number): CompletionCondition => {
+  checkCount("transferAtLeast", count)
+  return {
+    [TypeId]: TypeId,
+    next: (transferred) => transferred >= count ? 0 : Infinity,
+    goal: (offered) => Math.min(offered, count)
+  }
+}
+
+/**
+ * Complete when exactly `count` bytes were transferred, never more. Throws a
+ * `RangeError` when `count` is negative or fractional.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const transferExactly = (count: number): CompletionCondition => {
+  checkCount("transferExactly", count)
+  return {
+    [TypeId]: TypeId,
+    next: (transferred) => Math.max(0, count - transferred),
+    goal: (offered) => Math.min(offered, count)
+  }
+}
+
+/**
+ * A rule of the caller's own: the most bytes that the next attempt may move, 0
+ * for complete.
+ *
+ * **Details**
+ *
+ * A negative, fractional or missing answer is a defect of the transfer
+ * (`RangeError`); `Infinity` means "as many as fit".
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (next: (transferred: number) => number): CompletionCondition => ({
+  [TypeId]: TypeId,
+  next: (transferred) => {
+    const limit = next(transferred)
+    if (limit !== Infinity) checkCount("next", limit)
+    return limit
+  },
+  goal: (offered) => offered
+})
+
+/**
+ * A condition, or the function of one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Input = CompletionCondition | ((transferred: number) => number)
+
+/**
+ * Turns a function into the condition it stands for.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromInput = (input: Input): CompletionCondition => typeof input === "function" ? make(input) : input
+
+// ---- internal
+
+function checkCount(name: string, count: number): void {
+  if (!Number.isInteger(count) || count < 0) {
+    throw new RangeError(`CompletionCondition.${name}: ${count} is not a number of bytes`)
+  }
+}

@@ -1,0 +1,286 @@
+/**
+ * The one error of this library: what failed, on which address, after how many
+ * bytes, and why.
+ *
+ * @since 0.1.0
+ */
+import * as Data from "effect/Data"
+import type * as Host from "effect/net/Host"
+import type * as NetAddress from "effect/net/NetAddress"
+import * as Predicate from "effect/Predicate"
+import { formatAddress, formatCount } from "./internal/format.ts"
+
+/**
+ * Why an operation failed. `Effect.catchReason("SocketError", "ConnectionReset", ...)`
+ * handles one of them.
+ *
+ * **Details**
+ *
+ * - `Closed`: this side closed or aborted the socket.
+ * - `Torn`: an earlier write stopped inside its message, after `transferred`
+ *   of `total` bytes; the stream may only be closed or aborted. Reads go on.
+ * - `OperationAborted`: a graded cancellation request ended the operation with
+ *   the guarantee `type`.
+ * - `UnexpectedEof`: the stream ended inside what was asked for.
+ * - `LimitExceeded`: more than `limit` bytes would have been needed; `subject`
+ *   says of what.
+ * - `ConnectionReset`, `BrokenPipe`, `ConnectionRefused`, `ConnectionAborted`,
+ *   `TimedOut`, `HostUnreachable`, `NetworkUnreachable`, `NetworkDown`,
+ *   `NotConnected`, `AddressInUse`, `AddressNotAvailable`, `PermissionDenied`,
+ *   `TooManyOpenFiles`, `NoBufferSpace`: what the operating system said.
+ *   `AddressNotAvailable` includes a Unix-domain path that does not exist.
+ * - `NameResolution`: the host name `host` has no usable address.
+ * - `ConnectFailed`: every address of a name failed; each attempt is listed.
+ * - `Tls`, `Framing`: the layer above the bytes failed.
+ * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
+ * - `Unknown`: anything else; see `code` and `cause`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Reason = Data.TaggedEnum<{
+  Closed: {}
+  Torn: { readonly transferred: number; readonly total: number }
+  OperationAborted: {
+    readonly type: "terminal" | "partial" | "total"
+    readonly transferred: number
+    readonly total: number
+  }
+  UnexpectedEof: {}
+  LimitExceeded: { readonly limit: number; readonly subject: string }
+  ConnectionReset: {}
+  BrokenPipe: {}
+  ConnectionRefused: {}
+  ConnectionAborted: {}
+  TimedOut: {}
+  HostUnreachable: {}
+  NetworkUnreachable: {}
+  NetworkDown: {}
+  NotConnected: {}
+  AddressInUse: {}
+  AddressNotAvailable: {}
+  PermissionDenied: {}
+  TooManyOpenFiles: {}
+  NoBufferSpace: {}
+  NameResolution: { readonly host: string }
+  ConnectFailed: { readonly attempts: ReadonlyArray<SocketError> }
+  Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
+  Framing: { readonly detail: string }
+  Unsupported: { readonly feature: string }
+  Unknown: {}
+}>
+
+/**
+ * Constructors and guards of every reason: `Reason.Closed()`,
+ * `Reason.$is("Torn")`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const Reason = Data.taggedEnum<Reason>()
+
+/**
+ * What an error can name as the place where it happened.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Address = NetAddress.SocketAddress | Host.HostPort
+
+/**
+ * The one error of this library.
+ *
+ * **Details**
+ *
+ * `operation` is the public function that failed, such as `"writeAll"`.
+ * `address` is the peer's for a connection and the local one for a listener.
+ * `transferred` is the number of bytes that this operation had moved when it
+ * failed, and `total` the number it was to move, where that is known. `code`
+ * is the system's name for the error, such as `"ECONNRESET"`. `message` is one
+ * line with all of it, and `JSON.stringify` keeps every field.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SocketError extends Data.TaggedError("SocketError")<{
+  readonly reason: Reason
+  readonly operation: string
+  readonly address?: Address | undefined
+  readonly transferred: number
+  readonly total?: number | undefined
+  readonly code?: string | undefined
+  readonly cause?: unknown
+}> {
+  override get message(): string {
+    const where = this.address === undefined ? "" : ` ${formatAddress(this.address)}`
+    const code = this.code === undefined ? "" : ` (${this.code})`
+    const progress = this.total === undefined
+      ? this.transferred > 0 ? ` after ${formatCount(this.transferred)} bytes` : ""
+      : ` after ${formatCount(this.transferred)} of ${formatCount(this.total)} bytes`
+    return `${this.operation}${where}: ${describe(this.reason)}${code}${progress}`
+  }
+
+  override toJSON(): unknown {
+    return {
+      _tag: this._tag,
+      message: this.message,
+      reason: this.reason,
+      operation: this.operation,
+      address: this.address === undefined ? undefined : formatAddress(this.address),
+      transferred: this.transferred,
+      total: this.total,
+      code: this.code,
+      cause: this.cause instanceof Error ? this.cause.message : this.cause
+    }
+  }
+}
+
+/**
+ * Returns `true` when a value is a `SocketError`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isSocketError = (u: unknown): u is SocketError => Predicate.isTagged(u, "SocketError")
+
+/**
+ * Says a reason in a few words, as error messages do.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const describe = (reason: Reason): string => {
+  switch (reason._tag) {
+    case "Closed":
+      return "the socket is closed"
+    case "Torn":
+      return `the stream is torn: an earlier write stopped after ${formatCount(reason.transferred)} of ${
+        formatCount(reason.total)
+      } bytes`
+    case "OperationAborted":
+      return `cancelled (${reason.type})`
+    case "UnexpectedEof":
+      return "the stream ended early"
+    case "LimitExceeded":
+      return `${reason.subject} is over the limit of ${formatCount(reason.limit)} bytes`
+    case "ConnectionReset":
+      return "connection reset by the peer"
+    case "BrokenPipe":
+      return "broken pipe"
+    case "ConnectionRefused":
+      return "connection refused"
+    case "ConnectionAborted":
+      return "connection aborted"
+    case "TimedOut":
+      return "timed out"
+    case "HostUnreachable":
+      return "host unreachable"
+    case "NetworkUnreachable":
+      return "network unreachable"
+    case "NetworkDown":
+      return "network down"
+    case "NotConnected":
+      return "not connected"
+    case "AddressInUse":
+      return "address already in use"
+    case "AddressNotAvailable":
+      return "no such address"
+    case "PermissionDenied":
+      return "permission denied"
+    case "TooManyOpenFiles":
+      return "too many open files"
+    case "NoBufferSpace":
+      return "no buffer space"
+    case "NameResolution":
+      return `cannot resolve ${reason.host}`
+    case "ConnectFailed":
+      return `all ${reason.attempts.length} addresses failed: ${
+        reason.attempts.map((attempt) => attempt.message).join("; ")
+      }`
+    case "Tls":
+      return `TLS ${reason.kind} failure`
+    case "Framing":
+      return `bad framing: ${reason.detail}`
+    case "Unsupported":
+      return `${reason.feature} is not supported here`
+    case "Unknown":
+      return "failed"
+  }
+}
+
+/**
+ * Makes the error of an operation out of what the operating system reported.
+ *
+ * **Details**
+ *
+ * `cause` is an errno exception as Node makes them, with a `code` such as
+ * `"ECONNREFUSED"`; without a known code the reason is `Unknown`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromErrno = (
+  cause: unknown,
+  context: { readonly operation: string; readonly address?: Address | undefined }
+): SocketError => {
+  const code = Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
+  return new SocketError({
+    reason: (code === undefined ? undefined : errnoReasons[code]) ?? Reason.Unknown(),
+    operation: context.operation,
+    address: context.address,
+    transferred: 0,
+    code,
+    cause
+  })
+}
+
+/**
+ * The same failure as another operation met it, with that operation's name and
+ * progress.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const during = (
+  error: SocketError,
+  context: { readonly operation: string; readonly transferred: number; readonly total?: number | undefined }
+): SocketError =>
+  new SocketError({
+    reason: error.reason,
+    operation: context.operation,
+    address: error.address,
+    transferred: context.transferred,
+    total: context.total,
+    code: error.code,
+    cause: error.cause
+  })
+
+// ---- internal
+
+// The one errno table. Names are the same on every platform that Node runs on.
+const errnoReasons: Readonly<Record<string, Reason>> = {
+  EACCES: Reason.PermissionDenied(),
+  EADDRINUSE: Reason.AddressInUse(),
+  EADDRNOTAVAIL: Reason.AddressNotAvailable(),
+  EAFNOSUPPORT: Reason.Unsupported({ feature: "the address family" }),
+  ECONNABORTED: Reason.ConnectionAborted(),
+  ECONNREFUSED: Reason.ConnectionRefused(),
+  ECONNRESET: Reason.ConnectionReset(),
+  EHOSTDOWN: Reason.HostUnreachable(),
+  EHOSTUNREACH: Reason.HostUnreachable(),
+  EMFILE: Reason.TooManyOpenFiles(),
+  ENETDOWN: Reason.NetworkDown(),
+  ENETRESET: Reason.ConnectionReset(),
+  ENETUNREACH: Reason.NetworkUnreachable(),
+  ENFILE: Reason.TooManyOpenFiles(),
+  ENOBUFS: Reason.NoBufferSpace(),
+  ENOENT: Reason.AddressNotAvailable(),
+  ENOMEM: Reason.NoBufferSpace(),
+  ENOTCONN: Reason.NotConnected(),
+  ENOTDIR: Reason.AddressNotAvailable(),
+  EPERM: Reason.PermissionDenied(),
+  EPIPE: Reason.BrokenPipe(),
+  EROFS: Reason.PermissionDenied(),
+  ESHUTDOWN: Reason.BrokenPipe(),
+  ETIMEDOUT: Reason.TimedOut()
+}

@@ -1,0 +1,10 @@
+/** @since 0.1.0 */
+export * as Acceptor from "./Acceptor.ts"
+export * as Buffers from "./Buffers.ts"
+export * as Cancellation from "./Cancellation.ts"
+export * as CompletionCondition from "./CompletionCondition.ts"
+export * as Read from "./Read.ts"
+export * as SocketError from "./SocketError.ts"
+export * as StreamSocket from "./StreamSocket.ts"
+export * as Transport from "./Transport.ts"
+export * as Write from "./Write.ts"

@@ -1,0 +1,110 @@
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Buffers from "../Buffers.ts"
+import type * as Cancellation from "../Cancellation.ts"
+import type * as CompletionCondition from "../CompletionCondition.ts"
+import { during, Reason, SocketError } from "../SocketError.ts"
+import { finish, proceed } from "./interruption.ts"
+import type { Matcher } from "./Matcher.ts"
+import { ReadBuffer } from "./ReadBuffer.ts"
+
+/**
+ * The composed operations as loops of effects, for streams that are not ours:
+ * anything with a `readSome` or a `writeSome`.
+ *
+ * Such a stream has no line, no torn state and no read buffer. Its writers must
+ * not overlap; nothing stops a write after a torn one; and what a composed read
+ * leaves over waits here, for the next composed read of the same stream.
+ */
+
+interface WriteStream {
+  readonly writeSome: (source: Buffers.Input) => Effect.Effect<number, SocketError>
+}
+
+interface ReadStream {
+  readonly readSome: (target: Uint8Array) => Effect.Effect<number, SocketError | Cause.Done>
+}
+
+export const write = (
+  stream: WriteStream,
+  source: Buffers.Cursor,
+  condition: CompletionCondition.CompletionCondition,
+  policy: Cancellation.Type,
+  within: Duration.Duration
+): Effect.Effect<number, SocketError> => {
+  const total = condition.goal(source.remaining)
+  let transferred = 0
+  const loop = (
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<number, SocketError> =>
+    Effect.suspend(() => {
+      const limit = source.remaining === 0 ? 0 : condition.next(transferred)
+      if (limit === 0) return Effect.succeed(transferred)
+      return Effect.flatMap(restore(stream.writeSome(source.chunk(limit))), (count) => {
+        if (count === 0) throw new Error("writeAll: writeSome took nothing of what it was offered")
+        source.advance(count)
+        transferred += count
+        return loop(restore)
+      })
+    })
+  const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.catchCause(loop(restore), (cause) => {
+      if (!Cause.hasInterrupts(cause)) {
+        return Effect.failCause(
+          Cause.map(cause, (error) => during(error, { operation: "writeAll", transferred, total }))
+        )
+      }
+      if (transferred === 0) return proceed(cause, progress("total"))
+      if (policy !== "total") return proceed(cause, progress(policy))
+      return Effect.flatMap(
+        finish(loop(Effect.interruptible), within),
+        (exit) => proceed(cause, progress(exit !== undefined && Exit.isSuccess(exit) ? "total" : "terminal"))
+      )
+    })
+  )
+}
+
+export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
+  Effect.suspend(() => {
+    let buffer = leftovers.get(stream)
+    if (buffer === undefined) leftovers.set(stream, buffer = new ReadBuffer())
+    return readInto(stream, matcher, buffer)
+  })
+
+const readInto = <A>(
+  stream: ReadStream,
+  matcher: Matcher<A>,
+  buffer: ReadBuffer
+): Effect.Effect<A, SocketError | Cause.Done> => {
+  const fail = (reason: Reason) =>
+    Effect.fail(
+      new SocketError({ reason, operation: matcher.operation, transferred: buffer.length, total: matcher.total })
+    )
+  const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
+    const value = matcher.match(buffer)
+    if (value !== undefined) return Effect.succeed(value)
+    if (matcher.exceeds(buffer.length)) return fail(matcher.overflow)
+    const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
+    return Effect.matchCauseEffect(stream.readSome(target), {
+      onSuccess: (count) => {
+        buffer.append(target.subarray(0, count))
+        return loop
+      },
+      onFailure: (cause) => {
+        if (!cause.reasons.some((reason) => reason._tag === "Fail" && Cause.isDone(reason.error))) {
+          return Effect.failCause(cause)
+        }
+        const last = matcher.end(buffer)
+        if (last !== undefined) return Effect.succeed(last)
+        return buffer.length === 0 ? Effect.failCause(cause) : fail(Reason.UnexpectedEof())
+      }
+    })
+  })
+  return loop
+}
+
+const leftovers = new WeakMap<ReadStream, ReadBuffer>()
+const maxChunk = 16_384

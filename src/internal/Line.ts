@@ -1,0 +1,134 @@
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+
+/**
+ * One operation that a fiber has started: the part of it that can be tried
+ * again and again until it ends.
+ *
+ * Only the operation at the front of its line is tried. An operation may make
+ * progress and still not be ready; it then stays at the front, which is how a
+ * composed operation holds its direction.
+ */
+export abstract class Operation<A, E> {
+  next: Operation<unknown, unknown> | undefined = undefined
+  previous: Operation<unknown, unknown> | undefined = undefined
+  waiting = false
+  /** Whether it never has to wait, and so need not stand in line. */
+  immediate = false
+  exit: Exit.Exit<A, E> | undefined = undefined
+  waiter: Waiter<A, E> | undefined = undefined
+
+  /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
+  abstract perform(): Exit.Exit<A, E> | undefined
+}
+
+// A method, not a function property: lines hold operations of every type.
+interface Waiter<A, E> {
+  resume(exit: Exit.Exit<A, E>): void
+}
+
+/**
+ * A fair line of operations over one direction of a connection.
+ *
+ * `settle` is the only place that resumes a waiting fiber. A resumed fiber runs
+ * at once and may start, cancel or close anything, so an operation has left the
+ * line before it is settled, and `drive` looks at the front anew.
+ */
+export class Line {
+  front: Operation<unknown, unknown> | undefined = undefined
+  private back: Operation<unknown, unknown> | undefined = undefined
+
+  /**
+   * Starts an operation: tries at once when nobody is in line, else joins it.
+   * `wait` is what the fiber does until the operation settles.
+   */
+  run<A, E, O extends Operation<A, E>>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    operation: O & Operation<A, E>,
+    wait: (operation: O) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> {
+    // An attempt that moved bytes must reach its caller. The run loop lets other
+    // fibers in when this one has used up its turn, and a fiber interrupted there
+    // would lose the result, so a turn that is nearly used up ends before the attempt.
+    return fiber.currentOpCount + margin < fiber.cache.maxOpsBeforeYield
+      ? this.start(operation, wait)
+      : Effect.flatMap(Effect.yieldNow, () => this.start(operation, wait))
+  }
+
+  private start<A, E, O extends Operation<A, E>>(
+    operation: O & Operation<A, E>,
+    wait: (operation: O) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> {
+    if (this.front === undefined || operation.immediate) {
+      const exit = operation.perform()
+      if (exit !== undefined) return exit
+    }
+    this.join(operation)
+    return wait(operation)
+  }
+
+  private join<A, E>(operation: Operation<A, E>): void {
+    operation.waiting = true
+    operation.previous = this.back
+    if (this.back === undefined) this.front = operation
+    else this.back.next = operation
+    this.back = operation
+  }
+
+  private leave<A, E>(operation: Operation<A, E>): void {
+    if (!operation.waiting) return
+    operation.waiting = false
+    if (operation.previous === undefined) this.front = operation.next
+    else operation.previous.next = operation.next
+    if (operation.next === undefined) this.back = operation.previous
+    else operation.next.previous = operation.previous
+    operation.next = operation.previous = undefined
+  }
+
+  /** Lets the operation in front try, and the next one when it has ended. */
+  drive(): void {
+    while (this.front !== undefined) {
+      const operation = this.front
+      const exit = operation.perform()
+      if (exit === undefined) return
+      this.settle(operation, exit)
+    }
+  }
+
+  /** Takes a cancelled operation out of the line; what it held is free for the next. */
+  abandon<A, E>(operation: Operation<A, E>): void {
+    operation.waiter = undefined
+    this.leave(operation)
+    this.drive()
+  }
+
+  private settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E>): void {
+    this.leave(operation)
+    operation.exit = exit
+    const waiter = operation.waiter
+    operation.waiter = undefined
+    if (waiter !== undefined) waiter.resume(exit)
+  }
+}
+
+/** Waits until an operation settles. It is up to the caller what an interruption does to the operation. */
+export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E> =>
+  Effect.callback((resume) => {
+    if (operation.exit !== undefined) resume(operation.exit)
+    else operation.waiter = { resume }
+  })
+
+/** Waits until an operation settles; an interruption takes it out of the line. */
+export const settledOrAbandoned = <A, E>(line: Line, operation: Operation<A, E>): Effect.Effect<A, E> =>
+  Effect.callback((resume) => {
+    if (operation.exit !== undefined) {
+      resume(operation.exit)
+      return
+    }
+    operation.waiter = { resume }
+    return Effect.sync(() => line.abandon(operation))
+  })
+
+// More operations of the run loop than lie between an attempt and its caller's next step.
+const margin = 16

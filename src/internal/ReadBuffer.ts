@@ -1,0 +1,71 @@
+/**
+ * Bytes that have arrived and that no operation has consumed yet, in one
+ * contiguous piece.
+ *
+ * Composed reads collect here, never in the fiber: an operation that is
+ * cancelled half-way leaves its bytes where the next one finds them. The memory
+ * is let go when the last byte leaves.
+ */
+export class ReadBuffer {
+  private memory: Uint8Array = none
+  private start = 0
+  private end = 0
+
+  get length(): number {
+    return this.end - this.start
+  }
+
+  /** The bytes at hand; valid until the next call. */
+  bytes(): Uint8Array {
+    return this.memory.subarray(this.start, this.end)
+  }
+
+  /** At least one and at most `count` bytes of free space behind the last byte; `commit` makes them part of the buffer. */
+  space(count: number): Uint8Array {
+    if (this.memory.byteLength - this.end < count) this.makeRoom(count)
+    return this.memory.subarray(this.end, this.end + count)
+  }
+
+  commit(count: number): void {
+    this.end += count
+  }
+
+  append(bytes: Uint8Array): void {
+    this.space(bytes.byteLength).set(bytes)
+    this.end += bytes.byteLength
+  }
+
+  /** Copies up to `target.byteLength` bytes out without consuming them. */
+  peek(target: Uint8Array): number {
+    const count = Math.min(target.byteLength, this.length)
+    target.set(this.memory.subarray(this.start, this.start + count))
+    return count
+  }
+
+  consume(count: number): void {
+    this.start += count
+    if (this.start === this.end) {
+      this.start = this.end = 0
+      this.memory = none
+    }
+  }
+
+  private makeRoom(count: number): void {
+    const length = this.length
+    const needed = length + count
+    // Half of it free after moving to the front: cheaper than growing, and each byte moves at most once per doubling.
+    if (needed <= this.memory.byteLength && length <= this.memory.byteLength / 2) {
+      this.memory.copyWithin(0, this.start, this.end)
+    } else {
+      const grown = new Uint8Array(Math.max(needed, Math.min(this.memory.byteLength * 2, needed + maxSpare), minimum))
+      grown.set(this.bytes())
+      this.memory = grown
+    }
+    this.start = 0
+    this.end = length
+  }
+}
+
+const none = new Uint8Array(0)
+const minimum = 1024
+const maxSpare = 64 * 1024 * 1024

@@ -1,0 +1,180 @@
+import * as Cause from "effect/Cause"
+import type * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import { assertAlive } from "../Buffers.ts"
+import { during, Reason, SocketError } from "../SocketError.ts"
+import type { Backing } from "../Transport.ts"
+import { WouldBlock } from "../Transport.ts"
+import { Line, Operation, settledOrAbandoned } from "./Line.ts"
+import type { Matcher } from "./Matcher.ts"
+import { ReadBuffer } from "./ReadBuffer.ts"
+
+/**
+ * The incoming direction of a connection: its line of readers, and the bytes
+ * that have arrived but not been consumed.
+ */
+export class ReadSide {
+  readonly line = new Line()
+  bytesRead = 0
+  state: "open" | "ended" | "failed" | "closed" = "open"
+  readonly backing: Backing
+  private buffer: ReadBuffer | undefined = undefined
+
+  constructor(backing: Backing) {
+    this.backing = backing
+  }
+
+  get buffered(): number {
+    return this.buffer === undefined ? 0 : this.buffer.length
+  }
+
+  /** The read buffer, made when it is first needed. */
+  collected(): ReadBuffer {
+    return this.buffer ??= new ReadBuffer()
+  }
+
+  /** One attempt, past the read buffer. */
+  receive(target: Uint8Array): number | SocketError {
+    const answer = this.backing.read(target)
+    if (typeof answer !== "number") this.state = "failed"
+    else if (answer > 0) this.bytesRead += answer
+    else if (answer === 0) this.state = "ended"
+    return answer
+  }
+
+  /** One attempt into the read buffer. */
+  collect(want: number): number | SocketError {
+    const buffer = this.collected()
+    // A buffer that is empty while its reader waits holds no memory: small reads go through one shared scratch.
+    const target = want <= scratch.byteLength ? scratch.subarray(0, want) : buffer.space(want)
+    const answer = this.receive(target)
+    if (typeof answer === "number" && answer > 0) {
+      if (want <= scratch.byteLength) buffer.append(scratch.subarray(0, answer))
+      else buffer.commit(answer)
+    }
+    return answer
+  }
+
+  error(reason: Reason, operation: string, transferred: number, total?: number  ): SocketError {
+    return new SocketError({ reason, operation, address: this.backing.remoteAddress, transferred, total })
+  }
+
+  close(): void {
+    this.state = "closed"
+    this.buffer = undefined
+    this.line.drive()
+  }
+
+  run<A>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    operation: ReadOperation<A>
+  ): Effect.Effect<A, SocketError | Cause.Done> {
+    return this.line.run<A, SocketError | Cause.Done, ReadOperation<A>>(
+      fiber,
+      operation,
+      () => settledOrAbandoned(this.line, operation)
+    )
+  }
+}
+
+export type ReadOperation<A> = Operation<A, SocketError | Cause.Done>
+
+export class ReadSome extends Operation<number, SocketError | Cause.Done> {
+  private readonly side: ReadSide
+  private readonly target: Uint8Array
+  private readonly length: number
+
+  constructor(side: ReadSide, target: Uint8Array) {
+    super()
+    if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
+    this.side = side
+    this.target = target
+    this.length = target.byteLength
+    this.immediate = this.length === 0
+  }
+
+  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
+    const { side, target } = this
+    try {
+      if (side.state === "closed") return Exit.fail(side.error(Reason.Closed(), "readSome", 0))
+      assertUnchanged(target, this.length)
+      if (this.length === 0) return nothing
+      if (side.buffered > 0) {
+        const buffer = side.collected()
+        const count = buffer.peek(target)
+        buffer.consume(count)
+        return Exit.succeed(count)
+      }
+      const answer = side.receive(target)
+      if (answer === WouldBlock) return undefined
+      if (answer === 0) return endOfStream
+      return typeof answer === "number"
+        ? Exit.succeed(answer)
+        : Exit.fail(during(answer, { operation: "readSome", transferred: 0 }))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
+  }
+}
+
+/**
+ * A composed read: collects in the connection's read buffer until its matcher
+ * is content, and consumes then, in one step. Until that step nothing has
+ * happened, which makes every composed read totally cancellable.
+ */
+export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
+  private readonly side: ReadSide
+  private readonly matcher: Matcher<A>
+
+  constructor(side: ReadSide, matcher: Matcher<A>) {
+    super()
+    this.side = side
+    this.matcher = matcher
+  }
+
+  perform(): Exit.Exit<A, SocketError | Cause.Done> | undefined {
+    const { matcher, side } = this
+    try {
+      if (side.state === "closed") return Exit.fail(side.error(Reason.Closed(), matcher.operation, 0))
+      const buffer = side.collected()
+      for (;;) {
+        const value = matcher.match(buffer)
+        if (value !== undefined) return Exit.succeed(value)
+        if (matcher.exceeds(buffer.length)) {
+          return Exit.fail(side.error(matcher.overflow, matcher.operation, buffer.length))
+        }
+        const answer = side.collect(matcher.want(buffer.length))
+        if (answer === WouldBlock) return undefined
+        if (answer === 0) {
+          const last = matcher.end(buffer)
+          if (last !== undefined) return Exit.succeed(last)
+          return buffer.length === 0
+            ? endOfStream
+            : Exit.fail(side.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
+        }
+        if (typeof answer !== "number") {
+          return Exit.fail(during(answer, { operation: matcher.operation, transferred: buffer.length }))
+        }
+      }
+    } catch (defect) {
+      return Exit.die(defect)
+    }
+  }
+}
+
+// ---- internal
+
+const scratch = new Uint8Array(16_384)
+
+const nothing = Exit.succeed(0)
+
+const endOfStream = Exit.fail(Cause.Done())
+
+const assertUnchanged = (target: Uint8Array, length: number): void => {
+  if (target.byteLength === length) {
+    if (length === 0) assertAlive(target)
+    return
+  }
+  throw new TypeError(`readSome: the target of ${length} bytes was detached or resized during the operation`)
+}

@@ -1,0 +1,237 @@
+import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Buffers from "../Buffers.ts"
+import * as Cancellation from "../Cancellation.ts"
+import type * as CompletionCondition from "../CompletionCondition.ts"
+import { during, Reason, SocketError } from "../SocketError.ts"
+import type { Backing } from "../Transport.ts"
+import { WouldBlock } from "../Transport.ts"
+import { finish, proceed } from "./interruption.ts"
+import { Line, Operation, settled } from "./Line.ts"
+
+/**
+ * The outgoing direction of a connection: its line of writers and whether bytes
+ * may still leave.
+ */
+export class WriteSide {
+  readonly line = new Line()
+  bytesWritten = 0
+  state: "open" | "shutdown" | "torn" | "failed" | "closed" = "open"
+  /** Why every later write fails; set whenever `state` is not "open". */
+  private failure: SocketError | undefined = undefined
+  readonly backing: Backing
+
+  constructor(backing: Backing) {
+    this.backing = backing
+  }
+
+  /** Why a write cannot even be tried, as the error of that write. */
+  refusal(write: WriteOperation<unknown>): SocketError | undefined {
+    if (this.failure === undefined) return undefined
+    // Writing nothing is fine as long as the stream is whole.
+    if (write.immediate && this.state !== "closed" && this.state !== "torn") return undefined
+    return during(this.failure, write)
+  }
+
+  /** One attempt: takes bytes and advances the cursor, or says why not. */
+  take(source: Buffers.Cursor, limit: number): number | SocketError {
+    const answer = this.backing.write(source, limit)
+    if (typeof answer !== "number") {
+      this.stop("failed", answer)
+    } else if (answer > 0) {
+      source.advance(answer)
+      this.bytesWritten += answer
+    } else if (answer !== WouldBlock) {
+      throw new Error(`the transport took ${answer} bytes of ${source.remaining}`)
+    }
+    return answer
+  }
+
+  shutdown(): number | SocketError {
+    const answer = this.backing.shutdownWrite()
+    if (typeof answer !== "number") this.stop("failed", answer)
+    else if (answer !== WouldBlock) this.stop("shutdown", this.errorOf(Reason.BrokenPipe()))
+    return answer
+  }
+
+  /** A message was cut inside: nothing may follow it. */
+  tear(transferred: number, total: number): void {
+    this.stop("torn", this.errorOf(Reason.Torn({ transferred, total })))
+  }
+
+  fail(error: SocketError): void {
+    this.stop("failed", error)
+    this.line.drive()
+  }
+
+  close(): void {
+    this.state = "closed"
+    this.failure = this.errorOf(Reason.Closed())
+    this.line.drive()
+  }
+
+  run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
+    return this.line.run<A, SocketError, WriteOperation<A>>(fiber, operation, () =>
+      awaitWrite(
+        operation,
+        fiber.getRef(Cancellation.Policy),
+        fiber.getRef(Cancellation.Within)
+      ))
+  }
+
+  // The first reason stays: a torn stream that is then reset is still torn.
+  private stop(state: WriteSide["state"], failure: SocketError): void {
+    if (this.state !== "open") return
+    this.state = state
+    this.failure = failure
+  }
+
+  private errorOf(reason: Reason): SocketError {
+    return new SocketError({ reason, operation: "write", address: this.backing.remoteAddress, transferred: 0 })
+  }
+}
+
+/** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
+export abstract class WriteOperation<A> extends Operation<A, SocketError> {
+  readonly side: WriteSide
+  transferred = 0
+
+  constructor(side: WriteSide) {
+    super()
+    this.side = side
+  }
+
+  abstract readonly operation: string
+  abstract readonly total: number
+}
+
+export class WriteSome extends WriteOperation<number> {
+  readonly operation = "writeSome"
+  readonly total: number
+  private readonly source: Buffers.Cursor
+
+  constructor(side: WriteSide, source: Buffers.Cursor) {
+    super(side)
+    this.source = source
+    this.total = source.remaining
+    this.immediate = this.total === 0
+  }
+
+  perform(): Exit.Exit<number, SocketError> | undefined {
+    const refusal = this.side.refusal(this)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    if (this.total === 0) return nothing
+    try {
+      const answer = this.side.take(this.source, Infinity)
+      if (answer === WouldBlock) return undefined
+      return typeof answer === "number" ? Exit.succeed(answer) : Exit.fail(during(answer, this))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
+  }
+}
+
+export class WriteAll extends WriteOperation<number> {
+  readonly operation = "writeAll"
+  readonly total: number
+  private readonly source: Buffers.Cursor
+  private readonly condition: CompletionCondition.CompletionCondition
+  // The condition's last answer while the transport has not acted on it.
+  private limit: number | undefined = undefined
+
+  constructor(side: WriteSide, source: Buffers.Cursor, condition: CompletionCondition.CompletionCondition) {
+    super(side)
+    this.source = source
+    this.condition = condition
+    this.total = condition.goal(source.remaining)
+    this.immediate = this.total === 0
+  }
+
+  perform(): Exit.Exit<number, SocketError> | undefined {
+    const refusal = this.side.refusal(this)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    try {
+      while (this.source.remaining > 0) {
+        const limit = this.limit ??= this.condition.next(this.transferred)
+        if (limit === 0) break
+        const answer = this.side.take(this.source, limit)
+        if (answer === WouldBlock) return undefined
+        if (typeof answer !== "number") return Exit.fail(during(answer, this))
+        this.transferred += answer
+        this.limit = undefined
+      }
+      return Exit.succeed(this.transferred)
+    } catch (defect) {
+      // The caller's buffers or condition cannot go on, so the message cannot be finished.
+      if (this.transferred > 0) this.side.tear(this.transferred, this.total)
+      return Exit.die(defect)
+    }
+  }
+}
+
+export class ShutdownWrite extends WriteOperation<void> {
+  readonly operation = "shutdownWrite"
+  readonly total = 0
+
+  perform(): Exit.Exit<void, SocketError> | undefined {
+    if (this.side.state === "shutdown") return Exit.void
+    const refusal = this.side.refusal(this)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    const answer = this.side.shutdown()
+    if (answer === WouldBlock) return undefined
+    return typeof answer === "number" ? Exit.void : Exit.fail(during(answer, this))
+  }
+}
+
+const nothing = Exit.succeed(0)
+
+// Only the path that waits pays for the mask and the policy.
+const awaitWrite = <A>(
+  operation: WriteOperation<A>,
+  policy: Cancellation.Type,
+  within: Duration.Duration
+): Effect.Effect<A, SocketError> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.catchCause(
+      restore(settled(operation)),
+      (cause) => operation.exit === undefined ? interrupted(operation, policy, within, cause) : Effect.failCause(cause)
+    )
+  )
+
+const interrupted = <A>(
+  operation: WriteOperation<A>,
+  policy: Cancellation.Type,
+  within: Duration.Duration,
+  cause: Cause.Cause<SocketError>
+): Effect.Effect<never, SocketError> => {
+  if (operation.transferred === 0 || policy !== "total") return stopped(operation, policy, cause)
+  return Effect.flatMap(finish(settled(operation), within), (finished) => {
+    // Finishing beats the clock.
+    const exit = finished ?? operation.exit
+    if (exit === undefined) return stopped(operation, "terminal", cause)
+    return Exit.isSuccess(exit)
+      ? proceed(cause, progress(operation, "total"))
+      : proceed(Cause.combine(cause, exit.cause), progress(operation, "terminal"))
+  })
+}
+
+/** Takes an interrupted write out of the line, in whatever state its bytes leave the stream. */
+const stopped = <A>(
+  operation: WriteOperation<A>,
+  policy: Cancellation.Type,
+  cause: Cause.Cause<SocketError>
+): Effect.Effect<never, SocketError> => {
+  const { side, total, transferred } = operation
+  if (transferred > 0 && policy === "terminal") side.tear(transferred, total)
+  side.line.abandon(operation)
+  return proceed(cause, progress(operation, transferred === 0 ? "total" : policy))
+}
+
+const progress = <A>(operation: WriteOperation<A>, guarantee: Cancellation.Type) => ({
+  transferred: operation.transferred,
+  total: operation.total,
+  guarantee
+})

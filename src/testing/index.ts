@@ -1,0 +1,3 @@
+/** @since 0.1.0 */
+export * as MemoryTransport from "./MemoryTransport.ts"
+export * as ScriptedStream from "./ScriptedStream.ts"

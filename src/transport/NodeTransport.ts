@@ -1,0 +1,449 @@
+/**
+ * TCP and Unix-domain sockets over the public API of `node:net`; runs wherever
+ * that does.
+ *
+ * **Details**
+ *
+ * - A slice handed to `node:net` cannot be recalled and its memory is in use
+ *   until it was flushed. So a write copies at most one slice (`sliceSize`, by
+ *   default 64 KiB) into memory of this module, and has room again as slices
+ *   are flushed; at most two slices per connection sit in user space.
+ * - Reads pull: the socket is paused unless a fiber wants bytes. Node itself
+ *   reads ahead by up to its high-water mark (64 KiB) once reading has begun.
+ * - Waiting for room also watches the read side, so that what the peer says
+ *   before it goes away is received, up to that mark.
+ *
+ * **Gotchas**
+ *
+ * `node:net` destroys the whole socket when a write fails. Bytes that Node had
+ * received by then are still read, and end of stream too if it was seen; what
+ * was still in the kernel is lost, and reads then fail with the reason of the
+ * write.
+ *
+ * @since 0.1.0
+ */
+import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
+import * as NodeDns from "@effect/platform-node/NodeDns"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import * as Net from "node:net"
+import type * as Buffers from "../Buffers.ts"
+import * as Slab from "../internal/Slab.ts"
+import { fromErrno, Reason, SocketError } from "../SocketError.ts"
+import {
+  type Backing,
+  type Events,
+  type ListenerBacking,
+  type ListenOptions,
+  type ResolvedOptions,
+  Transport,
+  WouldBlock
+} from "../Transport.ts"
+
+/**
+ * The transport, together with Node's resolver for host names.
+ *
+ * **Example** (Providing the transport)
+ *
+ * ```ts
+ * const main = program.pipe(Effect.provide(NodeTransport.layer), NodeRuntime.runMain)
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver> = Layer.merge(
+  Layer.succeed(Transport, {
+    name: "node",
+    connect: (address, options) => connect(address, options),
+    listen: (address, options) => listen(address, options)
+  }),
+  Layer.provide(NodeAddressResolver.layer, NodeDns.layer)
+)
+
+// ---- internal
+
+const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): Effect.Effect<Backing, SocketError> =>
+  Effect.callback((resume) => {
+    const tooLong = pathTooLong("connect", address)
+    if (tooLong !== undefined) {
+      resume(Effect.fail(tooLong))
+      return
+    }
+    const socket = Net.connect({
+      ...(NetAddress.isUnixPathAddress(address)
+        ? { path: address.path }
+        : { host: NetAddress.formatHost(address), port: address.port, noDelay: options.noDelay, ...keepAlive(options) }),
+      allowHalfOpen: true
+    })
+    socket.pause()
+    function onConnect() {
+      socket.off("error", onError)
+      resume(Effect.succeed(new NodeBacking(socket, address, options.sliceSize)))
+    }
+    function onError(cause: Error) {
+      socket.off("connect", onConnect)
+      socket.destroy()
+      resume(Effect.fail(fromErrno(cause, { operation: "connect", address })))
+    }
+    socket.once("connect", onConnect)
+    socket.once("error", onError)
+    return Effect.callback<void>((released) => {
+      socket.off("connect", onConnect)
+      socket.off("error", onError)
+      socket.on("error", ignore)
+      socket.once("close", () => released(Effect.void))
+      socket.destroy()
+    })
+  })
+
+const listen = (
+  address: NetAddress.SocketAddress,
+  options: ListenOptions & ResolvedOptions
+): Effect.Effect<ListenerBacking, SocketError> =>
+  Effect.callback((resume) => {
+    const tooLong = pathTooLong("listen", address)
+    if (tooLong !== undefined) {
+      resume(Effect.fail(tooLong))
+      return
+    }
+    const server = Net.createServer({
+      allowHalfOpen: true,
+      pauseOnConnect: true,
+      noDelay: options.noDelay,
+      ...keepAlive(options)
+    })
+    function onListening() {
+      server.off("error", onError)
+      resume(Effect.succeed(new NodeListener(server, address, options)))
+    }
+    function onError(cause: Error) {
+      resume(Effect.fail(fromErrno(cause, { operation: "listen", address })))
+    }
+    server.once("error", onError)
+    server.listen(
+      {
+        ...(NetAddress.isUnixPathAddress(address)
+          ? { path: address.path }
+          : { host: NetAddress.formatHost(address), port: address.port, ipv6Only: options.ipv6Only ?? false }),
+        backlog: options.backlog ?? defaultBacklog
+      },
+      onListening
+    )
+    return Effect.sync(() => {
+      server.off("error", onError)
+      server.on("error", ignore)
+      server.close()
+    })
+  })
+
+class NodeListener implements ListenerBacking {
+  readonly address: NetAddress.SocketAddress
+  private readonly server: Net.Server
+  private readonly sliceSize: number
+  private readonly backlog: number
+  private acceptable: () => void = ignore
+  // Node accepts at once; these wait for a fiber, paused.
+  private pending: Array<NodeBacking> = []
+  private failure: SocketError | undefined = undefined
+
+  constructor(server: Net.Server, address: NetAddress.SocketAddress, options: ListenOptions & ResolvedOptions) {
+    this.server = server
+    this.sliceSize = options.sliceSize
+    this.backlog = options.backlog ?? defaultBacklog
+    const bound = server.address()
+    this.address = bound === null || typeof bound === "string"
+      ? address
+      : NetAddress.inetAddressFromNativeUnsafe(bound.address, bound.port)
+    server.on("connection", (socket) => this.onConnection(socket))
+    server.on("error", (cause) => {
+      this.failure = fromErrno(cause, { operation: "accept", address: this.address })
+      this.acceptable()
+    })
+  }
+
+  attach(events: { readonly acceptable: () => void }): void {
+    this.acceptable = events.acceptable
+  }
+
+  accept(): Backing | typeof WouldBlock | SocketError {
+    const socket = this.pending.shift()
+    if (socket !== undefined) return socket
+    const failure = this.failure
+    this.failure = undefined
+    return failure ?? WouldBlock
+  }
+
+  close(): void {
+    this.server.close()
+    for (const socket of this.pending) socket.abort()
+    this.pending = []
+  }
+
+  private onConnection(socket: Net.Socket): void {
+    const peer = NetAddress.isUnixPathAddress(this.address) ? unnamed : undefined
+    const backing = new NodeBacking(socket, peer, this.sliceSize, this.address)
+    if (this.pending.length >= this.backlog) {
+      backing.abort()
+      return
+    }
+    this.pending.push(backing)
+    this.acceptable()
+  }
+}
+
+class NodeBacking implements Backing {
+  private readonly socket: Net.Socket
+  private readonly sliceSize: number
+  private events: Events = deaf
+  private local: NetAddress.SocketAddress | undefined
+  private remote: NetAddress.SocketAddress | undefined
+  // What Node has delivered and no read has taken.
+  private chunk: Buffer | undefined = undefined
+  private chunkOffset = 0
+  private flowing = false
+  private pulling = false
+  private ended = false
+  private failure: SocketError | undefined = undefined
+  private wantsRoom = false
+  private watching = false
+  private phase: "open" | "closing" | "closed" = "open"
+  private sawUnread = false
+
+  constructor(
+    socket: Net.Socket,
+    remote: NetAddress.SocketAddress | undefined,
+    sliceSize: number,
+    local?: NetAddress.SocketAddress
+  ) {
+    this.socket = socket
+    this.remote = remote
+    this.sliceSize = sliceSize
+    this.local = local !== undefined && NetAddress.isUnixPathAddress(local) ? local : undefined
+    // Node keeps the peer's address once asked, but forgets it on destroy if it was not.
+    if (remote === undefined) void socket.remoteAddress
+    socket.on("data", this.onData)
+    socket.on("end", this.onEnd)
+    socket.on("error", this.onError)
+    socket.on("close", this.onClose)
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.local ??= nativeAddress(this.socket.localAddress, this.socket.localPort)
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.remote ??= nativeAddress(this.socket.remoteAddress, this.socket.remotePort)
+  }
+
+  attach(events: Events): void {
+    this.events = events
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    if (this.chunk === undefined && !this.flowing) this.pull()
+    const chunk = this.chunk
+    if (chunk !== undefined) {
+      const rest = chunk.byteLength - this.chunkOffset
+      if (rest <= target.byteLength) {
+        target.set(this.chunkOffset === 0 ? chunk : chunk.subarray(this.chunkOffset))
+        this.chunk = undefined
+        this.chunkOffset = 0
+        return rest
+      }
+      target.set(chunk.subarray(this.chunkOffset, this.chunkOffset + target.byteLength))
+      this.chunkOffset += target.byteLength
+      return target.byteLength
+    }
+    if (this.ended) return 0
+    if (this.failure !== undefined) return this.failure
+    if (!this.flowing) {
+      this.flowing = true
+      this.socket.resume()
+    }
+    return WouldBlock
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.failure !== undefined) return this.failure
+    const { sliceSize, socket } = this
+    if (socket.writableLength > sliceSize) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    const length = Math.min(source.remaining, limit, sliceSize)
+    if (length <= smallSlice) {
+      const slice = Buffer.allocUnsafe(length)
+      source.copyTo(slice)
+      socket.write(slice, this.onFlushed)
+    } else {
+      const slab = Slab.acquire(length)
+      source.copyTo(length === slab.byteLength ? slab : slab.subarray(0, length))
+      socket.write(length === slab.byteLength ? slab : slab.subarray(0, length), (cause) => {
+        Slab.release(slab)
+        this.onFlushed(cause)
+      })
+    }
+    // Node reports a write that the kernel refused on the spot by an event later; to us it is an answer.
+    if (socket.errored !== null) return this.failure ??= this.errorOf(socket.errored)
+    if (!this.watching) {
+      this.watching = true
+      if (!this.flowing) socket.read(0)
+    }
+    return length
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.failure !== undefined) return this.failure
+    if (this.socket.writableLength > 0) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    this.socket.end()
+    return 0
+  }
+
+  close(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    if (this.phase === "closing") return
+    this.phase = "closing"
+    if (this.socket.destroyed) return
+    this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.chunk = undefined
+    if (this.socket.writableFinished) this.release()
+    else {
+      this.socket.once("finish", this.release)
+      this.socket.end()
+    }
+    // Input is thrown away from here: left in the kernel, it would turn the FIN into a reset, and what the peer has
+    // not received yet would be lost with it.
+    this.flowing = true
+    this.socket.resume()
+  }
+
+  abort(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    this.phase = "closing"
+    this.chunk = undefined
+    if (this.socket.destroyed) return
+    if (this.remote !== undefined && NetAddress.isUnixPathAddress(this.remote)) this.socket.destroy()
+    else this.socket.resetAndDestroy()
+  }
+
+  configure(options: Partial<ResolvedOptions>): void {
+    if (options.noDelay !== undefined) this.socket.setNoDelay(options.noDelay)
+    if (options.keepAlive !== undefined) {
+      this.socket.setKeepAlive(
+        options.keepAlive !== false,
+        options.keepAlive === false ? 0 : Duration.toMillis(options.keepAlive)
+      )
+    }
+  }
+
+  private readonly onData = (chunk: Buffer): void => {
+    if (this.pulling) return
+    if (this.phase !== "open") {
+      this.sawUnread = true
+      return
+    }
+    this.chunk = this.chunk === undefined
+      ? chunk
+      : Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
+    this.chunkOffset = this.chunk === chunk ? 0 : this.chunkOffset
+    this.events.readable()
+    // Nobody took all of it, so nobody wants more.
+    if (this.chunk !== undefined) this.pause()
+  }
+
+  private readonly onEnd = (): void => {
+    this.ended = true
+    if (this.phase === "open") this.events.readable()
+    else if (this.socket.writableFinished) this.socket.destroy()
+  }
+
+  private readonly onFlushed = (_cause?: Error | null): void => {
+    if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
+      this.wantsRoom = false
+      this.events.writable()
+    }
+  }
+
+  // Node destroys the socket around this event; what it had received is still in its buffer.
+  private readonly onError = (cause: Error): void => {
+    this.failure ??= this.errorOf(cause)
+    if (this.phase !== "open") return
+    this.pause()
+    this.events.failed(this.failure)
+  }
+
+  private readonly onClose = (): void => {
+    this.phase = "closed"
+    this.events.closed()
+  }
+
+  // Everything is flushed and FIN is on its way. Input that was unread may still be followed by more: the peer's FIN
+  // tells that it is over. Without any, one turn of the event loop shows whether there is some.
+  private readonly release = (): void => {
+    if (this.ended) this.socket.destroy()
+    else if (!this.sawUnread) setImmediate(() => this.sawUnread ? undefined : this.socket.destroy())
+  }
+
+  // What Node has read ahead. Its `read` also emits "data", from inside this call.
+  private pull(): void {
+    this.pulling = true
+    const chunk: Buffer | null = this.socket.read()
+    this.pulling = false
+    if (chunk !== null) this.chunk = chunk
+  }
+
+  private errorOf(cause: Error): SocketError {
+    return fromErrno(cause, { operation: "socket", address: this.remoteAddress })
+  }
+
+  private pause(): void {
+    this.flowing = false
+    this.socket.pause()
+  }
+}
+
+const smallSlice = 4096
+const defaultBacklog = 511
+
+const ignore = (): void => {}
+
+const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
+
+const unnamed = NetAddress.unixPathAddress("")
+
+const keepAlive = (options: ResolvedOptions) =>
+  options.keepAlive === false
+    ? {}
+    : { keepAlive: true, keepAliveInitialDelay: Duration.toMillis(options.keepAlive) }
+
+const nativeAddress = (host: string | undefined, port: number | undefined): NetAddress.SocketAddress =>
+  host === undefined || port === undefined ? unnamed : NetAddress.inetAddressFromNativeUnsafe(host, port)
+
+// `sun_path` minus its terminating zero. Some versions of Node cut a longer path silently.
+const maxPathBytes = process.platform === "linux" ? 107 : 103
+
+const pathTooLong = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined =>
+  NetAddress.isUnixPathAddress(address) && process.platform !== "win32" &&
+    Buffer.byteLength(address.path) > maxPathBytes
+    ? new SocketError({
+      reason: Reason.LimitExceeded({ limit: maxPathBytes, subject: "the path" }),
+      operation,
+      address,
+      transferred: 0,
+      code: "ENAMETOOLONG"
+    })
+    : undefined
