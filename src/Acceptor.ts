@@ -8,7 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as NetAddress from "effect/net/NetAddress"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
 import { Line, Operation, settledOrAbandoned } from "./internal/Line.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
@@ -89,17 +89,33 @@ export const listen = (
   )
 
 /**
- * Runs a handler for every connection, each in a fiber of its own, and closes
- * the connection when its handler ends. Never succeeds; fails with `Closed`
- * when the acceptor is closed.
+ * Runs a handler for every connection, each in a fiber and a scope of its own;
+ * the end of the handler closes the scope and the connection. Never succeeds;
+ * fails with `Closed` when the acceptor is closed.
  *
  * **Details**
  *
  * A handler that ends with a `SocketError` or at end of stream ends quietly;
  * any other failure is logged with the peer's address. Neither ends the server.
+ * A connection that could not be taken (`TooManyOpenFiles`) is logged, and
+ * accepting pauses for 50 milliseconds.
  *
  * **Interruption**: stops accepting and interrupts the handlers, which close
  * their connections.
+ *
+ * **Example** (Echoing)
+ *
+ * ```ts
+ * const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:7000"))
+ * yield* Acceptor.serve(acceptor, (socket) =>
+ *   Effect.gen(function*() {
+ *     const buffer = new Uint8Array(65_536)
+ *     while (true) {
+ *       const count = yield* socket.readSome(buffer)
+ *       yield* Write.writeAll(socket, buffer.subarray(0, count))
+ *     }
+ *   }))
+ * ```
  *
  * @category combinators
  * @since 0.1.0
@@ -107,43 +123,40 @@ export const listen = (
 export const serve = <E, R>(
   acceptor: Acceptor,
   handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
-): Effect.Effect<never, SocketError, R> => {
-  const handle = (socket: StreamSocket.StreamSocket, restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
-    Effect.forkChild(
-      Effect.flatMap(Effect.exit(restore(Effect.suspend(() => handler(socket)))), (exit) =>
-        Exit.isFailure(exit) && !isQuiet(exit.cause)
-          ? Effect.andThen(
-            socket.close,
-            Effect.logError(`connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
-          )
-          : socket.close),
-      // The fiber owns the connection from its first moment.
-      { startImmediately: true, uninterruptible: "inherit" }
+): Effect.Effect<never, SocketError, Exclude<R, Scope.Scope>> =>
+  Effect.forever(
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.make(), (scope) =>
+        Effect.matchEffect(restore(Scope.provide(acceptor.accept, scope)), {
+          onSuccess: (socket) =>
+            // Uninterruptible from its first moment, so that whatever happens the fiber closes its scope.
+            Effect.forkChild(
+              Effect.flatMap(
+                Effect.exit(restore(Scope.provide(Effect.suspend(() => handler(socket)), scope))),
+                (exit) => Effect.andThen(Scope.close(scope, exit), report(socket, exit))
+              ),
+              { startImmediately: true, uninterruptible: "inherit" }
+            ),
+          onFailure: (error) =>
+            error.reason._tag === "Closed"
+              ? Effect.fail(error)
+              : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
+        }))
     )
-  const next: Effect.Effect<unknown, SocketError, R> = Effect.uninterruptibleMask((restore) =>
-    Effect.matchEffect(restore(acceptUnscoped(acceptor)), {
-      onSuccess: (socket) => handle(socket, restore),
-      onFailure: (error) =>
-        error.reason._tag === "Closed"
-          ? Effect.fail(error)
-          : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
-    })
   )
-  return Effect.forever(next)
-}
 
 // ---- internal
 
 const acceptPause: Duration.Input = "50 millis"
 
-const isQuiet = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.every((reason) =>
-    reason._tag === "Interrupt" ||
-    (reason._tag === "Fail" && (isSocketError(reason.error) || Cause.isDone(reason.error)))
-  )
+const report = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Exit.isSuccess(exit) || exit.cause.reasons.every(isQuiet)
+    ? Effect.void
+    : Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
 
-const acceptUnscoped = (acceptor: Acceptor): Effect.Effect<StreamSocket.StreamSocket, SocketError> =>
-  (acceptor as Core).take
+const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
+  Cause.isInterruptReason(reason) ||
+  (Cause.isFailReason(reason) && (isSocketError(reason.error) || Cause.isDone(reason.error)))
 
 class Accept extends Operation<Backing, SocketError> {
   private readonly acceptor: Core
@@ -176,19 +189,19 @@ class Core implements Acceptor {
   }
 
   get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
-    return Effect.acquireRelease(this.take, (socket) => socket.close, { interruptible: true })
-  }
-
-  get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {
-    return Effect.map(
-      Effect.withFiber((fiber) =>
-        this.line.run<Backing, SocketError, Accept>(
-          fiber,
-          new Accept(this),
-          (operation) => settledOrAbandoned(this.line, operation)
-        )
+    return Effect.acquireRelease(
+      Effect.map(
+        Effect.withFiber((fiber) =>
+          this.line.run<Backing, SocketError, Accept>(
+            fiber,
+            new Accept(this),
+            (operation) => settledOrAbandoned(this.line, operation)
+          )
+        ),
+        (backing) => new StreamSocket.Core(backing, this.linger)
       ),
-      (backing) => new StreamSocket.Core(backing, this.linger)
+      (socket) => socket.close,
+      { interruptible: true }
     )
   }
 

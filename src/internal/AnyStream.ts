@@ -90,6 +90,7 @@ const readInto = <A>(
     const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
     return Effect.matchCauseEffect(stream.readSome(target), {
       onSuccess: (count) => {
+        if (count === 0) throw new Error(`${matcher.operation}: readSome succeeded with no bytes`)
         buffer.append(target.subarray(0, count))
         return loop
       },

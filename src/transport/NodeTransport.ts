@@ -83,7 +83,7 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
     socket.pause()
     function onConnect() {
       socket.off("error", onError)
-      resume(Effect.succeed(new NodeBacking(socket, address, options.sliceSize)))
+      resume(Effect.succeed(new NodeBacking(socket, address, options.sliceSize, undefined)))
     }
     function onError(cause: Error) {
       socket.off("connect", onConnect)
@@ -185,8 +185,10 @@ class NodeListener implements ListenerBacking {
   }
 
   private onConnection(socket: Net.Socket): void {
-    const peer = NetAddress.isUnixPathAddress(this.address) ? unnamed : undefined
-    const backing = new NodeBacking(socket, peer, this.sliceSize, this.address)
+    const { address } = this
+    const backing = NetAddress.isUnixPathAddress(address)
+      ? new NodeBacking(socket, unnamed, this.sliceSize, address)
+      : new NodeBacking(socket, undefined, this.sliceSize, NetAddress.isUnspecified(address.address) ? undefined : address)
     if (this.pending.length >= this.backlog) {
       backing.abort()
       return
@@ -218,13 +220,14 @@ class NodeBacking implements Backing {
     socket: Net.Socket,
     remote: NetAddress.SocketAddress | undefined,
     sliceSize: number,
-    local?: NetAddress.SocketAddress
+    local: NetAddress.SocketAddress | undefined
   ) {
     this.socket = socket
     this.remote = remote
     this.sliceSize = sliceSize
-    this.local = local !== undefined && NetAddress.isUnixPathAddress(local) ? local : undefined
-    // Node keeps the peer's address once asked, but forgets it on destroy if it was not.
+    this.local = local
+    // Node remembers an address once asked for it, but cannot tell any more after the socket was destroyed.
+    if (local === undefined) void socket.localAddress
     if (remote === undefined) void socket.remoteAddress
     socket.on("data", this.onData)
     socket.on("end", this.onEnd)
