@@ -252,7 +252,8 @@ export const isCursor = (u: unknown): u is Cursor => typeof u === "object" && u 
 // ---- internal
 
 const encoder = new TextEncoder()
-const decoder = new TextDecoder()
+// A byte order mark inside a stream is text like any other.
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 const empty = new Uint8Array(0)
 
 const isList = (input: Input): input is ReadonlyArray<View> => Array.isArray(input)
@@ -278,7 +279,10 @@ const bytesOf = (view: View | undefined): Uint8Array => {
 
 /** @internal */
 export const assertAlive = (view: Uint8Array): void => {
-  if (view.buffer instanceof ArrayBuffer && view.buffer.detached) {
-    throw new TypeError("Buffers: the buffer is detached")
+  try {
+    // Iterating is refused where the view has no memory any more: detached, or out of the bounds of a resized buffer.
+    view.keys()
+  } catch (cause) {
+    throw new TypeError("Buffers: the buffer is detached, or resized to less than the view covers", { cause })
   }
 }
