@@ -259,7 +259,9 @@ const empty = new Uint8Array(0)
 const isList = (input: Input): input is ReadonlyArray<View> => Array.isArray(input)
 
 const checkSize = (name: string, value: number): void => {
-  if (!Number.isInteger(value) || value < 0) throw new RangeError(`Buffers.slice: ${name} ${value} is not a byte offset`)
+  if (!Number.isInteger(value) || value < 0) {
+    throw new RangeError(`Buffers.slice: ${name} ${value} is not a byte offset`)
+  }
 }
 
 const lengthOf = (view: View | undefined): number => bytesOf(view).byteLength

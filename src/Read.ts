@@ -195,4 +195,5 @@ const findOf = (delimiter: Delimiter): Find => {
   return findBytes(Uint8Array.of(delimiter))
 }
 
-const isReadStream = (u: unknown): u is StreamSocket.ReadStream => typeof u === "object" && u !== null && "readSome" in u
+const isReadStream = (u: unknown): u is StreamSocket.ReadStream =>
+  typeof u === "object" && u !== null && "readSome" in u

@@ -5,10 +5,11 @@
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
+import * as Formatter from "effect/Formatter"
 import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
-import { formatAddress, formatCount } from "./internal/format.ts"
+import { formatAddress, formatCount, oneLine } from "./internal/format.ts"
 
 /**
  * Why an operation failed. `Effect.catchReason("SocketError", "ConnectionReset", ...)`
@@ -117,7 +118,7 @@ export class SocketError extends Data.TaggedError("SocketError")<{
     const progress = this.total === undefined
       ? this.transferred > 0 ? ` after ${formatCount(this.transferred)} bytes` : ""
       : ` after ${formatCount(this.transferred)} of ${formatCount(this.total)} bytes`
-    return `${this.operation}${where}: ${describe(this.reason)}${code}${progress}`
+    return oneLine(`${this.operation}${where}: ${describe(this.reason)}${code}${progress}`)
   }
 
   override toJSON(): unknown {
@@ -130,7 +131,11 @@ export class SocketError extends Data.TaggedError("SocketError")<{
       transferred: this.transferred,
       total: this.total,
       code: this.code,
-      cause: this.cause instanceof Error ? this.cause.message : this.cause
+      cause: this.cause === undefined
+        ? undefined
+        : this.cause instanceof Error
+        ? this.cause.message
+        : Formatter.format(this.cause)
     }
   }
 }
@@ -225,7 +230,7 @@ export const fromErrno = (
 ): SocketError => {
   const code = Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : undefined
   return new SocketError({
-    reason: (code === undefined ? undefined : errnoReasons[code]) ?? Reason.Unknown(),
+    reason: (code === undefined ? undefined : errnoReasons.get(code)) ?? Reason.Unknown(),
     operation: context.operation,
     address: context.address,
     transferred: 0,
@@ -258,29 +263,29 @@ export const during = (
 // ---- internal
 
 // The one errno table. Names are the same on every platform that Node runs on.
-const errnoReasons: Readonly<Record<string, Reason>> = {
-  EACCES: Reason.PermissionDenied(),
-  EADDRINUSE: Reason.AddressInUse(),
-  EADDRNOTAVAIL: Reason.AddressNotAvailable(),
-  EAFNOSUPPORT: Reason.Unsupported({ feature: "the address family" }),
-  ECONNABORTED: Reason.ConnectionAborted(),
-  ECONNREFUSED: Reason.ConnectionRefused(),
-  ECONNRESET: Reason.ConnectionReset(),
-  EHOSTDOWN: Reason.HostUnreachable(),
-  EHOSTUNREACH: Reason.HostUnreachable(),
-  EMFILE: Reason.TooManyOpenFiles(),
-  ENETDOWN: Reason.NetworkDown(),
-  ENETRESET: Reason.ConnectionReset(),
-  ENETUNREACH: Reason.NetworkUnreachable(),
-  ENFILE: Reason.TooManyOpenFiles(),
-  ENOBUFS: Reason.NoBufferSpace(),
-  ENOENT: Reason.AddressNotAvailable(),
-  ENOMEM: Reason.NoBufferSpace(),
-  ENOTCONN: Reason.NotConnected(),
-  ENOTDIR: Reason.AddressNotAvailable(),
-  EPERM: Reason.PermissionDenied(),
-  EPIPE: Reason.BrokenPipe(),
-  EROFS: Reason.PermissionDenied(),
-  ESHUTDOWN: Reason.BrokenPipe(),
-  ETIMEDOUT: Reason.TimedOut()
-}
+const errnoReasons: ReadonlyMap<string, Reason> = new Map<string, Reason>([
+  ["EACCES", Reason.PermissionDenied()],
+  ["EADDRINUSE", Reason.AddressInUse()],
+  ["EADDRNOTAVAIL", Reason.AddressNotAvailable()],
+  ["EAFNOSUPPORT", Reason.Unsupported({ feature: "the address family" })],
+  ["ECONNABORTED", Reason.ConnectionAborted()],
+  ["ECONNREFUSED", Reason.ConnectionRefused()],
+  ["ECONNRESET", Reason.ConnectionReset()],
+  ["EHOSTDOWN", Reason.HostUnreachable()],
+  ["EHOSTUNREACH", Reason.HostUnreachable()],
+  ["EMFILE", Reason.TooManyOpenFiles()],
+  ["ENETDOWN", Reason.NetworkDown()],
+  ["ENETRESET", Reason.ConnectionReset()],
+  ["ENETUNREACH", Reason.NetworkUnreachable()],
+  ["ENFILE", Reason.TooManyOpenFiles()],
+  ["ENOBUFS", Reason.NoBufferSpace()],
+  ["ENOENT", Reason.AddressNotAvailable()],
+  ["ENOMEM", Reason.NoBufferSpace()],
+  ["ENOTCONN", Reason.NotConnected()],
+  ["ENOTDIR", Reason.AddressNotAvailable()],
+  ["EPERM", Reason.PermissionDenied()],
+  ["EPIPE", Reason.BrokenPipe()],
+  ["EROFS", Reason.PermissionDenied()],
+  ["ESHUTDOWN", Reason.BrokenPipe()],
+  ["ETIMEDOUT", Reason.TimedOut()]
+])

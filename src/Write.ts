@@ -89,4 +89,5 @@ export const writeAll: {
     })
 )
 
-const isWriteStream = (u: unknown): u is StreamSocket.WriteStream => typeof u === "object" && u !== null && "writeSome" in u
+const isWriteStream = (u: unknown): u is StreamSocket.WriteStream =>
+  typeof u === "object" && u !== null && "writeSome" in u

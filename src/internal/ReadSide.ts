@@ -56,7 +56,7 @@ export class ReadSide {
     return answer
   }
 
-  error(reason: Reason, operation: string, transferred: number, total?: number  ): SocketError {
+  error(reason: Reason, operation: string, transferred: number, total?: number): SocketError {
     return new SocketError({ reason, operation, address: this.backing.remoteAddress, transferred, total })
   }
 

@@ -129,7 +129,10 @@ export interface ScriptedStream {
  * @since 0.1.0
  */
 export const make = (
-  script: { readonly reads?: ReadonlyArray<ReadStep> | undefined; readonly writes?: ReadonlyArray<WriteStep> | undefined },
+  script: {
+    readonly reads?: ReadonlyArray<ReadStep> | undefined
+    readonly writes?: ReadonlyArray<WriteStep> | undefined
+  },
   options?: Pick<SocketOptions, "linger">
 ): Effect.Effect<ScriptedStream, never, Scope.Scope> =>
   Effect.map(

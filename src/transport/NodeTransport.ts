@@ -77,7 +77,12 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
     const socket = Net.connect({
       ...(NetAddress.isUnixPathAddress(address)
         ? { path: address.path }
-        : { host: NetAddress.formatHost(address), port: address.port, noDelay: options.noDelay, ...keepAlive(options) }),
+        : {
+          host: NetAddress.formatHost(address),
+          port: address.port,
+          noDelay: options.noDelay,
+          ...keepAlive(options)
+        }),
       allowHalfOpen: true
     })
     socket.pause()
@@ -188,7 +193,12 @@ class NodeListener implements ListenerBacking {
     const { address } = this
     const backing = NetAddress.isUnixPathAddress(address)
       ? new NodeBacking(socket, unnamed, this.sliceSize, address)
-      : new NodeBacking(socket, undefined, this.sliceSize, NetAddress.isUnspecified(address.address) ? undefined : address)
+      : new NodeBacking(
+        socket,
+        undefined,
+        this.sliceSize,
+        NetAddress.isUnspecified(address.address) ? undefined : address
+      )
     if (this.pending.length >= this.backlog) {
       backing.abort()
       return
