@@ -63,7 +63,9 @@ export class AtLeast implements Matcher<number> {
     return this.length - length
   }
 
-  end(): undefined {
+  // The bytes are shown, and stay unread.
+  end(buffer: ReadBuffer): undefined {
+    buffer.peek(this.target)
     return undefined
   }
 }

@@ -154,7 +154,9 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
             : Exit.fail(side.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
         }
         if (typeof answer !== "number") {
-          return Exit.fail(during(answer, { operation: matcher.operation, transferred: buffer.length }))
+          return Exit.fail(
+            during(answer, { operation: matcher.operation, transferred: buffer.length, total: matcher.total })
+          )
         }
       }
     } catch (defect) {

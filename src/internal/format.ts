@@ -14,8 +14,7 @@ export const formatAddress = (address: NetAddress.SocketAddress | Host.HostPort)
 
 /** Paths and names may come from anybody: a line break in one must not make a second line in a log. */
 export const oneLine = (text: string): string =>
-  // oxlint-disable-next-line no-control-regex
   text.replace(
-    /[\u0000-\u001f\u007f\u2028\u2029]/g,
+    /[\p{Cc}\p{Zl}\p{Zp}]/gu,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
   )

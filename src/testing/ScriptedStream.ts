@@ -112,7 +112,8 @@ export interface ScriptedStream {
  * **Details**
  *
  * An attempt past the end of its script, and a script that is not used up when
- * the scope closes, are defects that say which step.
+ * the scope closes, are defects that say which step. A `block` is used once an
+ * attempt has met it.
  *
  * **Example** (Interrupting between two slices)
  *
@@ -170,6 +171,7 @@ class ScriptedBacking implements Backing {
   readonly calls = { shutdownWrite: 0, close: 0, abort: 0 }
   private readonly reads: Array<ReadStep>
   private readonly writes: Array<WriteStep>
+  private readonly blocked = { reads: false, writes: false }
   private events: Events | undefined = undefined
 
   constructor(reads: ReadonlyArray<ReadStep>, writes: ReadonlyArray<WriteStep>) {
@@ -186,6 +188,7 @@ class ScriptedBacking implements Backing {
     if (step === undefined) throw new Error(`ScriptedStream: a read of ${target.byteLength} bytes is not in the script`)
     switch (step._tag) {
       case "block":
+        this.blocked.reads = true
         return WouldBlock
       case "end":
         return 0
@@ -207,6 +210,7 @@ class ScriptedBacking implements Backing {
     if (step === undefined) throw new Error(`ScriptedStream: a write of ${source.remaining} bytes is not in the script`)
     switch (step._tag) {
       case "block":
+        this.blocked.writes = true
         return WouldBlock
       case "fail":
         this.writes.shift()
@@ -242,13 +246,14 @@ class ScriptedBacking implements Backing {
 
   unblock(side: "reads" | "writes"): void {
     if (this[side][0]?._tag === "block") this[side].shift()
+    this.blocked[side] = false
     if (side === "reads") this.events?.readable()
     else this.events?.writable()
   }
 
   unused(): string | undefined {
-    const reads = this.reads.filter((step) => step._tag !== "end")
-    const left = [...reads, ...this.writes]
+    const reads = this.reads.slice(this.blocked.reads ? 1 : 0).filter((step) => step._tag !== "end")
+    const left = [...reads, ...this.writes.slice(this.blocked.writes ? 1 : 0)]
     return left.length === 0 ? undefined : left.map((step) => step._tag).join(", ")
   }
 
