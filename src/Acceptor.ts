@@ -7,10 +7,13 @@ import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as NetAddress from "effect/net/NetAddress"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import type * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
 import { Line, Operation, settledOrAbandoned } from "./internal/Line.ts"
+import { resolveHost } from "./internal/resolveHost.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
@@ -57,36 +60,49 @@ export interface Acceptor {
 export const isAcceptor = (u: unknown): u is Acceptor => typeof u === "object" && u !== null && TypeId in u
 
 /**
- * Listens on an address until the scope closes.
+ * Listens on an address, or on the first address of a host and port, until the
+ * scope closes.
  *
  * **Details**
  *
  * Port 0 binds a free port; read it from `address`. The socket options hold for
  * every accepted connection. Fails with `AddressInUse`, `AddressNotAvailable`,
- * `PermissionDenied`, or `LimitExceeded` for a Unix-domain path that is too
- * long, each with the address. A Unix-domain path is removed on close; one that
- * a crashed process left behind is `AddressInUse`.
+ * `PermissionDenied`, `NameResolution`, or `LimitExceeded` for a Unix-domain
+ * path that is too long, each with the address. A Unix-domain path is removed
+ * on close; one that a crashed process left behind is `AddressInUse`.
  *
  * **Interruption**: *total*. The address is released.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const listen = (
+export function listen(
   address: NetAddress.SocketAddress,
   options?: ListenOptions
-): Effect.Effect<Acceptor, SocketError, Transport | Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.suspend(() => {
+): Effect.Effect<Acceptor, SocketError, Transport | Scope.Scope>
+export function listen(
+  address: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: ListenOptions
+): Effect.Effect<Acceptor, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
+export function listen(
+  address: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: ListenOptions
+): Effect.Effect<Acceptor, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
+  return Effect.acquireRelease(
+    Effect.gen(function*() {
       const resolved = resolveOptions(options)
-      return Effect.map(
-        Effect.flatMap(Transport, (transport) => transport.listen(address, { ...options, ...resolved })),
-        (backing): Acceptor => new Core(backing, resolved.linger)
-      )
+      const transport = yield* Transport
+      const bound = NetAddress.isSocketAddress(address)
+        ? address
+        : (yield* resolveHost("listen", address)).addresses[0]
+      const backing = yield* transport.listen(bound, { ...options, ...resolved })
+      const acceptor: Acceptor = new Core(backing, resolved.linger)
+      return acceptor
     }),
     (acceptor) => acceptor.close,
     { interruptible: true }
   )
+}
 
 /**
  * Runs a handler for every connection, each in a fiber and a scope of its own;
@@ -106,7 +122,7 @@ export const listen = (
  * **Example** (Echoing)
  *
  * ```ts
- * const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:7000"))
+ * const acceptor = yield* Acceptor.listen("127.0.0.1:7000")
  * yield* Acceptor.serve(acceptor, (socket) =>
  *   Effect.gen(function*() {
  *     const buffer = new Uint8Array(65_536)

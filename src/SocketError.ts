@@ -9,7 +9,7 @@ import * as Formatter from "effect/Formatter"
 import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
-import { formatAddress, formatCount, oneLine } from "./internal/format.ts"
+import { formatAddress, formatBytes, formatCount, oneLine } from "./internal/format.ts"
 
 /**
  * Why an operation failed. `Effect.catchReason("SocketError", "ConnectionReset", ...)`
@@ -30,7 +30,7 @@ import { formatAddress, formatCount, oneLine } from "./internal/format.ts"
  *   `NotConnected`, `AddressInUse`, `AddressNotAvailable`, `PermissionDenied`,
  *   `TooManyOpenFiles`, `NoBufferSpace`: what the operating system said.
  *   `AddressNotAvailable` includes a Unix-domain path that does not exist.
- * - `NameResolution`: the host name `host` has no usable address.
+ * - `NameResolution`: `host` has no usable address; `detail` says why.
  * - `ConnectFailed`: every address of a name failed; each attempt is listed.
  * - `Tls`, `Framing`: the layer above the bytes failed.
  * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
@@ -63,7 +63,7 @@ export type Reason = Data.TaggedEnum<{
   PermissionDenied: {}
   TooManyOpenFiles: {}
   NoBufferSpace: {}
-  NameResolution: { readonly host: string }
+  NameResolution: { readonly host: string; readonly detail: string }
   ConnectFailed: { readonly attempts: ReadonlyArray<SocketError> }
   Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
   Framing: { readonly detail: string }
@@ -115,9 +115,14 @@ export class SocketError extends Data.TaggedError("SocketError")<{
   override get message(): string {
     const where = this.address === undefined ? "" : ` ${formatAddress(this.address)}`
     const code = this.code === undefined ? "" : ` (${this.code})`
-    const progress = this.total === undefined
-      ? this.transferred > 0 ? ` after ${formatCount(this.transferred)} bytes` : ""
-      : ` after ${formatCount(this.transferred)} of ${formatCount(this.total)} bytes`
+    // These two tell a progress of their own.
+    const progress = this.reason._tag === "Torn" || this.reason._tag === "OperationAborted"
+      ? ""
+      : this.total !== undefined
+      ? ` after ${formatCount(this.transferred)} of ${formatBytes(this.total)}`
+      : this.transferred > 0
+      ? ` after ${formatBytes(this.transferred)}`
+      : ""
     return oneLine(`${this.operation}${where}: ${describe(this.reason)}${code}${progress}`)
   }
 
@@ -160,14 +165,14 @@ export const describe = (reason: Reason): string => {
       return "the socket is closed"
     case "Torn":
       return `the stream is torn: an earlier write stopped after ${formatCount(reason.transferred)} of ${
-        formatCount(reason.total)
-      } bytes`
+        formatBytes(reason.total)
+      }`
     case "OperationAborted":
-      return `cancelled (${reason.type})`
+      return `cancelled (${reason.type}) after ${formatCount(reason.transferred)} of ${formatBytes(reason.total)}`
     case "UnexpectedEof":
       return "the stream ended early"
     case "LimitExceeded":
-      return `${reason.subject} is over the limit of ${formatCount(reason.limit)} bytes`
+      return `${reason.subject} is over the limit of ${formatBytes(reason.limit)}`
     case "ConnectionReset":
       return "connection reset by the peer"
     case "BrokenPipe":
@@ -197,7 +202,7 @@ export const describe = (reason: Reason): string => {
     case "NoBufferSpace":
       return "no buffer space"
     case "NameResolution":
-      return `cannot resolve ${reason.host}`
+      return `cannot resolve ${reason.host}: ${reason.detail}`
     case "ConnectFailed":
       return `all ${reason.attempts.length} addresses failed: ${
         reason.attempts.map((attempt) => attempt.message).join("; ")

@@ -11,14 +11,14 @@
 import type * as Arr from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as AddressResolver from "effect/net/AddressResolver"
-import * as Host from "effect/net/Host"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
 import { ReadSide, ReadSome } from "./internal/ReadSide.ts"
+import { resolveHost } from "./internal/resolveHost.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
 import { Reason, SocketError } from "./SocketError.ts"
 import type { Backing, Events, ResolvedOptions, SocketOptions } from "./Transport.ts"
@@ -201,7 +201,12 @@ export function connect(
     Effect.suspend(() => {
       const resolved = resolveOptions(options)
       return Effect.map(
-        NetAddress.isSocketAddress(target) ? connectOne(target, resolved) : connectHost(target, resolved),
+        NetAddress.isSocketAddress(target)
+          ? connectOne(target, resolved)
+          : Effect.flatMap(
+            resolveHost("connect", target),
+            ({ addresses, host }) => connectEach(host, addresses, resolved)
+          ),
         (backing): StreamSocket => new Core(backing, resolved.linger)
       )
     }),
@@ -217,23 +222,6 @@ const connectOne = (
   options: ResolvedOptions
 ): Effect.Effect<Backing, SocketError, Transport> =>
   Effect.flatMap(Transport, (transport) => transport.connect(address, options))
-
-const connectHost = (
-  input: Host.HostPortInput,
-  options: ResolvedOptions
-): Effect.Effect<Backing, SocketError, Transport | AddressResolver.AddressResolver> =>
-  Effect.flatMap(AddressResolver.AddressResolver, (resolver) => {
-    const parsed = Host.hostPortFromInput(input)
-    if (Result.isFailure(parsed)) return Effect.fail(unresolved(JSON.stringify(input), undefined, parsed.failure))
-    const target = parsed.success
-    return resolver.resolve(target).pipe(
-      Effect.mapError((cause) => unresolved(Host.formatHost(target.host), target, cause)),
-      Effect.flatMap((addresses) => connectEach(target, addresses, options))
-    )
-  })
-
-const unresolved = (host: string, address: Host.HostPort | undefined, cause: unknown): SocketError =>
-  new SocketError({ reason: Reason.NameResolution({ host }), operation: "connect", address, transferred: 0, cause })
 
 const connectEach = (
   host: Host.HostPort,

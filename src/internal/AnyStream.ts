@@ -1,11 +1,12 @@
 import * as Cause from "effect/Cause"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
 import type * as Buffers from "../Buffers.ts"
 import type * as Cancellation from "../Cancellation.ts"
 import type * as CompletionCondition from "../CompletionCondition.ts"
-import { during, Reason, SocketError } from "../SocketError.ts"
+import { during, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import { finish, proceed } from "./interruption.ts"
 import type { Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
@@ -42,27 +43,32 @@ export const write = (
     Effect.suspend(() => {
       const limit = source.remaining === 0 ? 0 : condition.next(transferred)
       if (limit === 0) return Effect.succeed(transferred)
-      return Effect.flatMap(restore(stream.writeSome(source.chunk(limit))), (count) => {
-        if (count === 0) throw new Error("writeAll: writeSome took nothing of what it was offered")
+      const offered = source.chunk(limit)
+      return Effect.flatMap(restore(stream.writeSome(offered)), (count) => {
+        checkCount("writeAll", count, offered.byteLength)
         source.advance(count)
         transferred += count
         return loop(restore)
       })
     })
+  const located = (cause: Cause.Cause<SocketError>): Cause.Cause<SocketError> =>
+    Cause.map(cause, (error) => during(error, { operation: "writeAll", transferred, total }))
   const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
   return Effect.uninterruptibleMask((restore) =>
     Effect.catchCause(loop(restore), (cause) => {
       if (!Cause.hasInterrupts(cause)) {
-        return Effect.failCause(
-          Cause.map(cause, (error) => during(error, { operation: "writeAll", transferred, total }))
-        )
+        return Effect.failCause(located(cause))
       }
       if (transferred === 0) return proceed(cause, progress("total"))
       if (policy !== "total") return proceed(cause, progress(policy))
-      return Effect.flatMap(
-        finish(loop(Effect.interruptible), within),
-        (exit) => proceed(cause, progress(exit !== undefined && Exit.isSuccess(exit) ? "total" : "terminal"))
-      )
+      // With a bound it goes on in a fiber of its own, which the bound can interrupt.
+      const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
+      return Effect.flatMap(finish(rest, within), (exit) => {
+        if (exit === undefined) return proceed(cause, progress("terminal"))
+        return Exit.isSuccess(exit)
+          ? proceed(cause, progress("total"))
+          : proceed(Cause.combine(cause, located(exit.cause)), progress("terminal"))
+      })
     })
   )
 }
@@ -83,6 +89,10 @@ const readInto = <A>(
     Effect.fail(
       new SocketError({ reason, operation: matcher.operation, transferred: buffer.length, total: matcher.total })
     )
+  const located = <E>(error: E): E | SocketError =>
+    isSocketError(error)
+      ? during(error, { operation: matcher.operation, transferred: buffer.length, total: matcher.total })
+      : error
   const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
     const value = matcher.match(buffer)
     if (value !== undefined) return Effect.succeed(value)
@@ -90,13 +100,13 @@ const readInto = <A>(
     const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
     return Effect.matchCauseEffect(stream.readSome(target), {
       onSuccess: (count) => {
-        if (count === 0) throw new Error(`${matcher.operation}: readSome succeeded with no bytes`)
+        checkCount(matcher.operation, count, target.byteLength)
         buffer.append(target.subarray(0, count))
         return loop
       },
       onFailure: (cause) => {
         if (!cause.reasons.some((reason) => reason._tag === "Fail" && Cause.isDone(reason.error))) {
-          return Effect.failCause(cause)
+          return Effect.failCause(Cause.map(cause, located))
         }
         const last = matcher.end(buffer)
         if (last !== undefined) return Effect.succeed(last)
@@ -105,6 +115,12 @@ const readInto = <A>(
     })
   })
   return loop
+}
+
+// A loop that moves nothing would go on for ever, and a wrong count would lose or invent bytes.
+const checkCount = (operation: string, count: number, offered: number): void => {
+  if (Number.isInteger(count) && count > 0 && count <= offered) return
+  throw new Error(`${operation}: the stream answered ${count} for an attempt of ${offered} bytes`)
 }
 
 const leftovers = new WeakMap<ReadStream, ReadBuffer>()

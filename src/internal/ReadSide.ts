@@ -36,6 +36,8 @@ export class ReadSide {
 
   /** One attempt, past the read buffer. */
   receive(target: Uint8Array): number | SocketError {
+    // The end is the end, whatever becomes of the connection later.
+    if (this.state === "ended") return 0
     const answer = this.backing.read(target)
     if (typeof answer !== "number") this.state = "failed"
     else if (answer > 0) this.bytesRead += answer

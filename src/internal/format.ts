@@ -5,6 +5,8 @@ const count = new Intl.NumberFormat("en-US")
 
 export const formatCount = (bytes: number): string => count.format(bytes)
 
+export const formatBytes = (bytes: number): string => `${formatCount(bytes)} ${bytes === 1 ? "byte" : "bytes"}`
+
 export const formatAddress = (address: NetAddress.SocketAddress | Host.HostPort): string =>
   Host.isHostPort(address)
     ? `tcp://${Host.formatHostPort(address)}`

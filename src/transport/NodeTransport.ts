@@ -349,8 +349,11 @@ class NodeBacking implements Backing {
     this.phase = "closing"
     this.chunk = undefined
     if (this.socket.destroyed) return
-    if (this.remote !== undefined && NetAddress.isUnixPathAddress(this.remote)) this.socket.destroy()
-    else this.socket.resetAndDestroy()
+    // libuv cannot reset while it shuts down, and Node then never releases the descriptor. With nothing left to flush,
+    // shutting down takes one turn of the event loop.
+    if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
+      this.socket.once("finish", this.reset)
+    } else this.reset()
   }
 
   configure(options: Partial<ResolvedOptions>): void {
@@ -409,6 +412,11 @@ class NodeBacking implements Backing {
   private readonly release = (): void => {
     if (this.ended) this.socket.destroy()
     else if (!this.sawUnread) setImmediate(() => this.sawUnread ? undefined : this.socket.destroy())
+  }
+
+  private readonly reset = (): void => {
+    if (this.remote !== undefined && NetAddress.isUnixPathAddress(this.remote)) this.socket.destroy()
+    else if (!this.socket.destroyed) this.socket.resetAndDestroy()
   }
 
   // What Node has read ahead. Its `read` also emits "data", from inside this call.

@@ -272,6 +272,24 @@ export const ending: ReadonlyArray<Check> = [
       equal("the socket", left.state.socket, "closed")
     })),
 
+  check("abort in the same moment as shutdownWrite or close ends promptly", (subject) =>
+    Effect.gen(function*() {
+      for (const before of [0, 1, 2]) {
+        const [left] = yield* connect(subject)
+        if (subject.can.halfClose) yield* left.shutdownWrite
+        for (let i = 0; i < before; i++) yield* Effect.yieldNow
+        succeeded("abort after shutdownWrite", yield* promptly("abort after shutdownWrite", left.abort))
+        equal("the socket", left.state.socket, "closed")
+        const [other] = yield* connect(subject)
+        yield* writeAll(other, text("last"))
+        const closing = yield* start(other.close)
+        for (let i = 0; i < before; i++) yield* Effect.yieldNow
+        succeeded("abort after close", yield* promptly("abort after close", other.abort))
+        succeeded("close", yield* exitOf("close", closing))
+        equal("the socket", other.state.socket, "closed")
+      }
+    })),
+
   check("abort does not wait for a clogged peer", (subject) =>
     Effect.gen(function*() {
       const { filled, left, right } = yield* clogged(subject, { linger: forever })

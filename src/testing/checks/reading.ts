@@ -177,11 +177,12 @@ export const reading: ReadonlyArray<Check> = [
     Effect.gen(function*() {
       const [left, right] = yield* connect(subject)
       const bytes = pattern(1000)
-      yield* writeAll(right, bytes)
+      const count = yield* right.writeSome(bytes)
       const closing = yield* start(right.close)
       yield* turns(20)
       equal("bytesRead", left.bytesRead, 0)
-      sameBytes("the data", succeeded("reading", yield* promptly("reading", readToEnd(left))), bytes)
+      const all = succeeded("reading", yield* promptly("reading", readToEnd(left)))
+      sameBytes("the data", all, bytes.subarray(0, count))
       succeeded("the peer's close", yield* exitOf("the peer's close", closing))
     })),
 
