@@ -12,7 +12,7 @@ import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
-import { Line, Operation, settledOrAbandoned } from "./internal/Line.ts"
+import { abandonable, Line, Operation } from "./internal/Line.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
@@ -95,7 +95,7 @@ export function listen(
       const bound = NetAddress.isSocketAddress(address)
         ? address
         : (yield* resolveHost("listen", address)).addresses[0]
-      const backing = yield* transport.listen(bound, { ...options, ...resolved })
+      const backing = yield* transport.listen(bound, resolved)
       const acceptor: Acceptor = new Core(backing, resolved.linger)
       return acceptor
     }),
@@ -208,10 +208,10 @@ class Core implements Acceptor {
     return Effect.acquireRelease(
       Effect.map(
         Effect.withFiber((fiber) =>
-          this.line.run<Backing, SocketError, Accept>(
+          this.line.run(
             fiber,
             new Accept(this),
-            (operation) => settledOrAbandoned(this.line, operation)
+            abandonable
           )
         ),
         (backing) => new StreamSocket.Core(backing, this.linger)

@@ -17,7 +17,8 @@ const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
  * returns the most bytes that the next attempt may move; 0 completes the
  * transfer. `goal(offered)` is the number of bytes at which the transfer is
  * complete when `offered` bytes are at hand, for progress reports. Running out
- * of bytes always completes a transfer, as in Asio.
+ * of bytes always completes a transfer, as in Asio. `callsBack` marks a rule of
+ * the caller's own.
  *
  * @category models
  * @since 0.1.0
@@ -26,6 +27,7 @@ export interface CompletionCondition {
   readonly [TypeId]: typeof TypeId
   readonly next: (transferred: number) => number
   readonly goal: (offered: number) => number
+  readonly callsBack: boolean
 }
 
 /**
@@ -37,7 +39,8 @@ export interface CompletionCondition {
 export const transferAll: CompletionCondition = {
   [TypeId]: TypeId,
   next: () => Infinity,
-  goal: (offered) => offered
+  goal: (offered) => offered,
+  callsBack: false
 }
 
 /**
@@ -52,7 +55,8 @@ export const transferAtLeast = (count: number): CompletionCondition => {
   return {
     [TypeId]: TypeId,
     next: (transferred) => transferred >= count ? 0 : Infinity,
-    goal: (offered) => Math.min(offered, count)
+    goal: (offered) => Math.min(offered, count),
+    callsBack: false
   }
 }
 
@@ -68,7 +72,8 @@ export const transferExactly = (count: number): CompletionCondition => {
   return {
     [TypeId]: TypeId,
     next: (transferred) => Math.max(0, count - transferred),
-    goal: (offered) => Math.min(offered, count)
+    goal: (offered) => Math.min(offered, count),
+    callsBack: false
   }
 }
 
@@ -91,7 +96,8 @@ export const make = (next: (transferred: number) => number): CompletionCondition
     if (limit !== Infinity) checkCount("next", limit)
     return limit
   },
-  goal: (offered) => offered
+  goal: (offered) => offered,
+  callsBack: true
 })
 
 /**

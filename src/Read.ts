@@ -47,7 +47,7 @@ export const readExactly: {
 } = dual(
   2,
   (stream: StreamSocket.ReadStream, target: Uint8Array): Pull.Pull<number, SocketError> =>
-    run(stream, () => new AtLeast("readExactly", target, target.byteLength))
+    run(stream, () => new AtLeast("readExactly", target))
 )
 
 /**
@@ -137,7 +137,7 @@ export const readUntil: {
     delimiter: Delimiter,
     options?: { readonly max?: number | undefined }
   ): Pull.Pull<Uint8Array, SocketError> =>
-    run(stream, () => new Until(findOf(delimiter), options?.max ?? defaultMaxUntil))
+    run(stream, () => new Until(findOf(delimiter), options?.max ?? defaultMaxUntil, typeof delimiter === "function"))
 )
 
 /**
@@ -188,7 +188,8 @@ const findOf = (delimiter: Delimiter): Find => {
   if (typeof delimiter === "function") return delimiter
   if (typeof delimiter === "string") return findBytes(Buffers.utf8(delimiter))
   if (delimiter instanceof RegExp) return findRegExp(delimiter)
-  if (typeof delimiter !== "number") return findBytes(delimiter)
+  if (delimiter instanceof Uint8Array) return findBytes(delimiter)
+  if (typeof delimiter !== "number") throw new TypeError("readUntil: the delimiter is of no known kind")
   if (!Number.isInteger(delimiter) || delimiter < 0 || delimiter > 255) {
     throw new RangeError(`readUntil: ${delimiter} is not a byte`)
   }

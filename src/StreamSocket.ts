@@ -302,16 +302,17 @@ export class Core implements StreamSocket, Events {
       if (this.phase === "open") {
         if (Duration.isZero(this.linger)) return this.abort
         this.refuse()
-        this.backing.close()
+        // A fiber that was just woken may have ended the stream already.
+        if (!this.isReleased()) this.backing.close()
       }
-      return this.phase === "closed" ? Effect.void : Effect.onInterrupt(this.releasedInTime, () => this.abort)
+      return this.isReleased() ? Effect.void : Effect.onInterrupt(this.releasedInTime, () => this.abort)
     })
   }
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.phase === "closed") return Effect.void
       if (this.phase === "open") this.refuse()
+      if (this.isReleased()) return Effect.void
       this.backing.abort()
       return this.released
     })
@@ -352,6 +353,11 @@ export class Core implements StreamSocket, Events {
     const waiters = this.releaseWaiters
     this.releaseWaiters = undefined
     if (waiters !== undefined) { for (const resume of waiters) resume() }
+  }
+
+  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  private isReleased(): boolean {
+    return this.phase === "closed"
   }
 
   private refuse(): void {

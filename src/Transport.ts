@@ -38,7 +38,7 @@ export class Transport extends Context.Service<Transport, {
   /** Binds and listens; the result already accepts. Interrupting it releases the address. */
   readonly listen: (
     address: NetAddress.SocketAddress,
-    options: ListenOptions & ResolvedOptions
+    options: ResolvedListenOptions
   ) => Effect.Effect<ListenerBacking, SocketError>
 }>()("effect-asio/Transport") {}
 
@@ -98,23 +98,32 @@ export interface ListenOptions extends SocketOptions {
 }
 
 /**
- * Fills in the defaults. Throws a `RangeError` for a slice size that is not a
- * positive whole number.
+ * `ListenOptions` with every default filled in.
  *
  * @category options
  * @since 0.1.0
  */
-export const resolveOptions = (options: SocketOptions | undefined): ResolvedOptions => {
+export interface ResolvedListenOptions extends ResolvedOptions {
+  readonly backlog: number
+  readonly ipv6Only: boolean
+}
+
+/**
+ * Fills in the defaults. Throws a `RangeError` for a slice size or a backlog
+ * that is not a positive whole number.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export const resolveOptions = (options: ListenOptions | undefined): ResolvedListenOptions => {
   if (options === undefined) return defaultOptions
-  const sliceSize = options.sliceSize ?? defaultOptions.sliceSize
-  if (!Number.isInteger(sliceSize) || sliceSize <= 0) {
-    throw new RangeError(`SocketOptions.sliceSize: ${sliceSize} is not a positive whole number of bytes`)
-  }
   return {
     noDelay: options.noDelay ?? defaultOptions.noDelay,
     keepAlive: resolveKeepAlive(options.keepAlive),
     linger: options.linger === undefined ? defaultOptions.linger : Duration.fromInputUnsafe(options.linger),
-    sliceSize
+    sliceSize: positive("SocketOptions.sliceSize", options.sliceSize ?? defaultOptions.sliceSize),
+    backlog: positive("ListenOptions.backlog", options.backlog ?? defaultOptions.backlog),
+    ipv6Only: options.ipv6Only ?? defaultOptions.ipv6Only
   }
 }
 
@@ -209,11 +218,18 @@ export interface ListenerBacking {
 
 // ---- internal
 
-const defaultOptions: ResolvedOptions = {
+const positive = (name: string, value: number): number => {
+  if (Number.isInteger(value) && value > 0) return value
+  throw new RangeError(`${name}: ${value} is not a positive whole number`)
+}
+
+const defaultOptions: ResolvedListenOptions = {
   noDelay: true,
   keepAlive: false,
   linger: Duration.seconds(2),
-  sliceSize: 65_536
+  sliceSize: 65_536,
+  backlog: 511,
+  ipv6Only: false
 }
 
 /** @internal */

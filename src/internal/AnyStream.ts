@@ -94,8 +94,8 @@ const readInto = <A>(
       ? during(error, { operation: matcher.operation, transferred: buffer.length, total: matcher.total })
       : error
   const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
-    const value = matcher.match(buffer)
-    if (value !== undefined) return Effect.succeed(value)
+    const length = matcher.find(buffer)
+    if (length !== undefined) return Effect.succeed(matcher.take(buffer, length))
     if (matcher.exceeds(buffer.length)) return fail(matcher.overflow)
     const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
     return Effect.matchCauseEffect(stream.readSome(target), {
@@ -108,8 +108,8 @@ const readInto = <A>(
         if (!cause.reasons.some((reason) => reason._tag === "Fail" && Cause.isDone(reason.error))) {
           return Effect.failCause(Cause.map(cause, located))
         }
-        const last = matcher.end(buffer)
-        if (last !== undefined) return Effect.succeed(last)
+        if (matcher.endsWithStream) return Effect.succeed(matcher.take(buffer, buffer.length))
+        matcher.show?.(buffer)
         return buffer.length === 0 ? Effect.failCause(cause) : fail(Reason.UnexpectedEof())
       }
     })

@@ -13,9 +13,12 @@ import type * as Fiber from "effect/Fiber"
 export abstract class Operation<A, E> {
   next: Operation<unknown, unknown> | undefined = undefined
   previous: Operation<unknown, unknown> | undefined = undefined
+  /** In line. An operation that is not any more has settled or was cancelled, perhaps by code that it called. */
   waiting = false
-  /** Whether it never has to wait, and so need not stand in line. */
+  /** It never has to wait, and so need not stand in line. */
   immediate = false
+  /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
+  callsBack = false
   exit: Exit.Exit<A, E> | undefined = undefined
   waiter: Waiter<A, E> | undefined = undefined
 
@@ -38,34 +41,59 @@ interface Waiter<A, E> {
 export class Line {
   front: Operation<unknown, unknown> | undefined = undefined
   private back: Operation<unknown, unknown> | undefined = undefined
+  private driving = false
+  private again = false
 
   /**
    * Starts an operation: tries at once when nobody is in line, else joins it.
-   * `wait` is what the fiber does until the operation settles.
+   * `wait` is what its fiber does then.
    */
-  run<A, E, O extends Operation<A, E>>(
+  run<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
-    operation: O & Operation<A, E>,
-    wait: (operation: O) => Effect.Effect<A, E>
+    operation: Operation<A, E>,
+    wait: (line: Line, operation: Operation<A, E>) => Effect.Effect<A, E>
   ): Effect.Effect<A, E> {
     // An attempt that moved bytes must reach its caller. The run loop lets other
     // fibers in when this one has used up its turn, and a fiber interrupted there
     // would lose the result, so a turn that is nearly used up ends before the attempt.
     return fiber.currentOpCount + margin < fiber.cache.maxOpsBeforeYield
-      ? this.start(operation, wait)
-      : Effect.flatMap(Effect.yieldNow, () => this.start(operation, wait))
+      ? this.start(operation) ?? wait(this, operation)
+      : Effect.flatMap(Effect.yieldNow, () => this.start(operation) ?? wait(this, operation))
   }
 
-  private start<A, E, O extends Operation<A, E>>(
-    operation: O & Operation<A, E>,
-    wait: (operation: O) => Effect.Effect<A, E>
-  ): Effect.Effect<A, E> {
-    if (this.front === undefined || operation.immediate) {
+  /** Lets the operation in front try, and the next one when it has ended. */
+  drive(): void {
+    // Called from code that an operation has called: the loop further out goes on.
+    this.again = true
+    if (this.driving) return
+    this.driving = true
+    while (this.front !== undefined && this.again) {
+      this.again = false
+      const operation = this.front
+      const exit = operation.perform()
+      if (exit !== undefined || !operation.waiting) this.again = true
+      if (exit !== undefined && operation.waiting) this.settle(operation, exit)
+    }
+    this.driving = false
+  }
+
+  /** Takes a cancelled operation out of the line; what it held is free for the next. */
+  abandon<A, E>(operation: Operation<A, E>): void {
+    operation.waiter = undefined
+    this.leave(operation)
+    this.drive()
+  }
+
+  private start<A, E>(operation: Operation<A, E>): Exit.Exit<A, E> | undefined {
+    if (operation.callsBack) {
+      // Only while its fiber is parked does an interruption take effect at once, in the middle of a step.
+      queueMicrotask(() => this.drive())
+    } else if (this.front === undefined || operation.immediate) {
       const exit = operation.perform()
       if (exit !== undefined) return exit
     }
     this.join(operation)
-    return wait(operation)
+    return undefined
   }
 
   private join<A, E>(operation: Operation<A, E>): void {
@@ -86,23 +114,6 @@ export class Line {
     operation.next = operation.previous = undefined
   }
 
-  /** Lets the operation in front try, and the next one when it has ended. */
-  drive(): void {
-    while (this.front !== undefined) {
-      const operation = this.front
-      const exit = operation.perform()
-      if (exit === undefined) return
-      this.settle(operation, exit)
-    }
-  }
-
-  /** Takes a cancelled operation out of the line; what it held is free for the next. */
-  abandon<A, E>(operation: Operation<A, E>): void {
-    operation.waiter = undefined
-    this.leave(operation)
-    this.drive()
-  }
-
   private settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E>): void {
     this.leave(operation)
     operation.exit = exit
@@ -119,16 +130,14 @@ export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E> =
     else operation.waiter = { resume }
   })
 
-/** Waits until an operation settles; an interruption takes it out of the line. */
-export const settledOrAbandoned = <A, E>(line: Line, operation: Operation<A, E>): Effect.Effect<A, E> =>
+/** Waits until an operation settles; an interruption takes it out of the line and leaves nothing behind. */
+export const abandonable = <A, E>(line: Line, operation: Operation<A, E>): Effect.Effect<A, E> =>
   Effect.callback((resume) => {
-    if (operation.exit !== undefined) {
-      resume(operation.exit)
-      return
-    }
     operation.waiter = { resume }
     return Effect.sync(() => line.abandon(operation))
   })
+
+// ---- internal
 
 // More operations of the run loop than lie between an attempt and its caller's next step.
 const margin = 16

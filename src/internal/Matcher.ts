@@ -3,8 +3,10 @@ import { Reason } from "../SocketError.ts"
 import type { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
- * What a composed read looks for in the bytes collected so far. It consumes
- * them when it is content and never before.
+ * What a composed read looks for in the bytes collected so far.
+ *
+ * Finding changes nothing and taking cannot fail half-way, so that between the
+ * two there is one moment at which the operation happens.
  */
 export interface Matcher<A> {
   /** The public operation, for errors. */
@@ -13,26 +15,35 @@ export interface Matcher<A> {
   readonly total: number | undefined
   /** Why it gives up when `exceeds`. */
   readonly overflow: Reason
-  /** The result, with its bytes consumed; `undefined` when more bytes are needed. */
-  match(buffer: ReadBuffer): A | undefined
+  /** `find` runs code of the caller's. */
+  readonly callsBack: boolean
+  /** The end of the stream completes it with whatever is there. */
+  readonly endsWithStream: boolean
+  /** How many bytes the result consumes; `undefined` when more are needed. */
+  find(buffer: ReadBuffer): number | undefined
+  /** Consumes `length` bytes as the result. */
+  take(buffer: ReadBuffer, length: number): A
   /** Whether `length` bytes without a match are too many. */
   exceeds(length: number): boolean
   /** How many more bytes may be asked for at once when there are `length`; at least 1. */
   want(length: number): number
-  /** The result when the stream has ended; `undefined` when the end comes too early. */
-  end(buffer: ReadBuffer): A | undefined
+  /** Shows what is there to the caller, without consuming it, when the end of the stream comes too early. */
+  show?(buffer: ReadBuffer): void
 }
 
-/** At least `minimum` bytes, at most as many as the target holds. */
+/** At least so many bytes, by default as many as the target holds; at most as many as it holds. */
 export class AtLeast implements Matcher<number> {
   readonly operation: string
   readonly total: number
   readonly overflow = Reason.Unknown()
+  readonly callsBack = false
+  readonly endsWithStream = false
   private readonly target: Uint8Array
   private readonly length: number
 
-  constructor(operation: string, target: Uint8Array, minimum: number) {
+  constructor(operation: string, target: Uint8Array, atLeast?: number) {
     if (!(target instanceof Uint8Array)) throw new TypeError(`${operation}: the target is not a Uint8Array`)
+    const minimum = atLeast ?? target.byteLength
     checkBytes(operation, "the minimum", minimum)
     if (minimum > target.byteLength) {
       throw new RangeError(`${operation}: ${minimum} bytes do not fit into a target of ${target.byteLength}`)
@@ -43,16 +54,19 @@ export class AtLeast implements Matcher<number> {
     this.total = minimum
   }
 
-  match(buffer: ReadBuffer): number | undefined {
+  find(buffer: ReadBuffer): number | undefined {
     if (this.target.byteLength !== this.length) {
       throw new TypeError(
         `${this.operation}: the target of ${this.length} bytes was detached or resized during the operation`
       )
     }
-    if (buffer.length < this.total) return undefined
-    const count = buffer.peek(this.target)
-    buffer.consume(count)
-    return count
+    return buffer.length < this.total ? undefined : Math.min(buffer.length, this.length)
+  }
+
+  take(buffer: ReadBuffer, length: number): number {
+    buffer.peek(this.target)
+    buffer.consume(length)
+    return length
   }
 
   exceeds(): boolean {
@@ -63,10 +77,8 @@ export class AtLeast implements Matcher<number> {
     return this.length - length
   }
 
-  // The bytes are shown, and stay unread.
-  end(buffer: ReadBuffer): undefined {
+  show(buffer: ReadBuffer): void {
     buffer.peek(this.target)
-    return undefined
   }
 }
 
@@ -76,30 +88,35 @@ export class Until implements Matcher<Uint8Array> {
   readonly total = undefined
   readonly overflow: Reason
   private readonly max: number
-  private readonly find: Find
+  readonly callsBack: boolean
+  readonly endsWithStream = false
+  private readonly search: Find
   private scanned = 0
 
-  constructor(find: Find, max: number) {
+  constructor(search: Find, max: number, callsBack: boolean) {
     checkBytes("readUntil", "max", max)
-    this.find = find
+    this.search = search
+    this.callsBack = callsBack
     this.max = max
     this.overflow = Reason.LimitExceeded({ limit: max, subject: "the data before the delimiter" })
   }
 
-  match(buffer: ReadBuffer): Uint8Array | undefined {
+  find(buffer: ReadBuffer): number | undefined {
     const all = buffer.bytes()
     const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
     // Nothing new since the last look: the wait was for more.
     if (bytes.byteLength === this.scanned) return undefined
-    const end = this.find(bytes, this.scanned)
+    const end = this.search(bytes, this.scanned)
     this.scanned = bytes.byteLength
     if (end === undefined) return undefined
     if (!Number.isInteger(end) || end <= 0 || end > bytes.byteLength) {
       throw new RangeError(`readUntil: the match function answered ${end} for ${bytes.byteLength} bytes`)
     }
-    const out = bytes.slice(0, end)
-    buffer.consume(end)
-    return out
+    return end
+  }
+
+  take(buffer: ReadBuffer, length: number): Uint8Array {
+    return takeCopy(buffer, length)
   }
 
   exceeds(length: number): boolean {
@@ -109,10 +126,6 @@ export class Until implements Matcher<Uint8Array> {
   want(length: number): number {
     return Math.min(this.max - length, chunkSize)
   }
-
-  end(): undefined {
-    return undefined
-  }
 }
 
 /** Everything to the end of the stream. */
@@ -120,6 +133,8 @@ export class All implements Matcher<Uint8Array> {
   readonly operation = "readAll"
   readonly total = undefined
   readonly overflow: Reason
+  readonly callsBack = false
+  readonly endsWithStream = true
   private readonly max: number
 
   constructor(max: number) {
@@ -128,8 +143,12 @@ export class All implements Matcher<Uint8Array> {
     this.overflow = Reason.LimitExceeded({ limit: max, subject: "the stream" })
   }
 
-  match(): undefined {
+  find(): undefined {
     return undefined
+  }
+
+  take(buffer: ReadBuffer, length: number): Uint8Array {
+    return takeCopy(buffer, length)
   }
 
   exceeds(length: number): boolean {
@@ -139,12 +158,6 @@ export class All implements Matcher<Uint8Array> {
   // One byte past the limit tells a stream that is too long from one that just fits.
   want(length: number): number {
     return Math.min(this.max - length + 1, chunkSize)
-  }
-
-  end(buffer: ReadBuffer): Uint8Array {
-    const out = buffer.bytes().slice()
-    buffer.consume(out.byteLength)
-    return out
   }
 }
 
@@ -180,6 +193,12 @@ export const findRegExp = (regexp: RegExp): Find => {
 // ---- internal
 
 const chunkSize = 16_384
+
+const takeCopy = (buffer: ReadBuffer, length: number): Uint8Array => {
+  const out = buffer.bytes().slice(0, length)
+  buffer.consume(length)
+  return out
+}
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 

@@ -6,7 +6,7 @@ import { assertAlive } from "../Buffers.ts"
 import { during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
-import { Line, Operation, settledOrAbandoned } from "./Line.ts"
+import { abandonable, Line, Operation } from "./Line.ts"
 import type { Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
@@ -62,6 +62,11 @@ export class ReadSide {
     return new SocketError({ reason, operation, address: this.backing.remoteAddress, transferred, total })
   }
 
+  // A call, because the compiler cannot know what code that is called in between does to `state`.
+  isClosed(): boolean {
+    return this.state === "closed"
+  }
+
   close(): void {
     this.state = "closed"
     this.buffer = undefined
@@ -72,11 +77,7 @@ export class ReadSide {
     fiber: Fiber.Fiber<unknown, unknown>,
     operation: ReadOperation<A>
   ): Effect.Effect<A, SocketError | Cause.Done> {
-    return this.line.run<A, SocketError | Cause.Done, ReadOperation<A>>(
-      fiber,
-      operation,
-      () => settledOrAbandoned(this.line, operation)
-    )
+    return this.line.run(fiber, operation, abandonable)
   }
 }
 
@@ -133,24 +134,28 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
     super()
     this.side = side
     this.matcher = matcher
+    this.callsBack = matcher.callsBack
   }
 
   perform(): Exit.Exit<A, SocketError | Cause.Done> | undefined {
     const { matcher, side } = this
     try {
-      if (side.state === "closed") return Exit.fail(side.error(Reason.Closed(), matcher.operation, 0))
+      if (side.isClosed()) return this.closed()
       const buffer = side.collected()
       for (;;) {
-        const value = matcher.match(buffer)
-        if (value !== undefined) return Exit.succeed(value)
+        const length = matcher.find(buffer)
+        // Asked again, because finding may have closed the stream or interrupted this operation.
+        if (side.isClosed()) return this.closed()
+        if (matcher.callsBack && !this.waiting) return undefined
+        if (length !== undefined) return Exit.succeed(matcher.take(buffer, length))
         if (matcher.exceeds(buffer.length)) {
           return Exit.fail(side.error(matcher.overflow, matcher.operation, buffer.length))
         }
         const answer = side.collect(matcher.want(buffer.length))
         if (answer === WouldBlock) return undefined
         if (answer === 0) {
-          const last = matcher.end(buffer)
-          if (last !== undefined) return Exit.succeed(last)
+          if (matcher.endsWithStream) return Exit.succeed(matcher.take(buffer, buffer.length))
+          matcher.show?.(buffer)
           return buffer.length === 0
             ? endOfStream
             : Exit.fail(side.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
@@ -164,6 +169,10 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
     } catch (defect) {
       return Exit.die(defect)
     }
+  }
+
+  private closed(): Exit.Exit<never, SocketError> {
+    return Exit.fail(this.side.error(Reason.Closed(), this.matcher.operation, 0, this.matcher.total))
   }
 }
 

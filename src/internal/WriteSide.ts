@@ -1,5 +1,4 @@
 import * as Cause from "effect/Cause"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -74,12 +73,7 @@ export class WriteSide {
   }
 
   run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
-    return this.line.run<A, SocketError, WriteOperation<A>>(fiber, operation, () =>
-      awaitWrite(
-        operation,
-        fiber.getRef(Cancellation.Policy),
-        fiber.getRef(Cancellation.Within)
-      ))
+    return this.line.run(fiber, operation, () => operation.wait())
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
@@ -106,6 +100,44 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
 
   abstract readonly operation: string
   abstract readonly total: number
+
+  /** Waits until it settles; an interruption ends it by the policy of the region. Only who waits pays for the mask. */
+  wait(): Effect.Effect<A, SocketError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.catchCause(
+        restore(settled(this)),
+        (cause) => this.exit === undefined ? this.interrupted(cause) : Effect.failCause(cause)
+      )
+    )
+  }
+
+  private interrupted(cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    return Effect.withFiber((fiber) => {
+      const policy = fiber.getRef(Cancellation.Policy)
+      if (this.transferred === 0 || policy !== "total") return this.stop(policy, cause)
+      return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.Within)), (finished) => {
+        // Finishing beats the clock.
+        const exit = finished ?? this.exit
+        if (exit === undefined) return this.stop("terminal", cause)
+        return Exit.isSuccess(exit)
+          ? proceed(cause, this.progress("total"))
+          : proceed(Cause.combine(cause, exit.cause), this.progress("terminal"))
+      })
+    })
+  }
+
+  /** Leaves the line, in whatever state its bytes leave the stream. */
+  private stop(policy: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    // Nothing taken or everything taken: either way no message is cut.
+    const isWhole = this.transferred === 0 || this.transferred >= this.total
+    if (!isWhole && policy === "terminal") this.side.tear(this.transferred, this.total)
+    this.side.line.abandon(this)
+    return proceed(cause, this.progress(isWhole ? "total" : policy))
+  }
+
+  private progress(guarantee: Cancellation.Type): Cancellation.Transfer["Service"] {
+    return { transferred: this.transferred, total: this.total, guarantee }
+  }
 }
 
 export class WriteSome extends WriteOperation<number> {
@@ -148,22 +180,24 @@ export class WriteAll extends WriteOperation<number> {
     this.condition = condition
     this.total = condition.goal(source.remaining)
     this.immediate = this.total === 0
+    this.callsBack = condition.callsBack
   }
 
   perform(): Exit.Exit<number, SocketError> | undefined {
-    const refusal = this.side.refusal(this)
-    if (refusal !== undefined) return Exit.fail(refusal)
     try {
-      while (this.source.remaining > 0) {
-        const limit = this.limit ??= this.condition.next(this.transferred)
-        if (limit === 0) break
+      for (;;) {
+        const limit = this.limit ??= this.source.remaining === 0 ? 0 : this.condition.next(this.transferred)
+        // Asked after the condition, which may have closed the stream or interrupted this operation.
+        const refusal = this.side.refusal(this)
+        if (refusal !== undefined) return Exit.fail(refusal)
+        if (this.callsBack && !this.waiting) return undefined
+        if (limit === 0) return Exit.succeed(this.transferred)
         const answer = this.side.take(this.source, limit)
         if (answer === WouldBlock) return undefined
         if (typeof answer !== "number") return Exit.fail(during(answer, this))
         this.transferred += answer
         this.limit = undefined
       }
-      return Exit.succeed(this.transferred)
     } catch (defect) {
       // The caller's buffers or condition cannot go on, so the message cannot be finished.
       if (this.transferred > 0) this.side.tear(this.transferred, this.total)
@@ -186,52 +220,6 @@ export class ShutdownWrite extends WriteOperation<void> {
   }
 }
 
+// ---- internal
+
 const nothing = Exit.succeed(0)
-
-// Only the path that waits pays for the mask and the policy.
-const awaitWrite = <A>(
-  operation: WriteOperation<A>,
-  policy: Cancellation.Type,
-  within: Duration.Duration
-): Effect.Effect<A, SocketError> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.catchCause(
-      restore(settled(operation)),
-      (cause) => operation.exit === undefined ? interrupted(operation, policy, within, cause) : Effect.failCause(cause)
-    )
-  )
-
-const interrupted = <A>(
-  operation: WriteOperation<A>,
-  policy: Cancellation.Type,
-  within: Duration.Duration,
-  cause: Cause.Cause<SocketError>
-): Effect.Effect<never, SocketError> => {
-  if (operation.transferred === 0 || policy !== "total") return stopped(operation, policy, cause)
-  return Effect.flatMap(finish(settled(operation), within), (finished) => {
-    // Finishing beats the clock.
-    const exit = finished ?? operation.exit
-    if (exit === undefined) return stopped(operation, "terminal", cause)
-    return Exit.isSuccess(exit)
-      ? proceed(cause, progress(operation, "total"))
-      : proceed(Cause.combine(cause, exit.cause), progress(operation, "terminal"))
-  })
-}
-
-/** Takes an interrupted write out of the line, in whatever state its bytes leave the stream. */
-const stopped = <A>(
-  operation: WriteOperation<A>,
-  policy: Cancellation.Type,
-  cause: Cause.Cause<SocketError>
-): Effect.Effect<never, SocketError> => {
-  const { side, total, transferred } = operation
-  if (transferred > 0 && policy === "terminal") side.tear(transferred, total)
-  side.line.abandon(operation)
-  return proceed(cause, progress(operation, transferred === 0 ? "total" : policy))
-}
-
-const progress = <A>(operation: WriteOperation<A>, guarantee: Cancellation.Type) => ({
-  transferred: operation.transferred,
-  total: operation.total,
-  guarantee
-})

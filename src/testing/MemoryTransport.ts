@@ -355,7 +355,7 @@ class Network {
     return Effect.succeed(left)
   }
 
-  listen(address: NetAddress.SocketAddress, backlog: number | undefined): Effect.Effect<ListenerBacking, SocketError> {
+  listen(address: NetAddress.SocketAddress, backlog: number): Effect.Effect<ListenerBacking, SocketError> {
     const bound = this.withPort(address, false)
     const key = formatAddress(bound)
     if (this.listeners.has(key)) {
@@ -363,7 +363,7 @@ class Network {
         new SocketError({ reason: Reason.AddressInUse(), operation: "listen", address: bound, transferred: 0 })
       )
     }
-    const listener = new Listener(bound, backlog ?? 511, () => this.listeners.delete(key))
+    const listener = new Listener(bound, backlog, () => this.listeners.delete(key))
     this.listeners.set(key, listener)
     return Effect.succeed(listener)
   }

@@ -38,7 +38,7 @@ import {
   type Backing,
   type Events,
   type ListenerBacking,
-  type ListenOptions,
+  type ResolvedListenOptions,
   type ResolvedOptions,
   Transport,
   WouldBlock
@@ -108,7 +108,7 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
 
 const listen = (
   address: NetAddress.SocketAddress,
-  options: ListenOptions & ResolvedOptions
+  options: ResolvedListenOptions
 ): Effect.Effect<ListenerBacking, SocketError> =>
   Effect.callback((resume) => {
     const tooLong = pathTooLong("listen", address)
@@ -134,8 +134,8 @@ const listen = (
       {
         ...(NetAddress.isUnixPathAddress(address)
           ? { path: address.path }
-          : { host: NetAddress.formatHost(address), port: address.port, ipv6Only: options.ipv6Only ?? false }),
-        backlog: options.backlog ?? defaultBacklog
+          : { host: NetAddress.formatHost(address), port: address.port, ipv6Only: options.ipv6Only }),
+        backlog: options.backlog
       },
       onListening
     )
@@ -156,10 +156,10 @@ class NodeListener implements ListenerBacking {
   private pending: Array<NodeBacking> = []
   private failure: SocketError | undefined = undefined
 
-  constructor(server: Net.Server, address: NetAddress.SocketAddress, options: ListenOptions & ResolvedOptions) {
+  constructor(server: Net.Server, address: NetAddress.SocketAddress, options: ResolvedListenOptions) {
     this.server = server
     this.sliceSize = options.sliceSize
-    this.backlog = options.backlog ?? defaultBacklog
+    this.backlog = options.backlog
     const bound = server.address()
     this.address = bound === null || typeof bound === "string"
       ? address
@@ -438,7 +438,6 @@ class NodeBacking implements Backing {
 }
 
 const smallSlice = 4096
-const defaultBacklog = 511
 
 const ignore = (): void => {}
 

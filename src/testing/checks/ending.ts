@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Buffers from "../../Buffers.ts"
 import { readAll, readExactly, readUntil } from "../../Read.ts"
+import type { StreamSocket } from "../../StreamSocket.ts"
 import { writeAll } from "../../Write.ts"
 import type { Check } from "./Subject.ts"
 import {
@@ -311,6 +312,29 @@ export const ending: ReadonlyArray<Check> = [
       const { left, right } = succeeded("a scope", scoped)
       equal("states", `${left.state.socket} ${right.state.socket}`, "closed closed")
     })),
+
+  check(
+    "a scope that closes on a clogged stream takes no longer than the linger times",
+    (subject) =>
+      Effect.gen(function*() {
+        let ends: ReadonlyArray<StreamSocket> = []
+        const scope = yield* start(
+          Effect.scoped(
+            Effect.gen(function*() {
+              ends = yield* subject.pair({ linger })
+              for (const end of ends) yield* clog(end)
+            })
+          )
+        )
+        yield* eventually("both ends clogged and closing", () => ends.some(({ state }) => state.socket !== "open"))
+        for (const _ of ends) {
+          yield* turns()
+          yield* subject.advance(linger)
+        }
+        succeeded("the scope", yield* exitOf("the scope", scope))
+        equal("states", ends.map(({ state }) => state.socket).join(" "), "closed closed")
+      })
+  ),
 
   check("closing a fresh connection ends it cleanly for the peer", (subject) =>
     Effect.gen(function*() {

@@ -131,6 +131,25 @@ export const reading: ReadonlyArray<Check> = [
       sameBytes("the next read", yield* take(left, 10), text("0123456789"))
     })),
 
+  check("a long line of reads keeps its order while others leave it", (subject) =>
+    Effect.gen(function*() {
+      const [left, right] = yield* connect(subject)
+      const line: Array<{ readonly target: Uint8Array; readonly fiber: Fiber.Fiber<number, unknown> }> = []
+      for (let i = 0; i < 100; i++) {
+        const target = new Uint8Array(1 + i % 7)
+        line.push({ target, fiber: yield* start(readExactly(left, target)) })
+      }
+      const leaving = line.filter((_, i) => i % 3 === 1 || i < 10 || i > 90)
+      const staying = line.filter((entry) => !leaving.includes(entry))
+      for (const { fiber } of leaving) yield* cut("a read in line", fiber)
+      const bytes = pattern(staying.reduce((sum, { target }) => sum + target.byteLength, 0))
+      yield* start(writeAll(right, bytes))
+      for (const { fiber, target } of staying) {
+        succeededWith("a read that stays", yield* exitOf("a read that stays", fiber), target.byteLength)
+      }
+      sameBytes("what the reads got", Buffers.concat(staying.map(({ target }) => target)), bytes)
+    })),
+
   check("interrupting a read as its bytes arrive loses nothing", (subject) =>
     Effect.gen(function*() {
       const [left, right] = yield* connect(subject)

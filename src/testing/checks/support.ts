@@ -158,7 +158,7 @@ export const eventually = (
 export const settled = (read: () => number): Effect.Effect<void> =>
   Effect.gen(function*() {
     let last = read()
-    for (let quiet = 0; quiet < 8; quiet++) {
+    for (let quiet = 0; quiet < 6; quiet++) {
       yield* turns()
       yield* tick
       const now = read()
@@ -292,7 +292,8 @@ export const clog = (socket: StreamSocket): Effect.Effect<Uint8Array, SocketErro
           return Effect.map(socket.writeSome(pattern(65_536, taken)), (count) => {
             taken += count
           })
-        })
+        }),
+        { disableYield: true }
       )
     )
     yield* settled(() => socket.bytesWritten)

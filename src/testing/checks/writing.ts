@@ -299,6 +299,26 @@ export const writing: ReadonlyArray<Check> = [
       equal("bytesRead of the other end", right.bytesRead, there.byteLength)
     })),
 
+  check("a conversation in small steps loses no wake-up", (subject) =>
+    Effect.gen(function*() {
+      const [left, right] = yield* connect(subject)
+      const answering = yield* start(
+        Effect.gen(function*() {
+          for (let i = 0; i < 200; i++) {
+            const question = yield* take(right, 3)
+            yield* writeAll(right, question.reverse())
+          }
+        })
+      )
+      for (let i = 0; i < 200; i++) {
+        const question = pattern(3, i)
+        yield* writeAll(left, question)
+        const answer = succeeded("an answer", yield* promptly("an answer", take(left, 3)))
+        sameBytes("an answer", answer.reverse(), question)
+      }
+      succeeded("the answering end", yield* exitOf("the answering end", answering))
+    })),
+
   check("state says open until something ends", (subject) =>
     Effect.gen(function*() {
       const [left, right] = yield* connect(subject)
