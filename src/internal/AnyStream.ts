@@ -37,12 +37,14 @@ export const write = (
 ): Effect.Effect<number, SocketError> => {
   const total = condition.goal(source.remaining)
   let transferred = 0
+  let isDone = false
   const loop = (
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<number, SocketError> =>
     Effect.suspend(() => {
       const limit = source.remaining === 0 ? 0 : condition.next(transferred)
-      if (limit === 0) return Effect.succeed(transferred)
+      isDone = limit === 0
+      if (isDone) return Effect.succeed(transferred)
       const offered = source.chunk(limit)
       return Effect.flatMap(restore(stream.writeSome(offered)), (count) => {
         checkCount("writeAll", count, offered.byteLength)
@@ -55,11 +57,12 @@ export const write = (
     Cause.map(cause, (error) => during(error, { operation: "writeAll", transferred, total }))
   const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
   return Effect.uninterruptibleMask((restore) =>
-    Effect.catchCause(loop(restore), (cause) => {
+    // An interruption that comes while the last step cannot be interrupted shows itself here, and not past the account.
+    Effect.catchCause(Effect.flatMap(loop(restore), (count) => restore(Effect.succeed(count))), (cause) => {
       if (!Cause.hasInterrupts(cause)) {
         return Effect.failCause(located(cause))
       }
-      if (transferred === 0) return proceed(cause, progress("total"))
+      if (transferred === 0 || isDone) return proceed(cause, progress("total"))
       if (policy !== "total") return proceed(cause, progress(policy))
       // With a bound it goes on in a fiber of its own, which the bound can interrupt.
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)

@@ -209,10 +209,10 @@ class NodeListener implements ListenerBacking {
 }
 
 class NodeBacking implements Backing {
+  readonly localAddress: NetAddress.SocketAddress
   private readonly socket: Net.Socket
   private readonly sliceSize: number
   private events: Events = deaf
-  private local: NetAddress.SocketAddress | undefined
   private remote: NetAddress.SocketAddress | undefined
   // What Node has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
@@ -235,18 +235,13 @@ class NodeBacking implements Backing {
     this.socket = socket
     this.remote = remote
     this.sliceSize = sliceSize
-    this.local = local
-    // Node remembers an address once asked for it, but cannot tell any more after the socket was destroyed.
-    if (local === undefined) void socket.localAddress
+    // When the socket was destroyed, Node knows its own address no more, and the peer's only if it was asked before.
+    this.localAddress = local ?? nativeAddress(socket.localAddress, socket.localPort)
     if (remote === undefined) void socket.remoteAddress
     socket.on("data", this.onData)
     socket.on("end", this.onEnd)
     socket.on("error", this.onError)
     socket.on("close", this.onClose)
-  }
-
-  get localAddress(): NetAddress.SocketAddress {
-    return this.local ??= nativeAddress(this.socket.localAddress, this.socket.localPort)
   }
 
   get remoteAddress(): NetAddress.SocketAddress {
