@@ -185,18 +185,23 @@ export const ending: ReadonlyArray<Check> = [
 
   check("close flushes although there is unread input", (subject) =>
     Effect.gen(function*() {
-      const [left, right] = yield* connect(subject)
-      yield* writeAll(right, text("never read"))
-      yield* turns(20)
-      yield* writeAll(left, text("good bye"))
-      const closing = yield* start(left.close)
-      sameBytes(
-        "what the peer reads",
-        succeeded("reading", yield* promptly("reading", readToEnd(right))),
-        text("good bye")
-      )
-      yield* start(right.close)
-      succeeded("close", yield* exitOf("close", closing))
+      for (const isMuch of [false, true]) {
+        const [left, right] = yield* connect(subject)
+        if (isMuch) yield* clog(right)
+        else yield* writeAll(right, text("never read"))
+        yield* turns(20)
+        yield* writeAll(left, text("good bye"))
+        const closing = yield* start(left.close)
+        yield* turns(20)
+        sameBytes(
+          "what the peer reads",
+          succeeded("reading", yield* promptly("reading", readToEnd(right))),
+          text("good bye")
+        )
+        const closingToo = yield* start(right.close)
+        succeeded("close", yield* exitOf("close", closing))
+        succeeded("the peer's close", yield* exitOf("the peer's close", closingToo))
+      }
     })),
 
   check("close flushes behind a clogged peer's own close", (subject) =>

@@ -1,0 +1,120 @@
+import { assert, describe, it } from "@effect/vitest"
+import fc from "fast-check"
+import { ReadBuffer } from "../../src/internal/ReadBuffer.ts"
+import { assertBytes, pattern } from "../support.ts"
+
+describe("ReadBuffer", () => {
+  it("is empty at first", () => {
+    const buffer = new ReadBuffer()
+    assert.strictEqual(buffer.length, 0)
+    assert.strictEqual(buffer.bytes().byteLength, 0)
+    assert.strictEqual(buffer.peek(new Uint8Array(4)), 0)
+    buffer.consume(0)
+    assert.strictEqual(buffer.length, 0)
+  })
+
+  it("lets its memory go with the last byte", () => {
+    const buffer = new ReadBuffer()
+    buffer.append(pattern(100_000))
+    buffer.consume(99_999)
+    assert.isAbove(buffer.bytes().buffer.byteLength, 0)
+    buffer.consume(1)
+    assert.strictEqual(buffer.bytes().buffer.byteLength, 0)
+  })
+
+  it("copies what is appended", () => {
+    const buffer = new ReadBuffer()
+    const bytes = Buffer.from("abc")
+    buffer.append(bytes)
+    bytes.fill(0)
+    assertBytes(buffer.bytes(), "abc")
+  })
+
+  it("space offers room behind the last byte and keeps what is there", () => {
+    const buffer = new ReadBuffer()
+    buffer.append(Buffer.from("abc"))
+    for (const size of [1, 10, 2000, 70_000]) {
+      const space = buffer.space(size)
+      assert.isAtLeast(space.byteLength, 1)
+      assert.isAtMost(space.byteLength, size)
+      assertBytes(buffer.bytes(), "abc")
+    }
+    const space = buffer.space(2)
+    space.set(Buffer.from("de"))
+    buffer.commit(2)
+    assertBytes(buffer.bytes(), "abcde")
+    buffer.space(5)
+    buffer.commit(0)
+    assertBytes(buffer.bytes(), "abcde")
+  })
+
+  it("does not grow without need while bytes pass through", () => {
+    const buffer = new ReadBuffer()
+    const chunk = pattern(1000)
+    let largest = 0
+    for (let i = 0; i < 5000; i++) {
+      buffer.append(chunk)
+      buffer.consume(i === 0 ? 999 : 1000)
+      largest = Math.max(largest, buffer.bytes().buffer.byteLength)
+    }
+    assert.strictEqual(buffer.length, 1)
+    assert.isAtMost(largest, 8192)
+  })
+
+  it("grows by doubling, so that collecting is not quadratic", () => {
+    const buffer = new ReadBuffer()
+    const chunk = pattern(1024)
+    const memories = new Set<ArrayBufferLike>()
+    for (let i = 0; i < 4096; i++) {
+      buffer.append(chunk)
+      memories.add(buffer.bytes().buffer)
+    }
+    assert.strictEqual(buffer.length, 4096 * 1024)
+    assert.isAtMost(memories.size, 16)
+  })
+
+  it("agrees with a plain array", () => {
+    const step = fc.oneof(
+      fc.record({
+        do: fc.constant("append" as const),
+        size: fc.oneof(fc.nat(40), fc.integer({ min: 900, max: 3000 }))
+      }),
+      fc.record({
+        do: fc.constant("commit" as const),
+        size: fc.oneof(fc.nat(40), fc.integer({ min: 900, max: 3000 }))
+      }),
+      fc.record({ do: fc.constant("consume" as const), size: fc.oneof(fc.nat(60), fc.nat(3000)) }),
+      fc.record({ do: fc.constant("peek" as const), size: fc.nat(3000) })
+    )
+    fc.assert(fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+      const buffer = new ReadBuffer()
+      let model = Buffer.alloc(0)
+      let next = 0
+      const fresh = (size: number) => Uint8Array.from({ length: size }, () => next++ % 251)
+      for (const { do: action, size } of steps) {
+        if (action === "append") {
+          const bytes = fresh(size)
+          buffer.append(bytes)
+          model = Buffer.concat([model, bytes])
+        } else if (action === "commit") {
+          const space = buffer.space(size)
+          const bytes = fresh(Math.floor(space.byteLength / 2))
+          space.set(bytes)
+          buffer.commit(bytes.byteLength)
+          model = Buffer.concat([model, bytes])
+        } else if (action === "consume") {
+          const count = Math.min(size, model.byteLength)
+          buffer.consume(count)
+          model = model.subarray(count)
+        } else {
+          const target = new Uint8Array(size)
+          const count = buffer.peek(target)
+          assert.strictEqual(count, Math.min(size, model.byteLength))
+          assertBytes(target.subarray(0, count), model.subarray(0, count))
+        }
+        assert.strictEqual(buffer.length, model.byteLength)
+        assertBytes(buffer.bytes(), model)
+      }
+    }))
+  })
+})
