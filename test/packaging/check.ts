@@ -59,7 +59,9 @@ try {
   const modules = inside("dist/**/*.js").map((file) => file.slice("dist/".length, -".js".length))
   const specifierOf = (module: string): string =>
     [manifest.name, module.replace(/\/?index$/, "")].join("/").replace(/\/$/, "")
-  const isInternal = (module: string): boolean => module.split("/").includes("internal")
+  // The modules of testing/ are reached through `effect-asio/testing` alone.
+  const isInternal = (module: string): boolean =>
+    module.split("/").includes("internal") || (module.startsWith("testing/") && module !== "testing/index")
   const isIndex = (module: string): boolean => /(^|\/)index$/.test(module)
   const entries = modules.filter((module) => !isInternal(module)).map(specifierOf)
 
