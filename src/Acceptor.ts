@@ -12,7 +12,7 @@ import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
-import { abandonable, Line, Operation } from "./internal/Line.ts"
+import { Line, Operation } from "./internal/Line.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
@@ -207,13 +207,7 @@ class Core implements Acceptor {
   get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
     return Effect.acquireRelease(
       Effect.map(
-        Effect.withFiber((fiber) =>
-          this.line.run(
-            fiber,
-            new Accept(this),
-            abandonable
-          )
-        ),
+        Effect.withFiber((fiber) => this.line.run(fiber, new Accept(this))),
         (backing) => new StreamSocket.Core(backing, this.linger)
       ),
       (socket) => socket.close,

@@ -25,8 +25,6 @@ export type View = Uint8Array | DataView
  */
 export type Input = View | ReadonlyArray<View>
 
-const TypeId: unique symbol = Symbol.for("~effect-asio/Buffers/Cursor")
-
 /**
  * Counts the bytes of an input.
  *
@@ -131,35 +129,33 @@ export const toUtf8 = (bytes: Uint8Array): string => decoder.decode(bytes)
  * @since 0.1.0
  */
 export class Cursor {
-  readonly [TypeId]: typeof TypeId = TypeId
   /** All bytes from the first to the last view. */
   readonly total: number
-  private readonly views: ReadonlyArray<Uint8Array>
-  private readonly lengths: ReadonlyArray<number>
-  private index = 0
+  // The view at the position and its length, apart from those behind it: most inputs are one view.
+  private view: Uint8Array = empty
+  private length = 0
+  private readonly behind: ReadonlyArray<Piece>
+  private next = 0
   private offset = 0
   private taken = 0
 
   constructor(input: Input) {
     if (isList(input)) {
-      const views: Array<Uint8Array> = []
-      const lengths: Array<number> = []
+      const pieces: Array<Piece> = []
       let total = 0
       for (let i = 0; i < input.length; i++) {
         const view = bytesOf(input[i])
         if (view.byteLength === 0) continue
-        views.push(view)
-        lengths.push(view.byteLength)
+        pieces.push({ view, length: view.byteLength })
         total += view.byteLength
       }
-      this.views = views
-      this.lengths = lengths
+      this.behind = pieces
       this.total = total
+      this.step()
     } else {
-      const view = bytesOf(input)
-      this.views = [view]
-      this.lengths = [view.byteLength]
-      this.total = view.byteLength
+      this.behind = nothingBehind
+      this.view = bytesOf(input)
+      this.total = this.length = this.view.byteLength
     }
   }
 
@@ -178,25 +174,18 @@ export class Cursor {
    * caller's own memory; empty at the end.
    */
   chunk(limit: number = Number.MAX_SAFE_INTEGER): Uint8Array {
-    const view = this.views[this.index]
-    if (view === undefined) return empty
-    this.checkAlive(this.index, view)
-    const end = Math.min(view.byteLength, this.offset + limit)
-    return this.offset === 0 && end === view.byteLength ? view : view.subarray(this.offset, end)
+    if (this.taken === this.total) return empty
+    checkAlive(this.view, this.length)
+    const end = Math.min(this.length, this.offset + limit)
+    return this.offset === 0 && end === this.length ? this.view : this.view.subarray(this.offset, end)
   }
 
   /** Copies bytes from the position to the front of `target`, without advancing, and returns how many. */
   copyTo(target: Uint8Array): number {
-    let index = this.index
-    let offset = this.offset
-    let copied = 0
-    for (; index < this.views.length && copied < target.byteLength; index++) {
-      const view = this.views[index]!
-      this.checkAlive(index, view)
-      const length = Math.min(view.byteLength - offset, target.byteLength - copied)
-      target.set(offset === 0 && length === view.byteLength ? view : view.subarray(offset, offset + length), copied)
-      copied += length
-      offset = 0
+    let copied = copyPiece(this.view, this.length, this.offset, target, 0)
+    for (let i = this.next; i < this.behind.length && copied < target.byteLength; i++) {
+      const { length, view } = this.behind[i]!
+      copied += copyPiece(view, length, 0, target, copied)
     }
     return copied
   }
@@ -207,20 +196,18 @@ export class Cursor {
       throw new RangeError(`Cursor.advance: ${count} is not a whole number from 0 to ${this.remaining}`)
     }
     this.taken += count
-    let offset = this.offset + count
-    while (this.index < this.lengths.length && offset >= this.lengths[this.index]!) {
-      offset -= this.lengths[this.index]!
-      this.index++
+    this.offset += count
+    while (this.offset >= this.length && this.next < this.behind.length) {
+      this.offset -= this.length
+      this.step()
     }
-    this.offset = offset
   }
 
-  private checkAlive(index: number, view: Uint8Array): void {
-    if (view.byteLength !== this.lengths[index]) {
-      throw new TypeError(
-        `Buffers: a buffer of ${this.lengths[index]} bytes was detached or resized during the operation`
-      )
-    }
+  private step(): void {
+    const piece = this.behind[this.next++]
+    if (piece === undefined) return
+    this.view = piece.view
+    this.length = piece.length
   }
 }
 
@@ -247,7 +234,7 @@ export const cursor = (input: Input): Cursor => new Cursor(input)
  * @category guards
  * @since 0.1.0
  */
-export const isCursor = (u: unknown): u is Cursor => typeof u === "object" && u !== null && TypeId in u
+export const isCursor = (u: unknown): u is Cursor => u instanceof Cursor
 
 // ---- internal
 
@@ -255,6 +242,26 @@ const encoder = new TextEncoder()
 // A byte order mark inside a stream is text like any other.
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true })
 const empty = new Uint8Array(0)
+
+interface Piece {
+  readonly view: Uint8Array
+  readonly length: number
+}
+
+const nothingBehind: ReadonlyArray<Piece> = []
+
+const checkAlive = (view: Uint8Array, length: number): void => {
+  if (view.byteLength !== length) {
+    throw new TypeError(`Buffers: a buffer of ${length} bytes was detached or resized during the operation`)
+  }
+}
+
+const copyPiece = (view: Uint8Array, length: number, from: number, target: Uint8Array, at: number): number => {
+  checkAlive(view, length)
+  const count = Math.min(length - from, target.byteLength - at)
+  target.set(count === length ? view : view.subarray(from, from + count), at)
+  return count
+}
 
 const isList = (input: Input): input is ReadonlyArray<View> => Array.isArray(input)
 

@@ -17,7 +17,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
-import { ReadSide, ReadSome } from "./internal/ReadSide.ts"
+import { ReadSide } from "./internal/ReadSide.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
 import { Reason, SocketError } from "./SocketError.ts"
@@ -288,7 +288,7 @@ export class Core implements StreamSocket, Events {
   }
 
   readonly readSome = (target: Uint8Array): Pull.Pull<number, SocketError> =>
-    Effect.withFiber((fiber) => this.input.run(fiber, new ReadSome(this.input, target)))
+    Effect.withFiber((fiber) => this.input.readSome(fiber, target))
 
   readonly writeSome = (source: Buffers.Input): Effect.Effect<number, SocketError> =>
     Effect.withFiber((fiber) => this.output.run(fiber, new WriteSome(this.output, Buffers.cursor(source))))

@@ -9,7 +9,6 @@ import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
 import * as AnyStream from "./internal/AnyStream.ts"
-import { WriteAll } from "./internal/WriteSide.ts"
 import type { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 
@@ -77,7 +76,7 @@ export const writeAll: {
       const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
       const until = CompletionCondition.fromInput(condition)
       if (stream instanceof StreamSocket.Core) {
-        return stream.output.run(fiber, new WriteAll(stream.output, cursor, until))
+        return stream.output.writeAll(fiber, cursor, until)
       }
       return AnyStream.write(
         stream,

@@ -1,19 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Layer from "effect/Layer"
-import * as AddressResolver from "effect/net/AddressResolver"
-import * as Dns from "effect/net/Dns"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
-import * as Result from "effect/Result"
 import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import type * as Buffers from "../src/Buffers.ts"
 import { utf8 as text } from "../src/Buffers.ts"
 import * as Cancellation from "../src/Cancellation.ts"
 import * as Read from "../src/Read.ts"
@@ -21,54 +15,15 @@ import { Reason, SocketError } from "../src/SocketError.ts"
 import * as StreamSocket from "../src/StreamSocket.ts"
 import * as MemoryTransport from "../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../src/testing/ScriptedStream.ts"
-import { type Backing, type Events, type ResolvedOptions, Transport, WouldBlock } from "../src/Transport.ts"
+import { WouldBlock } from "../src/Transport.ts"
 import * as Write from "../src/Write.ts"
-import { assertBytes, defect, ending, failure, start, transferOf } from "./support.ts"
+import { assertBytes, defect, ending, failure, FakeBacking, start, transferOf } from "./support.ts"
 
 const local = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:1")
 const remote = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:2")
 
 const error = (reason: Reason): SocketError =>
   new SocketError({ reason, operation: "socket", address: remote, transferred: 0 })
-
-/** A backing that does what the test says, and nothing by itself. */
-class FakeBacking implements Backing {
-  readonly localAddress = local
-  readonly remoteAddress = remote
-  readonly calls: Array<string> = []
-  events: Events | undefined = undefined
-  readAnswer: (target: Uint8Array) => number | SocketError = () => WouldBlock
-  writeAnswer: (source: Buffers.Cursor, limit: number) => number | SocketError = () => WouldBlock
-  shutdownAnswer: () => number | SocketError = () => 0
-  configured: Partial<ResolvedOptions> = {}
-  /** Whether `close` and `abort` release at once, as if asked for. */
-  releases: ReadonlyArray<"close" | "abort"> = ["close", "abort"]
-
-  attach(events: Events): void {
-    this.events = events
-  }
-  read(target: Uint8Array): number | SocketError {
-    return this.readAnswer(target)
-  }
-  write(source: Buffers.Cursor, limit: number): number | SocketError {
-    return this.writeAnswer(source, limit)
-  }
-  shutdownWrite(): number | SocketError {
-    this.calls.push("shutdownWrite")
-    return this.shutdownAnswer()
-  }
-  close(): void {
-    this.calls.push("close")
-    if (this.releases.includes("close")) this.events?.closed()
-  }
-  abort(): void {
-    this.calls.push("abort")
-    if (this.releases.includes("abort")) this.events?.closed()
-  }
-  configure(options: Partial<ResolvedOptions>): void {
-    this.configured = { ...this.configured, ...options }
-  }
-}
 
 const fake = (options?: Parameters<typeof StreamSocket.make>[1]) => {
   const backing = new FakeBacking()
@@ -85,8 +40,8 @@ describe("StreamSocket", () => {
 
   it("has the addresses of its backing and starts open, with nothing moved", () => {
     const { socket } = fake()
-    assert.strictEqual(socket.localAddress, local)
-    assert.strictEqual(socket.remoteAddress, remote)
+    assert.deepStrictEqual(socket.localAddress, local)
+    assert.deepStrictEqual(socket.remoteAddress, remote)
     assert.deepStrictEqual([socket.bytesRead, socket.bytesWritten], [0, 0])
     assert.deepStrictEqual(socket.state, { socket: "open", read: "open", write: "open" })
   })
@@ -542,166 +497,5 @@ describe("StreamSocket", () => {
           assertBytes(yield* done, "twelve bytes\nbehind\n")
         }
       }))
-  })
-
-  describe("connect", () => {
-    const resolver = (hosts: Readonly<Record<string, ReadonlyArray<string>>>) =>
-      Layer.succeed(
-        AddressResolver.AddressResolver,
-        AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts })))
-      )
-
-    /** A transport whose connects go as told, address by address; it writes down which were tried. */
-    const transport = (
-      connect: (address: NetAddress.SocketAddress) => Effect.Effect<Backing, SocketError>,
-      tried: Array<string> = []
-    ) =>
-      Layer.succeed(Transport, {
-        name: "told",
-        connect: (address) => {
-          tried.push(NetAddress.formatSocketAddress(address))
-          return connect(address)
-        },
-        listen: () => Effect.die("not here")
-      })
-
-    const refuse = (address: NetAddress.SocketAddress) =>
-      Effect.fail(
-        new SocketError({ reason: Reason.ConnectionRefused(), operation: "connect", address, transferred: 0 })
-      )
-
-    it.effect("closes the stream with the scope", () =>
-      Effect.gen(function*() {
-        const backing = new FakeBacking()
-        yield* Effect.scoped(Effect.gen(function*() {
-          const socket = yield* StreamSocket.connect(remote)
-          assert.strictEqual(socket.state.socket, "open")
-        })).pipe(Effect.provide(transport(() => Effect.succeed(backing))))
-        assert.deepStrictEqual(backing.calls, ["close"])
-      }))
-
-    it.effect("tries the addresses of a name one after the other, up to the first that answers", () =>
-      Effect.gen(function*() {
-        const tried: Array<string> = []
-        const backing = new FakeBacking()
-        const socket = yield* StreamSocket.connect("db.internal:5432").pipe(
-          Effect.provide([
-            transport(
-              (address) =>
-                NetAddress.formatSocketAddress(address) === "[::1]:5432" ? Effect.succeed(backing) : refuse(address),
-              tried
-            ),
-            resolver({ "db.internal": ["127.0.0.9", "::1", "127.0.0.7"] })
-          ])
-        )
-        assert.isTrue(StreamSocket.isStreamSocket(socket))
-        assert.deepStrictEqual(tried, ["127.0.0.9:5432", "[::1]:5432"])
-      }))
-
-    it.effect("lists every attempt when all fail", () =>
-      Effect.gen(function*() {
-        const exit = yield* StreamSocket.connect("db.internal:5432").pipe(
-          Effect.provide([transport(refuse), resolver({ "db.internal": ["127.0.0.9", "::1"] })]),
-          Effect.exit
-        )
-        const failed = failure(exit)
-        assert.isTrue(failed.reason._tag === "ConnectFailed")
-        if (failed.reason._tag !== "ConnectFailed") return
-        assert.deepStrictEqual(failed.reason.attempts.map((attempt) => attempt.reason._tag), [
-          "ConnectionRefused",
-          "ConnectionRefused"
-        ])
-        for (const word of ["connect tcp://db.internal:5432", "127.0.0.9:5432", "[::1]:5432", "refused"]) {
-          assert.include(failed.message, word)
-        }
-      }))
-
-    it.effect("running the same effect again starts a new list of attempts", () =>
-      Effect.gen(function*() {
-        const connect = StreamSocket.connect("db.internal:5432")
-        const attempts = Effect.map(Effect.exit(connect), (exit) => {
-          const { reason } = failure(exit)
-          return reason._tag === "ConnectFailed" ? reason.attempts.length : -1
-        })
-        const counts = yield* Effect.all([attempts, attempts]).pipe(
-          Effect.provide([transport(refuse), resolver({ "db.internal": ["127.0.0.9", "::1"] })])
-        )
-        assert.deepStrictEqual(counts, [2, 2])
-      }))
-
-    it.effect("with a single address fails with the reason of the attempt itself", () =>
-      Effect.gen(function*() {
-        const exit = yield* StreamSocket.connect({ host: "db.internal", port: 1 }).pipe(
-          Effect.provide([transport(refuse), resolver({ "db.internal": ["127.0.0.9"] })]),
-          Effect.exit
-        )
-        assert.strictEqual(failure(exit).reason._tag, "ConnectionRefused")
-        assert.include(failure(exit).message, "127.0.0.9:1")
-      }))
-
-    it.effect("a name without addresses is NameResolution, and so is a text that is no endpoint", () =>
-      Effect.gen(function*() {
-        const layers = Layer.merge(transport(refuse), resolver({ "db.internal": ["127.0.0.9"] }))
-        const unknown = failure(yield* StreamSocket.connect("nowhere:1").pipe(Effect.provide(layers), Effect.exit))
-        assert.strictEqual(unknown.reason._tag === "NameResolution" ? unknown.reason.host : unknown.reason, "nowhere")
-        assert.include(unknown.message, "nowhere")
-        assert.isDefined(unknown.cause)
-        for (const input of ["no-port", "::1", "a b:1", "x:99999", "x:-1", ""]) {
-          const error = failure(yield* StreamSocket.connect(input).pipe(Effect.provide(layers), Effect.exit))
-          assert.strictEqual(error.reason._tag, "NameResolution", input)
-          assert.notInclude(error.message, "[object")
-        }
-      }))
-
-    it.effect("wrong options are defects before anything is tried", () =>
-      Effect.gen(function*() {
-        const tried: Array<string> = []
-        for (const sliceSize of [0, -1, 1.5, NaN]) {
-          const exit = yield* StreamSocket.connect(remote, { sliceSize }).pipe(
-            Effect.provide(transport(refuse, tried)),
-            Effect.exit
-          )
-          assert.instanceOf(defect(exit), RangeError)
-        }
-        assert.deepStrictEqual(tried, [])
-      }))
-
-    it.effect("an interruption cuts the attempt at hand and tries no other", () =>
-      Effect.gen(function*() {
-        const tried: Array<string> = []
-        let cut = 0
-        const waiting = Effect.onInterrupt(Effect.never, () => Effect.sync(() => void cut++))
-        const fiber = yield* start(
-          StreamSocket.connect("db.internal:5432").pipe(
-            Effect.provide([transport(() => waiting, tried), resolver({ "db.internal": ["127.0.0.9", "::1"] })]),
-            Effect.scoped
-          )
-        )
-        yield* Effect.yieldNow
-        yield* Fiber.interrupt(fiber)
-        assert.deepStrictEqual([tried, cut], [["127.0.0.9:5432"], 1])
-        assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
-      }))
-
-    it.effect("a defect of one attempt is not taken for a refusal", () =>
-      Effect.gen(function*() {
-        const tried: Array<string> = []
-        const exit = yield* StreamSocket.connect("db.internal:5432").pipe(
-          Effect.provide([
-            transport(() => Effect.die(new Error("bug")), tried),
-            resolver({ "db.internal": ["127.0.0.9", "::1"] })
-          ]),
-          Effect.exit
-        )
-        assert.strictEqual(defect(exit).message, "bug")
-        assert.strictEqual(tried.length, 1)
-      }))
-
-    it.effect("works over the network in memory by name", () =>
-      Effect.gen(function*() {
-        const exit = yield* Effect.exit(StreamSocket.connect("localhost:1"))
-        assert.strictEqual(failure(exit).reason._tag, "ConnectionRefused")
-        assert.isFalse(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
-      }).pipe(Effect.provide(MemoryTransport.layer)))
   })
 })

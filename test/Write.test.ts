@@ -472,6 +472,27 @@ describe("Write", () => {
         assert.strictEqual(socket.state.write, "open")
       }))
 
+    it.effect("total within: at the very moment, whoever comes first decides", () =>
+      Effect.gen(function*() {
+        for (const finishing of ["first", "last"]) {
+          const { socket, writable, written } = yield* script(
+            take(1),
+            block,
+            ...(finishing === "first" ? [take(9)] : [])
+          )
+          const fiber = yield* start(Cancellation.total(Write.writeAll(socket, hello), { within: "2 seconds" }))
+          const finish = Effect.andThen(Effect.sleep("2 seconds"), writable)
+          if (finishing === "first") yield* start(finish)
+          yield* start(Fiber.interrupt(fiber))
+          if (finishing === "last") yield* start(finish)
+          yield* TestClock.adjust("2 seconds")
+          const { guarantee, transferred } = transferOf(yield* Fiber.await(fiber))
+          assert.deepStrictEqual([guarantee, transferred], finishing === "first" ? ["total", 5] : ["terminal", 1])
+          assert.strictEqual((yield* written).byteLength, transferred)
+          assert.strictEqual(socket.state.write, finishing === "first" ? "open" : "torn")
+        }
+      }))
+
     it.effect("total within zero: stops at once and tears", () =>
       Effect.gen(function*() {
         const { socket } = yield* script(take(1), block)

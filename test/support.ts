@@ -1,13 +1,16 @@
-/** What several test files need: starting fibers and taking exits apart. */
+/** What several test files need: starting fibers, taking exits apart, and a backing on strings. */
 import { assert } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import type * as Buffers from "../src/Buffers.ts"
 import * as Cancellation from "../src/Cancellation.ts"
 import { isSocketError, type SocketError } from "../src/SocketError.ts"
+import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../src/Transport.ts"
 
 /** Forks a fiber that has run up to its first wait when the fork returns. */
 export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
@@ -72,3 +75,42 @@ export const assertBytes = (actual: Uint8Array, expected: Uint8Array | string): 
 
 const show = <A, E>(exit: Exit.Exit<A, E>): string =>
   Exit.isSuccess(exit) ? `a success with ${String(exit.value)}` : Cause.pretty(exit.cause)
+
+/** A backing that does what the test says, and nothing by itself. */
+export class FakeBacking implements Backing {
+  readonly localAddress = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:1")
+  readonly remoteAddress = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:2")
+  readonly calls: Array<string> = []
+  events: Events | undefined = undefined
+  readAnswer: (target: Uint8Array) => number | SocketError = () => WouldBlock
+  writeAnswer: (source: Buffers.Cursor, limit: number) => number | SocketError = () => WouldBlock
+  shutdownAnswer: () => number | SocketError = () => 0
+  configured: Partial<ResolvedOptions> = {}
+  /** Whether `close` and `abort` release at once, as if asked for. */
+  releases: ReadonlyArray<"close" | "abort"> = ["close", "abort"]
+
+  attach(events: Events): void {
+    this.events = events
+  }
+  read(target: Uint8Array): number | SocketError {
+    return this.readAnswer(target)
+  }
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    return this.writeAnswer(source, limit)
+  }
+  shutdownWrite(): number | SocketError {
+    this.calls.push("shutdownWrite")
+    return this.shutdownAnswer()
+  }
+  close(): void {
+    this.calls.push("close")
+    if (this.releases.includes("close")) this.events?.closed()
+  }
+  abort(): void {
+    this.calls.push("abort")
+    if (this.releases.includes("abort")) this.events?.closed()
+  }
+  configure(options: Partial<ResolvedOptions>): void {
+    this.configured = { ...this.configured, ...options }
+  }
+}

