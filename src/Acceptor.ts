@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
 import { Line, Operation } from "./internal/Line.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
@@ -42,6 +42,13 @@ export interface Acceptor {
    * **Interruption**: *total*. No connection is lost: the next `accept` gets it.
    */
   readonly accept: Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope>
+  /**
+   * {@link accept} without a scope: the caller owns the connection and has to
+   * close it.
+   *
+   * **Interruption**: *total*, as for `accept`.
+   */
+  readonly take: Effect.Effect<StreamSocket.StreamSocket, SocketError>
   /**
    * Releases the address: waiting `accept`s fail with `Closed`, connections
    * that nobody has accepted are reset. Accepted ones go on. Idempotent.
@@ -105,9 +112,9 @@ export function listen(
 }
 
 /**
- * Runs a handler for every connection, each in a fiber and a scope of its own;
- * the end of the handler closes the scope and the connection. Never succeeds;
- * fails with `Closed` when the acceptor is closed.
+ * Runs a handler for every connection, each in a fiber of its own, and closes
+ * the connection when its handler ends. Never succeeds; fails with `Closed` when
+ * the acceptor is closed.
  *
  * **Details**
  *
@@ -116,8 +123,8 @@ export function listen(
  * A connection that could not be taken (`TooManyOpenFiles`) is logged, and
  * accepting pauses for 50 milliseconds.
  *
- * **Interruption**: stops accepting and interrupts the handlers, which close
- * their connections.
+ * **Interruption**: stops accepting and interrupts the handlers; their
+ * connections are closed.
  *
  * **Example** (Echoing)
  *
@@ -139,25 +146,21 @@ export function listen(
 export const serve = <E, R>(
   acceptor: Acceptor,
   handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
-): Effect.Effect<never, SocketError, Exclude<R, Scope.Scope>> =>
+): Effect.Effect<never, SocketError, R> =>
   Effect.forever(
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Scope.make(), (scope) =>
-        Effect.matchEffect(restore(Scope.provide(acceptor.accept, scope)), {
-          onSuccess: (socket) =>
-            // Uninterruptible from its first moment, so that whatever happens the fiber closes its scope.
-            Effect.forkChild(
-              Effect.flatMap(
-                Effect.exit(restore(Scope.provide(Effect.suspend(() => handler(socket)), scope))),
-                (exit) => Effect.andThen(Scope.close(scope, exit), report(socket, exit))
-              ),
-              { startImmediately: true, uninterruptible: "inherit" }
-            ),
-          onFailure: (error) =>
-            error.reason._tag === "Closed"
-              ? Effect.fail(error)
-              : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
-        }))
+      Effect.matchEffect(restore(acceptor.take), {
+        onSuccess: (socket) =>
+          // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
+          Effect.forkChild(
+            Effect.onExit(restore(Effect.suspend(() => handler(socket))), (exit) => end(socket, exit)),
+            { startImmediately: true, uninterruptible: "inherit" }
+          ),
+        onFailure: (error) =>
+          error.reason._tag === "Closed"
+            ? Effect.fail(error)
+            : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
+      })
     )
   )
 
@@ -165,10 +168,13 @@ export const serve = <E, R>(
 
 const acceptPause: Duration.Input = "50 millis"
 
-const report = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+const end = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) || exit.cause.reasons.every(isQuiet)
-    ? Effect.void
-    : Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
+    ? socket.close
+    : Effect.andThen(
+      socket.close,
+      Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
+    )
 
 const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
   Cause.isInterruptReason(reason) ||
@@ -205,13 +211,13 @@ class Core implements Acceptor {
   }
 
   get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
-    return Effect.acquireRelease(
-      Effect.map(
-        Effect.withFiber((fiber) => this.line.run(fiber, new Accept(this))),
-        (backing) => new StreamSocket.Core(backing, this.linger)
-      ),
-      (socket) => socket.close,
-      { interruptible: true }
+    return Effect.acquireRelease(this.take, (socket) => socket.close, { interruptible: true })
+  }
+
+  get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {
+    return Effect.map(
+      Effect.withFiber((fiber) => this.line.run(fiber, new Accept(this))),
+      (backing) => new StreamSocket.Core(backing, this.linger)
     )
   }
 

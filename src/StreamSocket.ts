@@ -117,6 +117,13 @@ export interface StreamSocket extends ReadStream, WriteStream {
    * bytes are flushed, FIN follows, and the effect ends when the descriptor is
    * released. After the linger time it aborts instead. Idempotent.
    *
+   * What the peer has sent and nobody has read is thrown away. Where some is
+   * found, `close` waits for the peer's end of stream, so that it does not cost
+   * the peer what it has still to receive. A peer that sends *after* the
+   * descriptor was released is reset by the kernel, and loses what it had not
+   * received yet: to rule that out, run `shutdownWrite` and read to the end
+   * before `close`.
+   *
    * **Interruption**: turns it into `abort`.
    */
   readonly close: Effect.Effect<void>

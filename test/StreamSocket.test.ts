@@ -60,6 +60,20 @@ describe("StreamSocket", () => {
         assert.strictEqual(socket.state.write, "open")
       }))
 
+    it.effect("the end is the end, whatever becomes of the connection later", () =>
+      Effect.gen(function*() {
+        const { backing, socket } = fake()
+        const answers: Array<number | SocketError> = [0, error(Reason.ConnectionReset()), 5]
+        backing.readAnswer = () => answers.shift() ?? WouldBlock
+        for (let i = 0; i < 3; i++) {
+          assert.strictEqual(ending(yield* Effect.exit(socket.readSome(new Uint8Array(9)))), "Done")
+          assertBytes(yield* Read.readAll(socket), "")
+        }
+        backing.events?.failed(error(Reason.ConnectionReset()))
+        assert.strictEqual(ending(yield* Effect.exit(socket.readSome(new Uint8Array(9)))), "Done")
+        assert.deepStrictEqual(socket.state, { socket: "open", read: "ended", write: "failed" })
+      }))
+
     it.effect("an empty target succeeds with 0: before data, at the end, never after close", () =>
       Effect.gen(function*() {
         const empty = new Uint8Array(0)

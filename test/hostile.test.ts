@@ -358,6 +358,19 @@ describe("hostile input", () => {
         assertBytes(yield* written, "hello!")
       }))
 
+    it.effect("a condition that causes an event is not asked again because of it", () =>
+      Effect.gen(function*() {
+        const { socket, writable, written } = yield* ScriptedStream.make({ writes: [take(2), take(2), take(9)] })
+        const asked: Array<number> = []
+        yield* Write.writeAll(socket, text("hello"), (transferred) => {
+          asked.push(transferred)
+          Effect.runFork(writable)
+          return Infinity
+        })
+        assert.deepStrictEqual(asked, [0, 2, 4])
+        assertBytes(yield* written, "hello")
+      }))
+
     it.effect("a condition that closes the stream ends its own write with Closed and takes nothing more", () =>
       Effect.gen(function*() {
         for (const waits of [false, true]) {

@@ -20,7 +20,7 @@ export abstract class Operation<A, E> {
   /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
   callsBack = false
   exit: Exit.Exit<A, E> | undefined = undefined
-  waiter: Waiter<A, E> | undefined = undefined
+  resume: Resume<A, E> | undefined = undefined
 
   /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
   abstract perform(): Exit.Exit<A, E> | undefined
@@ -28,16 +28,14 @@ export abstract class Operation<A, E> {
   /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
   wait(line: Line): Effect.Effect<A, E> {
     return Effect.callback((resume) => {
-      this.waiter = { resume }
+      this.resume = resume
       return Effect.sync(() => line.abandon(this))
     })
   }
 }
 
-// A method, not a function property: lines hold operations of every type.
-interface Waiter<A, E> {
-  resume(exit: Exit.Exit<A, E>): void
-}
+// Typed as a method, because lines hold operations of every type.
+type Resume<A, E> = { resume(exit: Exit.Exit<A, E>): void }["resume"]
 
 /**
  * A fair line of operations over one direction of a connection.
@@ -87,7 +85,7 @@ export class Line {
 
   /** Takes a cancelled operation out of the line; what it held is free for the next. */
   abandon<A, E>(operation: Operation<A, E>): void {
-    operation.waiter = undefined
+    operation.resume = undefined
     this.leave(operation)
     this.drive()
   }
@@ -116,9 +114,9 @@ export class Line {
   private settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E>): void {
     this.leave(operation)
     operation.exit = exit
-    const waiter = operation.waiter
-    operation.waiter = undefined
-    if (waiter !== undefined) waiter.resume(exit)
+    const resume = operation.resume
+    operation.resume = undefined
+    if (resume !== undefined) resume(exit)
   }
 }
 
@@ -126,7 +124,7 @@ export class Line {
 export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E> =>
   Effect.callback((resume) => {
     if (operation.exit !== undefined) resume(operation.exit)
-    else operation.waiter = { resume }
+    else operation.resume = resume
   })
 
 /**

@@ -223,6 +223,7 @@ class NodeBacking implements Backing {
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
   private watching = false
+  private flushed: (() => void) | undefined = undefined
   private phase: "open" | "closing" | "closed" = "open"
   private sawUnread = false
 
@@ -238,10 +239,11 @@ class NodeBacking implements Backing {
     // When the socket was destroyed, Node knows its own address no more, and the peer's only if it was asked before.
     this.localAddress = local ?? nativeAddress(socket.localAddress, socket.localPort)
     if (remote === undefined) void socket.remoteAddress
-    socket.on("data", this.onData)
-    socket.on("end", this.onEnd)
-    socket.on("error", this.onError)
-    socket.on("close", this.onClose)
+    own(socket, this)
+    socket.on("data", onData)
+    socket.on("end", onEnd)
+    socket.on("error", onError)
+    socket.on("close", onClose)
   }
 
   get remoteAddress(): NetAddress.SocketAddress {
@@ -287,13 +289,13 @@ class NodeBacking implements Backing {
     if (length <= smallSlice) {
       const slice = Buffer.allocUnsafe(length)
       source.copyTo(slice)
-      socket.write(slice, this.onFlushed)
+      socket.write(slice, this.flushed ??= () => this.onFlushed())
     } else {
       const slab = Slab.acquire(length)
       source.copyTo(length === slab.byteLength ? slab : slab.subarray(0, length))
-      socket.write(length === slab.byteLength ? slab : slab.subarray(0, length), (cause) => {
+      socket.write(length === slab.byteLength ? slab : slab.subarray(0, length), () => {
         Slab.release(slab)
-        this.onFlushed(cause)
+        this.onFlushed()
       })
     }
     // Node reports a write that the kernel refused on the spot by an event later; to us it is an answer.
@@ -327,7 +329,7 @@ class NodeBacking implements Backing {
     this.chunk = undefined
     if (this.socket.writableFinished) this.release()
     else {
-      this.socket.once("finish", this.release)
+      this.socket.once("finish", () => this.release())
       this.socket.end()
     }
     // Input is thrown away from here: left in the kernel, it would turn the FIN into a reset, and what the peer has
@@ -341,13 +343,16 @@ class NodeBacking implements Backing {
       this.events.closed()
       return
     }
+    const hasFlushed = this.phase === "closing" && this.socket.writableFinished
     this.phase = "closing"
     this.chunk = undefined
     if (this.socket.destroyed) return
+    // Nothing is left to discard.
+    if (hasFlushed) this.socket.destroy()
     // libuv cannot reset while it shuts down, and Node then never releases the descriptor. With nothing left to flush,
     // shutting down takes one turn of the event loop.
-    if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
-      this.socket.once("finish", this.reset)
+    else if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
+      this.socket.once("finish", () => this.reset())
     } else this.reset()
   }
 
@@ -361,7 +366,7 @@ class NodeBacking implements Backing {
     }
   }
 
-  private readonly onData = (chunk: Buffer): void => {
+  onData(chunk: Buffer): void {
     if (this.pulling) return
     if (this.phase !== "open") {
       this.sawUnread = true
@@ -376,13 +381,13 @@ class NodeBacking implements Backing {
     if (this.chunk !== undefined) this.pause()
   }
 
-  private readonly onEnd = (): void => {
+  onEnd(): void {
     this.ended = true
     if (this.phase === "open") this.events.readable()
     else if (this.socket.writableFinished) this.socket.destroy()
   }
 
-  private readonly onFlushed = (_cause?: Error | null): void => {
+  private onFlushed(): void {
     if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
       this.wantsRoom = false
       this.events.writable()
@@ -390,26 +395,34 @@ class NodeBacking implements Backing {
   }
 
   // Node destroys the socket around this event; what it had received is still in its buffer.
-  private readonly onError = (cause: Error): void => {
+  onError(cause: Error): void {
     this.failure ??= this.errorOf(cause)
     if (this.phase !== "open") return
     this.pause()
     this.events.failed(this.failure)
   }
 
-  private readonly onClose = (): void => {
+  onClose(): void {
     this.phase = "closed"
     this.events.closed()
   }
 
-  // Everything is flushed and FIN is on its way. Input that was unread may still be followed by more: the peer's FIN
-  // tells that it is over. Without any, one turn of the event loop shows whether there is some.
-  private readonly release = (): void => {
-    if (this.ended) this.socket.destroy()
-    else if (!this.sawUnread) setImmediate(() => this.sawUnread ? undefined : this.socket.destroy())
+  // Everything is flushed and FIN is on its way. Input that nobody has read would make the kernel reset the connection
+  // when the descriptor goes, and what the peer has not received yet would be lost. So if there is any, the peer's FIN
+  // is awaited. A callback of the second turn from here has had a poll before it that shows whether there is.
+  private release(): void {
+    if (this.ended) {
+      this.socket.destroy()
+      return
+    }
+    setImmediate(() =>
+      setImmediate(() => {
+        if (this.ended || !this.sawUnread) this.socket.destroy()
+      })
+    )
   }
 
-  private readonly reset = (): void => {
+  private reset(): void {
     if (this.remote !== undefined && NetAddress.isUnixPathAddress(this.remote)) this.socket.destroy()
     else if (!this.socket.destroyed) this.socket.resetAndDestroy()
   }
@@ -430,6 +443,33 @@ class NodeBacking implements Backing {
     this.flowing = false
     this.socket.pause()
   }
+}
+
+// Listeners that all connections share, and the way from a socket to its backing: closures of each connection's own
+// would be a good part of what an idle one costs.
+const owner: unique symbol = Symbol("effect-asio/NodeBacking")
+
+interface Owned extends Net.Socket {
+  [owner]: NodeBacking
+}
+
+// `own` is called before any of the listeners is attached.
+const own = (socket: Net.Socket, backing: NodeBacking): void => {
+  ;(socket as Owned)[owner] = backing
+}
+const backingOf = (socket: Net.Socket): NodeBacking => (socket as Owned)[owner]
+
+function onData(this: Net.Socket, chunk: Buffer): void {
+  backingOf(this).onData(chunk)
+}
+function onEnd(this: Net.Socket): void {
+  backingOf(this).onEnd()
+}
+function onError(this: Net.Socket, cause: Error): void {
+  backingOf(this).onError(cause)
+}
+function onClose(this: Net.Socket): void {
+  backingOf(this).onClose()
 }
 
 const smallSlice = 4096

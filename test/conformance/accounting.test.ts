@@ -378,13 +378,17 @@ const accounted = (
     )
     succeeded("up to the interruption", waitedFor)
 
-    // Time passes, or the peer reads everything from here on.
-    if (policy === "total, too late") {
-      yield* turns(2)
+    // Time passes, or the peer reads everything from here on, or both.
+    const isLate = policy === "total, too late"
+    const mayGoOn = policy === "total" || policy === "total, in time" || (isLate && random.int(0, 1) === 0)
+    if (!mayGoOn && !isLate) yield* exitOf("the operation", fiber)
+    const early = mayGoOn ? yield* start(Effect.forever(read())) : undefined
+    if (isLate) {
+      if (!mayGoOn) yield* turns(2)
       yield* place.subject.advance(within)
+      yield* exitOf("the operation", fiber)
     }
-    if (policy !== "total" && policy !== "total, in time") yield* exitOf("the operation", fiber)
-    const reading = yield* start(Effect.forever(read()))
+    const reading = early ?? (yield* start(Effect.forever(read())))
     const exit = yield* exitOf("the operation", fiber)
     if (moment.front !== undefined) succeeded("the write in front", yield* exitOf("the write in front", inFront))
 

@@ -168,6 +168,22 @@ describe("foreign streams", () => {
         }))
     }
 
+    it.effect("an interruption that arrives during the last step is annotated", () =>
+      Effect.gen(function*() {
+        const { stream } = writer(3, 2)
+        let fiber: Fiber.Fiber<number, SocketError> | undefined
+        const interrupting: WriteStream = {
+          writeSome: (source) =>
+            Effect.tap(stream.writeSome(source), () => Effect.sync(() => void fiber?.interruptUnsafe()))
+        }
+        const gate = yield* Deferred.make<void>()
+        fiber = yield* start(Effect.andThen(Deferred.await(gate), Write.writeAll(interrupting, text("abc"))))
+        yield* Deferred.succeed(gate, undefined)
+        const { total } = transferOf(yield* Fiber.await(fiber))
+        assert.strictEqual(total, 3)
+        yield* Write.writeAll(stream, text("de"))
+      }))
+
     it.effect("total: goes on to the last byte, and the interruption proceeds then", () =>
       Effect.gen(function*() {
         const first = yield* Deferred.make<void>()

@@ -1,4 +1,4 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import fc from "fast-check"
 import { ReadBuffer } from "../../src/internal/ReadBuffer.ts"
 import { assertBytes, pattern } from "../support.ts"
@@ -59,6 +59,19 @@ describe("ReadBuffer", () => {
     }
     assert.strictEqual(buffer.length, 1)
     assert.isAtMost(largest, 8192)
+  })
+
+  it("moves each byte at most once per doubling, however few are consumed at a time", () => {
+    const typedArrays: Pick<Uint8Array, "copyWithin"> = Object.getPrototypeOf(Uint8Array.prototype)
+    const moves = vi.spyOn(typedArrays, "copyWithin")
+    const buffer = new ReadBuffer()
+    buffer.append(pattern(10_000))
+    for (let i = 0; i < 1000; i++) {
+      buffer.consume(1)
+      buffer.append(pattern(1))
+    }
+    assert.isAtMost(moves.mock.calls.length, 10)
+    moves.mockRestore()
   })
 
   it("grows by doubling, so that collecting is not quadratic", () => {

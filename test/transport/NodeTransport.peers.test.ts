@@ -172,6 +172,43 @@ describe("NodeTransport and raw peers", () => {
           assertBytes(yield* Read.readAll(socket, { max: bytes.byteLength }), bytes)
         }))
 
+      it.effect("nothing more is read than reads ask for: a large sender gets stuck after a small read", () =>
+        Effect.gen(function*() {
+          const { raw, socket } = yield* open()
+          const bytes = pattern(12 * 1024 * 1024)
+          raw.socket.end(bytes)
+          const first = new Uint8Array(100)
+          yield* Read.readExactly(socket, first)
+          yield* socket.readSome(first)
+          for (let turn = 0; turn < 200; turn++) yield* nextTurn
+          assert.isFalse(raw.socket.writableFinished)
+          const waiting = yield* start(Read.readUntil(socket, "not in there", { max: 1_000_000 }))
+          yield* Fiber.interrupt(waiting)
+          for (let turn = 0; turn < 200; turn++) yield* nextTurn
+          assert.isFalse(raw.socket.writableFinished)
+          const at = socket.bytesRead
+          assertBytes(yield* Read.readAll(socket, { max: bytes.byteLength }), bytes.subarray(200))
+          assert.isBelow(at, 2_000_000)
+        }))
+
+      it.effect("close flushes what was taken to a peer whose own bytes nobody has read", () =>
+        Effect.gen(function*() {
+          const { raw, socket } = yield* open()
+          yield* raw.send("nobody reads this")
+          const fiber = yield* clog(socket)
+          yield* Fiber.interrupt(fiber)
+          const { transferred } = transferOf(yield* Fiber.await(fiber))
+          const close = yield* start(socket.close)
+          yield* raw.send("nor this")
+          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          raw.read()
+          yield* eventually(() => raw.ended || raw.closed, "the end at the peer")
+          assert.strictEqual(raw.bytes.byteLength, transferred)
+          assert.isUndefined(raw.code)
+          raw.socket.end()
+          yield* Fiber.join(close)
+        }))
+
       it.effect("close flushes what was taken, even to a peer that reads later", () =>
         Effect.gen(function*() {
           const { raw, socket } = yield* open()

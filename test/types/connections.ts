@@ -54,7 +54,7 @@ export const listen = (address: NetAddress.SocketAddress, acceptor: Acceptor.Acc
   expectType<Connected<never>>()(acceptor.accept)
   expectType<Effect.Effect<void>>()(acceptor.close)
   expectType<NetAddress.SocketAddress>()(acceptor.address)
-  // @ts-expect-error an acceptor is made by listen
+  // @ts-expect-error a guard answers a boolean
   Acceptor.isAcceptor(acceptor) satisfies string
 }
 
@@ -62,8 +62,8 @@ export const serve = (
   acceptor: Acceptor.Acceptor,
   service: Effect.Effect<number, "my own error", Transport | Scope.Scope>
 ) => {
-  // The errors of a handler are its own; its scope is provided, its other requirements remain.
-  expectType<Effect.Effect<never, SocketError, Transport>>()(Acceptor.serve(acceptor, () => service))
+  // The errors of a handler are its own; its requirements remain.
+  expectType<Effect.Effect<never, SocketError, Transport | Scope.Scope>>()(Acceptor.serve(acceptor, () => service))
   expectType<Effect.Effect<never, SocketError>>()(
     Acceptor.serve(acceptor, (socket) => socket.readSome(new Uint8Array(1)))
   )

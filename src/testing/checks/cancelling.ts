@@ -11,6 +11,7 @@ import type { Check } from "./Subject.ts"
 import {
   check,
   clogged,
+  connect,
   cut,
   drain,
   ensure,
@@ -367,6 +368,34 @@ export const cancelling: ReadonlyArray<Check> = [
       interrupted("Effect.onExit", seen[0]!, expected)
       interrupted("Effect.exit", seen[1]!, expected)
     })),
+
+  check(
+    "interrupting a fiber that writes without a pause keeps its count, whichever step its turn ends at",
+    (subject) =>
+      Effect.gen(function*() {
+        const bytes = pattern(1)
+        for (let steps = 0; steps < 30; steps++) {
+          const [left, right] = yield* connect(subject)
+          let count = 0
+          let done = 0
+          // The run loop lets others in after some number of steps; an interruption comes there.
+          const fiber = yield* start(
+            Effect.andThen(
+              Effect.whileLoop({ while: () => done < steps, body: () => Effect.void, step: () => done++ }),
+              Effect.forever(
+                Effect.map(left.writeSome(bytes), (taken) => {
+                  count += taken
+                }),
+                { disableYield: true }
+              )
+            )
+          )
+          yield* cut("a write", fiber)
+          equal("bytesWritten", left.bytesWritten, count)
+          equal("bytes the peer reads", (yield* drain(left, right)).byteLength, count)
+        }
+      })
+  ),
 
   check("an uninterruptible writeAll is not cut", (subject) =>
     Effect.gen(function*() {

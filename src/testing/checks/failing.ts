@@ -1,6 +1,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import * as Cancellation from "../../Cancellation.ts"
 import { readExactly, readUntil } from "../../Read.ts"
 import type { SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
@@ -205,14 +206,19 @@ export const failing: ReadonlyArray<Check> = [
 
   check("reset in the middle of a writeAll: it fails with its progress", (subject) =>
     Effect.gen(function*() {
-      const { fiber, filled, k, left, right, total } = yield* midway(subject, writeAll)
-      succeeded("abort", yield* promptly("abort", right.abort))
-      const error = lost("writeAll", yield* exitOf("writeAll", fiber))
-      equal("transferred", error.transferred, k)
-      equal("total", error.total, total)
-      equal("bytesWritten", left.bytesWritten, filled.byteLength + k)
-      yield* staysLost(left)
-      yield* closes(left)
+      for (const policy of [Cancellation.terminal, Cancellation.partial, Cancellation.total()]) {
+        const { fiber, filled, k, left, right, total } = yield* midway(
+          subject,
+          (socket, message) => policy(writeAll(socket, message))
+        )
+        succeeded("abort", yield* promptly("abort", right.abort))
+        const error = lost("writeAll", yield* exitOf("writeAll", fiber))
+        equal("transferred", error.transferred, k)
+        equal("total", error.total, total)
+        equal("bytesWritten", left.bytesWritten, filled.byteLength + k)
+        yield* staysLost(left)
+        yield* closes(left)
+      }
     })),
 
   check("reset before the first read: first what had arrived, then the reset", (subject) =>

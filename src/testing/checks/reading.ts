@@ -150,6 +150,37 @@ export const reading: ReadonlyArray<Check> = [
       sameBytes("what the reads got", Buffers.concat(staying.map(({ target }) => target)), bytes)
     })),
 
+  check(
+    "interrupting a fiber that reads without a pause loses nothing, whichever step its turn ends at",
+    (subject) =>
+      Effect.gen(function*() {
+        const sent = pattern(1000)
+        for (let steps = 0; steps < 30; steps++) {
+          const [left, right] = yield* connect(subject)
+          const writing = yield* start(writeAll(right, sent))
+          const received: Array<Uint8Array> = [yield* take(left, 1)]
+          const target = new Uint8Array(1)
+          let done = 0
+          // The run loop lets others in after some number of steps; an interruption comes there.
+          const fiber = yield* start(
+            Effect.andThen(
+              Effect.whileLoop({ while: () => done < steps, body: () => Effect.void, step: () => done++ }),
+              Effect.forever(
+                Effect.map(left.readSome(target), (count) => {
+                  received.push(target.slice(0, count))
+                }),
+                { disableYield: true }
+              )
+            )
+          )
+          yield* cut("a read", fiber)
+          received.push(yield* take(left, sent.byteLength - Buffers.byteLength(received)))
+          sameBytes("all that was read", Buffers.concat(received), sent)
+          succeededWith("writeAll", yield* exitOf("writeAll", writing), sent.byteLength)
+        }
+      })
+  ),
+
   check("interrupting a read as its bytes arrive loses nothing", (subject) =>
     Effect.gen(function*() {
       const [left, right] = yield* connect(subject)

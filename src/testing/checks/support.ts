@@ -87,6 +87,9 @@ export const failedWith = (
   ...tags: ReadonlyArray<Reason["_tag"]>
 ): SocketError => {
   const error = failureOf(exit)
+  if (Exit.isFailure(exit) && Option.isSome(Cancellation.transfer(exit.cause))) {
+    fail(what, "a failure without the annotation of an interruption", show(exit))
+  }
   return isSocketError(error) && tags.includes(error.reason._tag)
     ? error
     : fail(what, `SocketError ${tags.join(" or ")}`, show(exit))

@@ -8,12 +8,17 @@ import type * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import { chunk } from "../chunk.ts"
 
-const source = Effect.fnUntraced(function*(socket: Socket.Socket) {
-  // Acquiring the reader is what opens the connection for the writer.
-  yield* socket.reader
-  const { write } = yield* socket.writer
-  while (true) yield* write(chunk)
-}, Effect.scoped)
+const source = Effect.fnUntraced(
+  function*(socket: Socket.Socket) {
+    // Acquiring the reader is what opens the connection for the writer.
+    yield* socket.reader
+    const { write } = yield* socket.writer
+    while (true) yield* write(chunk)
+    // The end of a connection is a failure there; left to the server, each is logged.
+  },
+  Effect.scoped,
+  (effect) => Effect.ignore(effect)
+)
 
 const main = Effect.gen(function*() {
   const server = yield* SocketServer.SocketServer

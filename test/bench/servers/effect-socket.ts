@@ -7,11 +7,16 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 
-const echo = Effect.fnUntraced(function*(socket: Socket.Socket) {
-  const { pull } = yield* socket.reader
-  const { writeAll } = yield* socket.writer
-  while (true) yield* writeAll(yield* pull)
-}, Effect.scoped)
+const echo = Effect.fnUntraced(
+  function*(socket: Socket.Socket) {
+    const { pull } = yield* socket.reader
+    const { writeAll } = yield* socket.writer
+    while (true) yield* writeAll(yield* pull)
+    // The end of a connection is a failure there; left to the server, each is logged.
+  },
+  Effect.scoped,
+  (effect) => Effect.ignore(effect)
+)
 
 const main = Effect.gen(function*() {
   const server = yield* SocketServer.SocketServer
