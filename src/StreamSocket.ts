@@ -17,6 +17,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
+import { formatAddress } from "./internal/format.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
@@ -92,6 +93,9 @@ export interface State {
  * and a failed or torn write side leaves reads working to the peer's last byte.
  * The scope that opened a stream closes it.
  *
+ * Every member can be used on its own (`const { readSome } = socket`). To wrap a
+ * stream, name the members of the wrapper one by one; a spread copies none.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -115,7 +119,8 @@ export interface StreamSocket extends ReadStream, WriteStream {
   /**
    * Ends the stream gracefully: waiting operations fail with `Closed`, taken
    * bytes are flushed, FIN follows, and the effect ends when the descriptor is
-   * released. After the linger time it aborts instead. Idempotent.
+   * released. After the linger time it aborts instead: taken bytes that have
+   * not left by then are lost to the peer, and it is logged (debug). Idempotent.
    *
    * What the peer has sent and nobody has read is thrown away. Where some is
    * found, `close` waits for the peer's end of stream, so that it does not cost
@@ -294,11 +299,15 @@ export class Core implements StreamSocket, Events {
     return { socket: this.phase, read: this.input.state, write: this.output.state }
   }
 
-  readonly readSome = (target: Uint8Array): Pull.Pull<number, SocketError> =>
-    Effect.withFiber((fiber) => this.input.readSome(fiber, target))
+  // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
+  get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
+    return (target) => Effect.withFiber((fiber) => this.input.readSome(fiber, target))
+  }
 
-  readonly writeSome = (source: Buffers.Input): Effect.Effect<number, SocketError> =>
-    Effect.withFiber((fiber) => this.output.run(fiber, new WriteSome(this.output, Buffers.cursor(source))))
+  get writeSome(): (source: Buffers.Input) => Effect.Effect<number, SocketError> {
+    return (source) =>
+      Effect.withFiber((fiber) => this.output.run(fiber, new WriteSome(this.output, Buffers.cursor(source))))
+  }
 
   get shutdownWrite(): Effect.Effect<void, SocketError> {
     return Effect.withFiber((fiber) => this.output.run(fiber, new ShutdownWrite(this.output)))
@@ -325,15 +334,16 @@ export class Core implements StreamSocket, Events {
     })
   }
 
-  configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): Effect.Effect<void, SocketError> {
-    return Effect.suspend(() => {
-      if (this.phase !== "open") return Effect.fail(this.input.error(Reason.Closed(), "configure", 0))
-      this.backing.configure({
-        ...(options.noDelay === undefined ? undefined : { noDelay: options.noDelay }),
-        ...(options.keepAlive === undefined ? undefined : { keepAlive: resolveKeepAlive(options.keepAlive) })
+  get configure(): (options: Pick<SocketOptions, "noDelay" | "keepAlive">) => Effect.Effect<void, SocketError> {
+    return (options) =>
+      Effect.suspend(() => {
+        if (this.phase !== "open") return Effect.fail(this.input.error(Reason.Closed(), "configure", 0))
+        this.backing.configure({
+          ...(options.noDelay === undefined ? undefined : { noDelay: options.noDelay }),
+          ...(options.keepAlive === undefined ? undefined : { keepAlive: resolveKeepAlive(options.keepAlive) })
+        })
+        return Effect.void
       })
-      return Effect.void
-    })
   }
 
   readable(): void {
@@ -391,7 +401,11 @@ export class Core implements StreamSocket, Events {
     return Duration.isFinite(this.linger)
       ? Effect.raceFirst(
         Effect.interruptible(this.released),
-        Effect.flatMap(Effect.interruptible(Effect.sleep(this.linger)), () => this.abort)
+        Effect.flatMap(Effect.interruptible(Effect.sleep(this.linger)), () =>
+          Effect.andThen(
+            Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
+            this.abort
+          ))
       )
       : this.released
   }

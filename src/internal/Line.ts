@@ -14,7 +14,7 @@ export abstract class Operation<A, E> {
   next: Operation<unknown, unknown> | undefined = undefined
   previous: Operation<unknown, unknown> | undefined = undefined
   /** In line. An operation that is not any more has settled or was cancelled, perhaps by code that it called. */
-  waiting = false
+  inLine = false
   /** It never has to wait, and so need not stand in line. */
   immediate = false
   /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
@@ -59,7 +59,7 @@ export class Line {
 
   /** Joins the line, without a try. */
   enqueue<A, E>(operation: Operation<A, E>): Effect.Effect<A, E> {
-    operation.waiting = true
+    operation.inLine = true
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation
@@ -77,8 +77,8 @@ export class Line {
       this.again = false
       const operation = this.front
       const exit = operation.perform()
-      if (exit !== undefined || !operation.waiting) this.again = true
-      if (exit !== undefined && operation.waiting) this.settle(operation, exit)
+      if (exit !== undefined || !operation.inLine) this.again = true
+      if (exit !== undefined && operation.inLine) this.settle(operation, exit)
     }
     this.driving = false
   }
@@ -102,8 +102,8 @@ export class Line {
   }
 
   private leave<A, E>(operation: Operation<A, E>): void {
-    if (!operation.waiting) return
-    operation.waiting = false
+    if (!operation.inLine) return
+    operation.inLine = false
     if (operation.previous === undefined) this.front = operation.next
     else operation.previous.next = operation.next
     if (operation.next === undefined) this.back = operation.previous

@@ -20,6 +20,8 @@ export class ReadSide {
   state: "open" | "ended" | "failed" | "closed" = "open"
   readonly backing: Backing
   private buffer: ReadBuffer | undefined = undefined
+  /** An operation that has settled. */
+  spare: ReadSome | undefined = undefined
 
   constructor(backing: Backing) {
     this.backing = backing
@@ -84,7 +86,6 @@ export class ReadSide {
     return this.startReadSome(target)
   }
 
-  // An operation is made only to wait with.
   private startReadSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
     if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
     const length = target.byteLength
@@ -92,7 +93,10 @@ export class ReadSide {
       const exit = this.attemptReadSome(target, length)
       if (exit !== undefined) return exit
     }
-    return this.line.enqueue(new ReadSome(this, target, length))
+    // An operation is needed only to wait with, and the last one that waited will do again.
+    const operation = this.spare ?? new ReadSome(this)
+    this.spare = undefined
+    return this.line.enqueue(operation.aim(target, length))
   }
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
@@ -120,18 +124,33 @@ export class ReadSide {
 
 class ReadSome extends Operation<number, SocketError | Cause.Done> {
   private readonly side: ReadSide
-  private readonly target: Uint8Array
-  private readonly length: number
+  private target: Uint8Array = none
+  private length = 0
+  // What a fiber does to wait is the same each time.
+  private waiting: Effect.Effect<number, SocketError | Cause.Done> | undefined = undefined
 
-  constructor(side: ReadSide, target: Uint8Array, length: number) {
+  constructor(side: ReadSide) {
     super()
     this.side = side
+  }
+
+  aim(target: Uint8Array, length: number): this {
     this.target = target
     this.length = length
+    return this
   }
 
   perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    return this.side.attemptReadSome(this.target, this.length)
+    const exit = this.side.attemptReadSome(this.target, this.length)
+    if (exit !== undefined) {
+      this.target = none
+      this.side.spare = this
+    }
+    return exit
+  }
+
+  override wait(line: Line): Effect.Effect<number, SocketError | Cause.Done> {
+    return this.waiting ??= super.wait(line)
   }
 }
 
@@ -160,7 +179,7 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
         const length = matcher.find(buffer)
         // Asked again, because finding may have closed the stream or interrupted this operation.
         if (side.isClosed()) return this.closed()
-        if (matcher.callsBack && !this.waiting) return undefined
+        if (matcher.callsBack && !this.inLine) return undefined
         if (length !== undefined) return Exit.succeed(matcher.take(buffer, length))
         if (matcher.exceeds(buffer.length)) {
           return Exit.fail(side.error(matcher.overflow, matcher.operation, buffer.length))
@@ -193,6 +212,8 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
 // ---- internal
 
 const scratch = new Uint8Array(16_384)
+
+const none = new Uint8Array(0)
 
 const nothing = Exit.succeed(0)
 

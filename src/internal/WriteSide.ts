@@ -212,7 +212,7 @@ export class WriteAll extends WriteOperation<number> {
         // Asked after the condition, which may have closed the stream or interrupted this operation.
         const refusal = this.side.refusal(this)
         if (refusal !== undefined) return Exit.fail(refusal)
-        if (this.callsBack && !this.waiting) return undefined
+        if (this.callsBack && !this.inLine) return undefined
         if (limit === 0) return Exit.succeed(this.transferred)
         const answer = this.side.take(this.source, limit)
         if (answer === WouldBlock) return undefined

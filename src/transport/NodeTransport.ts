@@ -20,6 +20,9 @@
  * was still in the kernel is lost, and reads then fail with the reason of the
  * write.
  *
+ * Before Node 24, a reset that arrives behind unread bytes cannot be told from
+ * the end of the stream once `shutdownWrite` was run.
+ *
  * @since 0.1.0
  */
 import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
@@ -30,7 +33,9 @@ import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
+import { existsSync } from "node:fs"
 import * as Net from "node:net"
+import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
 import * as Slab from "../internal/Slab.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
@@ -69,9 +74,9 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver> = L
 
 const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): Effect.Effect<Backing, SocketError> =>
   Effect.callback((resume) => {
-    const tooLong = pathTooLong("connect", address)
-    if (tooLong !== undefined) {
-      resume(Effect.fail(tooLong))
+    const refused = badPath("connect", address)
+    if (refused !== undefined) {
+      resume(Effect.fail(refused))
       return
     }
     const socket = Net.connect({
@@ -88,7 +93,14 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
     socket.pause()
     function onConnect() {
       socket.off("error", onError)
-      resume(Effect.succeed(new NodeBacking(socket, address, options.sliceSize, undefined)))
+      resume(Effect.succeed(
+        new NodeBacking(
+          socket,
+          address,
+          options.sliceSize,
+          nativeAddress(socket.localAddress, socket.localPort, address)
+        )
+      ))
     }
     function onError(cause: Error) {
       socket.off("connect", onConnect)
@@ -111,9 +123,9 @@ const listen = (
   options: ResolvedListenOptions
 ): Effect.Effect<ListenerBacking, SocketError> =>
   Effect.callback((resume) => {
-    const tooLong = pathTooLong("listen", address)
-    if (tooLong !== undefined) {
-      resume(Effect.fail(tooLong))
+    const refused = badPath("listen", address)
+    if (refused !== undefined) {
+      resume(Effect.fail(refused))
       return
     }
     const server = Net.createServer({
@@ -127,7 +139,11 @@ const listen = (
       resume(Effect.succeed(new NodeListener(server, address, options)))
     }
     function onError(cause: Error) {
-      resume(Effect.fail(fromErrno(cause, { operation: "listen", address })))
+      // libuv answers EACCES for a directory that does not exist.
+      const isMissing = NetAddress.isUnixPathAddress(address) && !existsSync(dirname(address.path))
+      resume(
+        Effect.fail(isMissing ? noSuchPath("listen", address) : fromErrno(cause, { operation: "listen", address }))
+      )
     }
     server.once("error", onError)
     server.listen(
@@ -197,7 +213,9 @@ class NodeListener implements ListenerBacking {
         socket,
         undefined,
         this.sliceSize,
-        NetAddress.isUnspecified(address.address) ? undefined : address
+        NetAddress.isUnspecified(address.address)
+          ? nativeAddress(socket.localAddress, socket.localPort, address)
+          : address
       )
     if (this.pending.length >= this.backlog) {
       backing.abort()
@@ -210,10 +228,10 @@ class NodeListener implements ListenerBacking {
 
 class NodeBacking implements Backing {
   readonly localAddress: NetAddress.SocketAddress
+  private remote: NetAddress.SocketAddress | undefined
   private readonly socket: Net.Socket
   private readonly sliceSize: number
   private events: Events = deaf
-  private remote: NetAddress.SocketAddress | undefined
   // What Node has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
@@ -231,14 +249,14 @@ class NodeBacking implements Backing {
     socket: Net.Socket,
     remote: NetAddress.SocketAddress | undefined,
     sliceSize: number,
-    local: NetAddress.SocketAddress | undefined
+    localAddress: NetAddress.SocketAddress
   ) {
     this.socket = socket
     this.remote = remote
-    this.sliceSize = sliceSize
-    // When the socket was destroyed, Node knows its own address no more, and the peer's only if it was asked before.
-    this.localAddress = local ?? nativeAddress(socket.localAddress, socket.localPort)
+    // Asked once now, because of a socket that was destroyed Node knows only what it was asked before.
     if (remote === undefined) void socket.remoteAddress
+    this.localAddress = localAddress
+    this.sliceSize = sliceSize
     own(socket, this)
     socket.on("data", onData)
     socket.on("end", onEnd)
@@ -247,7 +265,7 @@ class NodeBacking implements Backing {
   }
 
   get remoteAddress(): NetAddress.SocketAddress {
-    return this.remote ??= nativeAddress(this.socket.remoteAddress, this.socket.remotePort)
+    return this.remote ??= nativeAddress(this.socket.remoteAddress, this.socket.remotePort, this.localAddress)
   }
 
   attach(events: Events): void {
@@ -372,17 +390,26 @@ class NodeBacking implements Backing {
       this.sawUnread = true
       return
     }
-    this.chunk = this.chunk === undefined
-      ? chunk
-      : Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
-    this.chunkOffset = this.chunk === chunk ? 0 : this.chunkOffset
+    if (this.chunk === undefined) this.chunk = chunk
+    else {
+      this.chunk = Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
+      this.chunkOffset = 0
+    }
     this.events.readable()
     // Nobody took all of it, so nobody wants more.
     if (this.chunk !== undefined) this.pause()
   }
 
   onEnd(): void {
-    this.ended = true
+    if (endMayBeReset && this.isReset()) {
+      this.failure = new SocketError({
+        reason: Reason.ConnectionReset(),
+        operation: "socket",
+        address: this.remoteAddress,
+        transferred: 0,
+        code: "ECONNRESET"
+      })
+    } else this.ended = true
     if (this.phase === "open") this.events.readable()
     else if (this.socket.writableFinished) this.socket.destroy()
   }
@@ -422,8 +449,15 @@ class NodeBacking implements Backing {
     )
   }
 
+  // After a reset the kernel refuses even a write of nothing, after a FIN it does not.
+  private isReset(): boolean {
+    if (this.socket.writableEnded || this.socket.destroyed) return false
+    this.socket.write(nothing)
+    return this.socket.errored !== null
+  }
+
   private reset(): void {
-    if (this.remote !== undefined && NetAddress.isUnixPathAddress(this.remote)) this.socket.destroy()
+    if (NetAddress.isUnixPathAddress(this.remoteAddress)) this.socket.destroy()
     else if (!this.socket.destroyed) this.socket.resetAndDestroy()
   }
 
@@ -472,6 +506,9 @@ function onClose(this: Net.Socket): void {
   backingOf(this).onClose()
 }
 
+// libuv before 1.52 reports a reset as end of stream when bytes came before it.
+const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
+const nothing = Buffer.alloc(0)
 const smallSlice = 4096
 
 const ignore = (): void => {}
@@ -485,15 +522,32 @@ const keepAlive = (options: ResolvedOptions) =>
     ? {}
     : { keepAlive: true, keepAliveInitialDelay: Duration.toMillis(options.keepAlive) }
 
-const nativeAddress = (host: string | undefined, port: number | undefined): NetAddress.SocketAddress =>
-  host === undefined || port === undefined ? unnamed : NetAddress.inetAddressFromNativeUnsafe(host, port)
+// Node has no answer for a connection that is gone already: then it is the unspecified address of the family.
+const nativeAddress = (
+  host: string | undefined,
+  port: number | undefined,
+  like: NetAddress.SocketAddress
+): NetAddress.SocketAddress =>
+  host !== undefined && port !== undefined
+    ? NetAddress.inetAddressFromNativeUnsafe(host, port)
+    : NetAddress.isUnixPathAddress(like)
+    ? unnamed
+    : NetAddress.inetAddressUnsafe(
+      NetAddress.isInetAddressV4(like) ? NetAddress.ipv4Unspecified : NetAddress.ipv6Unspecified,
+      0
+    )
 
 // `sun_path` minus its terminating zero. Some versions of Node cut a longer path silently.
 const maxPathBytes = process.platform === "linux" ? 107 : 103
 
-const pathTooLong = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined =>
-  NetAddress.isUnixPathAddress(address) && process.platform !== "win32" &&
-    Buffer.byteLength(address.path) > maxPathBytes
+const noSuchPath = (operation: string, address: NetAddress.SocketAddress): SocketError =>
+  new SocketError({ reason: Reason.AddressNotAvailable(), operation, address, transferred: 0, code: "ENOENT" })
+
+const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
+  if (!NetAddress.isUnixPathAddress(address)) return undefined
+  // To Node an empty path is none at all, and it would connect to TCP.
+  if (address.path === "") return noSuchPath(operation, address)
+  return process.platform !== "win32" && Buffer.byteLength(address.path) > maxPathBytes
     ? new SocketError({
       reason: Reason.LimitExceeded({ limit: maxPathBytes, subject: "the path" }),
       operation,
@@ -502,3 +556,4 @@ const pathTooLong = (operation: string, address: NetAddress.SocketAddress): Sock
       code: "ENAMETOOLONG"
     })
     : undefined
+}

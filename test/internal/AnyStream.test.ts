@@ -168,20 +168,21 @@ describe("foreign streams", () => {
         }))
     }
 
-    it.effect("an interruption that arrives during the last step is annotated", () =>
+    it.effect("an interruption that arrives with the last answer of the condition finds a completed write", () =>
       Effect.gen(function*() {
-        const { stream } = writer(3, 2)
-        let fiber: Fiber.Fiber<number, SocketError> | undefined
-        const interrupting: WriteStream = {
-          writeSome: (source) =>
-            Effect.tap(stream.writeSome(source), () => Effect.sync(() => void fiber?.interruptUnsafe()))
-        }
         const gate = yield* Deferred.make<void>()
-        fiber = yield* start(Effect.andThen(Deferred.await(gate), Write.writeAll(interrupting, text("abc"))))
+        const { stream } = writer(3)
+        const fiber: Fiber.Fiber<number, SocketError> = yield* start(
+          Effect.andThen(
+            Deferred.await(gate),
+            Write.writeAll(stream, hello, (transferred) => {
+              if (transferred === 3) fiber.interruptUnsafe()
+              return 3 - transferred
+            })
+          )
+        )
         yield* Deferred.succeed(gate, undefined)
-        const { total } = transferOf(yield* Fiber.await(fiber))
-        assert.strictEqual(total, 3)
-        yield* Write.writeAll(stream, text("de"))
+        assert.deepStrictEqual(transferOf(yield* Fiber.await(fiber)), { transferred: 3, total: 5, guarantee: "total" })
       }))
 
     it.effect("total: goes on to the last byte, and the interruption proceeds then", () =>

@@ -193,7 +193,7 @@ describe("NodeTransport and raw peers", () => {
 
       it.effect("close flushes what was taken to a peer whose own bytes nobody has read", () =>
         Effect.gen(function*() {
-          const { raw, socket } = yield* open()
+          const { raw, socket } = yield* open({ linger: "1 minute" })
           yield* raw.send("nobody reads this")
           const fiber = yield* clog(socket)
           yield* Fiber.interrupt(fiber)
