@@ -87,7 +87,7 @@ export const partial: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
  *
  * **Details**
  *
- * `within` bounds the wait: after that time the write stops and tears the
+ * In a pipe it is called: `Cancellation.total()`. `within` bounds the wait: after that time the write stops and tears the
  * stream, as under `terminal`. Without it a peer that never reads can hold the
  * interruption for ever.
  *

@@ -6,6 +6,10 @@
  * that one step; an operation that is interrupted, or that fails, leaves every
  * byte for the next read.
  *
+ * They also work on streams that are not ours, anything with a `readSome`. Such
+ * a stream has no read buffer: what a composed read leaves over is there for the
+ * next composed read of the same stream, and not for its `readSome`.
+ *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"

@@ -91,7 +91,7 @@ export interface ResolvedOptions {
  * @since 0.1.0
  */
 export interface ListenOptions extends SocketOptions {
-  /** How many connections may wait to be accepted. Default 511. */
+  /** How many connections may wait to be accepted; further ones are reset. Default 511. */
   readonly backlog?: number | undefined
   /** Refuse IPv4 peers on an IPv6 address (`IPV6_V6ONLY`). Default `false`. */
   readonly ipv6Only?: boolean | undefined

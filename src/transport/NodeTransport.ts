@@ -32,9 +32,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import * as NetAddress from "effect/net/NetAddress"
+import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
 import { existsSync } from "node:fs"
 import * as Net from "node:net"
+import { networkInterfaces } from "node:os"
 import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
 import * as Slab from "../internal/Slab.ts"
@@ -83,7 +85,7 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
       ...(NetAddress.isUnixPathAddress(address)
         ? { path: address.path }
         : {
-          host: NetAddress.formatHost(address),
+          host: nativeHost(address),
           port: address.port,
           noDelay: options.noDelay,
           ...keepAlive(options)
@@ -150,7 +152,7 @@ const listen = (
       {
         ...(NetAddress.isUnixPathAddress(address)
           ? { path: address.path }
-          : { host: NetAddress.formatHost(address), port: address.port, ipv6Only: options.ipv6Only }),
+          : { host: nativeHost(address), port: address.port, ipv6Only: options.ipv6Only }),
         backlog: options.backlog
       },
       onListening
@@ -522,20 +524,33 @@ const keepAlive = (options: ResolvedOptions) =>
     ? {}
     : { keepAlive: true, keepAliveInitialDelay: Duration.toMillis(options.keepAlive) }
 
-// Node has no answer for a connection that is gone already: then it is the unspecified address of the family.
+// Node has no answer for a connection that is gone already: then it is the unspecified address of the family, as it is
+// for a link-local address whose interface is gone.
 const nativeAddress = (
   host: string | undefined,
   port: number | undefined,
   like: NetAddress.SocketAddress
-): NetAddress.SocketAddress =>
-  host !== undefined && port !== undefined
-    ? NetAddress.inetAddressFromNativeUnsafe(host, port)
-    : NetAddress.isUnixPathAddress(like)
+): NetAddress.SocketAddress => {
+  if (host !== undefined && port !== undefined) {
+    if (!host.includes("%")) return NetAddress.inetAddressFromNativeUnsafe(host, port)
+    const scoped = NetAddress.inetAddressFromHostString(host, port, scopeIds())
+    if (Result.isSuccess(scoped)) return scoped.success
+  }
+  return NetAddress.isUnixPathAddress(like)
     ? unnamed
     : NetAddress.inetAddressUnsafe(
       NetAddress.isInetAddressV4(like) ? NetAddress.ipv4Unspecified : NetAddress.ipv6Unspecified,
       0
     )
+}
+
+// Zones of link-local addresses: interfaces by name, as they are now.
+const scopeIds = () => NetAddress.scopeIdsFromInterfaces(Object.entries(networkInterfaces()))
+
+const nativeHost = (address: NetAddress.InetAddress): string =>
+  NetAddress.isInetAddressV6(address) && address.scopeId !== 0
+    ? NetAddress.formatNativeHost(address, scopeIds(), process.platform)
+    : NetAddress.formatHost(address)
 
 // `sun_path` minus its terminating zero. Some versions of Node cut a longer path silently.
 const maxPathBytes = process.platform === "linux" ? 107 : 103
