@@ -451,8 +451,9 @@ class NodeBacking implements Backing {
     )
   }
 
-  // After a reset the kernel refuses even a write of nothing, after a FIN it does not.
+  // After a reset, TCP refuses even a write of nothing; after a FIN it does not. Unix-domain sockets know no reset.
   private isReset(): boolean {
+    if (NetAddress.isUnixPathAddress(this.remoteAddress)) return false
     if (this.socket.writableEnded || this.socket.destroyed) return false
     this.socket.write(nothing)
     return this.socket.errored !== null

@@ -374,7 +374,7 @@ export const cancelling: ReadonlyArray<Check> = [
     (subject) =>
       Effect.gen(function*() {
         const bytes = pattern(1)
-        for (let steps = 0; steps < 30; steps++) {
+        for (let steps = 0; steps < 12; steps++) {
           const [left, right] = yield* connect(subject)
           let count = 0
           let done = 0

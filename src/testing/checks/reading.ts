@@ -155,7 +155,7 @@ export const reading: ReadonlyArray<Check> = [
     (subject) =>
       Effect.gen(function*() {
         const sent = pattern(1000)
-        for (let steps = 0; steps < 30; steps++) {
+        for (let steps = 0; steps < 12; steps++) {
           const [left, right] = yield* connect(subject)
           const writing = yield* start(writeAll(right, sent))
           const received: Array<Uint8Array> = [yield* take(left, 1)]
