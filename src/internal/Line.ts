@@ -27,9 +27,10 @@ export abstract class Operation<A, E> {
 
   /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
   wait(line: Line): Effect.Effect<A, E> {
+    const leave = Effect.sync(() => line.abandon(this))
     return Effect.callback((resume) => {
       this.resume = resume
-      return Effect.sync(() => line.abandon(this))
+      return leave
     })
   }
 }

@@ -243,7 +243,6 @@ class NodeBacking implements Backing {
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
   private watching = false
-  private flushed: (() => void) | undefined = undefined
   private phase: "open" | "closing" | "closed" = "open"
   private sawUnread = false
 
@@ -306,17 +305,16 @@ class NodeBacking implements Backing {
       return WouldBlock
     }
     const length = Math.min(source.remaining, limit, sliceSize)
-    if (length <= smallSlice) {
-      const slice = Buffer.allocUnsafe(length)
-      source.copyTo(slice)
-      socket.write(slice, this.flushed ??= () => this.onFlushed())
-    } else {
-      const slab = Slab.acquire(length)
-      source.copyTo(length === slab.byteLength ? slab : slab.subarray(0, length))
-      socket.write(length === slab.byteLength ? slab : slab.subarray(0, length), () => {
-        Slab.release(slab)
-        this.onFlushed()
-      })
+    const slab = Slab.acquire(length)
+    const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
+    source.copyTo(slice)
+    if (socket.writableLength > 0) socket.write(slice, () => this.onFlushed(slab))
+    else {
+      socket.write(slice)
+      // Usually all of it has left by now, and the slab is free without waiting for a callback.
+      if (socket.writableLength === 0) Slab.release(slab)
+      // An empty write behind it tells when it has.
+      else socket.write(nothing, () => this.onFlushed(slab))
     }
     // Node reports a write that the kernel refused on the spot by an event later; to us it is an answer.
     if (socket.errored !== null) return this.failure ??= this.errorOf(socket.errored)
@@ -416,7 +414,8 @@ class NodeBacking implements Backing {
     else if (this.socket.writableFinished) this.socket.destroy()
   }
 
-  private onFlushed(): void {
+  private onFlushed(slab: Buffer): void {
+    Slab.release(slab)
     if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
       this.wantsRoom = false
       this.events.writable()
@@ -512,7 +511,6 @@ function onClose(this: Net.Socket): void {
 // libuv before 1.52 reports a reset as end of stream when bytes came before it.
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
 const nothing = Buffer.alloc(0)
-const smallSlice = 4096
 
 const ignore = (): void => {}
 
