@@ -87,6 +87,15 @@ export function listen(
   address: NetAddress.SocketAddress,
   options?: ListenOptions
 ): Effect.Effect<Acceptor, SocketError, Transport | Scope.Scope>
+/**
+ * Listens on the first address of a host and port until the scope closes. An
+ * address alone needs no resolver; everything else is as for an address.
+ *
+ * **Interruption**: *total*. The address is released.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export function listen(
   address: NetAddress.SocketAddress | Host.HostPortInput,
   options?: ListenOptions

@@ -201,6 +201,16 @@ export function connect(
   target: NetAddress.SocketAddress,
   options?: SocketOptions
 ): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
+/**
+ * Connects to a host and port, trying the addresses of a name one after the
+ * other, and closes the stream with the scope. An address alone needs no
+ * resolver; everything else is as for an address.
+ *
+ * **Interruption**: *total*. A cut attempt releases its descriptor.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export function connect(
   target: NetAddress.SocketAddress | Host.HostPortInput,
   options?: SocketOptions
