@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/format.ts"
 import { Line, Operation } from "./internal/Line.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
+import { cuttable } from "./internal/Signal.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
@@ -110,7 +111,7 @@ export function listen(
       const transport = yield* Transport
       const bound = NetAddress.isSocketAddress(address)
         ? address
-        : (yield* resolveHost("listen", address)).addresses[0]
+        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: undefined })).addresses[0]
       const backing = yield* transport.listen(bound, resolved)
       const acceptor: Acceptor = new Core(backing, resolved.linger)
       return acceptor
@@ -190,11 +191,17 @@ const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
   (Cause.isFailReason(reason) && (isSocketError(reason.error) || Cause.isDone(reason.error)))
 
 class Accept extends Operation<Backing, SocketError> {
+  readonly operation = "accept"
+  readonly total = 0
   private readonly acceptor: Core
 
   constructor(acceptor: Core) {
     super()
     this.acceptor = acceptor
+  }
+
+  override get address(): NetAddress.SocketAddress {
+    return this.acceptor.address
   }
 
   perform(): Exit.Exit<Backing, SocketError> | undefined {

@@ -1,20 +1,35 @@
 /**
- * What interruption asks of a composed operation, and what it left behind.
+ * What ends an operation early, and what that leaves behind.
  *
- * The three types are Asio's, from the weakest promise to the strongest:
+ * There are three types of cancellation. They are Asio's, from the weakest
+ * promise to the strongest:
  *
  * - `terminal`: some bytes were taken, the count is exact, the stream is torn.
  * - `partial`: some bytes were taken, the count is exact, the stream is usable.
  * - `total`: nothing happened, as if the operation had never been started.
  *
+ * A *policy* says which of them plain fiber interruption asks for. A *signal*
+ * asks from outside, without interrupting anybody: an operation that can keep
+ * the guarantee at that moment ends with a typed failure, and any other one runs
+ * on.
+ *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
-import type * as Option from "effect/Option"
+import * as Option from "effect/Option"
+import * as Pull from "effect/Pull"
+import * as Schedule from "effect/Schedule"
+import * as Signal from "./internal/Signal.ts"
+import { isSocketError } from "./SocketError.ts"
 
 /**
  * The three guarantees. A stronger one satisfies a request for a weaker one:
@@ -23,7 +38,7 @@ import type * as Option from "effect/Option"
  * @category models
  * @since 0.1.0
  */
-export type Type = "terminal" | "partial" | "total"
+export type Type = Signal.Type
 
 /**
  * What plain fiber interruption asks of a composed write that is in the middle
@@ -166,3 +181,494 @@ export class Transfer extends Context.Service<Transfer, {
  */
 export const transfer = <E>(cause: Cause.Cause<E>): Option.Option<Transfer["Service"]> =>
   Context.getOption(Cause.annotations(cause), Transfer)
+
+/**
+ * How something ended, in the terms of this module.
+ *
+ * **Details**
+ *
+ * - `Completed`: with its value.
+ * - `Cancelled`: by an interruption, by a request of a signal, or by a deadline.
+ *   `transferred` and `total` count the bytes of the operation that was cut, and
+ *   `guarantee` is the promise that was kept. An interruption that cut no write
+ *   in the middle reads `total`, 0 of 0: no operation of ours did anything that
+ *   was not reported.
+ * - `Failed`: for any other reason.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Outcome<A, E> = Data.TaggedEnum<{
+  Completed: { readonly value: A }
+  Cancelled: {
+    readonly by: "interruption" | "request" | "deadline"
+    readonly guarantee: Type
+    readonly transferred: number
+    readonly total: number
+  }
+  Failed: { readonly cause: Cause.Cause<E> }
+}>
+
+interface OutcomeDefinition extends Data.TaggedEnum.WithGenerics<2> {
+  readonly taggedEnum: Outcome<this["A"], this["B"]>
+}
+
+/**
+ * Constructors, guards and the `$match` of outcomes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const Outcome = Data.taggedEnum<OutcomeDefinition>()
+
+/**
+ * Reads an exit, wherever one is at hand: `Fiber.await`, `Effect.exit`,
+ * `Effect.onExit`, a supervisor's log.
+ *
+ * **Details**
+ *
+ * A cause that holds both an interruption and a failure (a `total` write that
+ * failed while it was finishing) is `Cancelled`.
+ *
+ * **Example** (Deciding what to do with a connection)
+ *
+ * ```ts
+ * const outcome = Cancellation.outcome(yield* Fiber.await(fiber))
+ * if (outcome._tag === "Cancelled" && outcome.guarantee === "terminal") {
+ *   yield* socket.abort
+ * }
+ * ```
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const outcome = <A, E>(exit: Exit.Exit<A, E>): Outcome<A, E> => {
+  if (Exit.isSuccess(exit)) return Outcome.Completed({ value: exit.value })
+  const { cause } = exit
+  if (Cause.hasInterrupts(cause) && !Cause.hasDies(cause)) {
+    const { guarantee, total, transferred } = Option.getOrElse(transfer(cause), () => untouched)
+    return Outcome.Cancelled({ by: "interruption", guarantee, transferred, total })
+  }
+  for (const reason of cause.reasons) {
+    if (!Cause.isFailReason(reason) || !isSocketError(reason.error)) continue
+    const why = reason.error.reason
+    if (why._tag !== "OperationAborted") continue
+    return Outcome.Cancelled({
+      by: why.deadline === true ? "deadline" : "request",
+      guarantee: why.type,
+      transferred: why.transferred,
+      total: why.total
+    })
+  }
+  return Outcome.Failed({ cause })
+}
+
+// ---- signals
+
+export type {
+  /**
+   * An operation that a request ended: where it stood, and the guarantee that
+   * ending there kept.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Ended,
+  /**
+   * What a region lets a request become on its way to the operations inside:
+   * the same type, another one, or nothing (`undefined`).
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Filter,
+  /**
+   * An operation that waits in the region of a signal. `transferred` and
+   * `total` are its bytes so far; `total` is 0 where it is unknown.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Pending,
+  /**
+   * What a request did: the operations that it ended, and those that ran on
+   * because they could not keep the guarantee or because a filter held the
+   * request back.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  Report
+} from "./internal/Signal.ts"
+
+/**
+ * A source of cancellation requests for the operations of a region.
+ *
+ * **Details**
+ *
+ * A signal can be emitted again and again, can serve any number of regions, and
+ * holds nothing: there is nothing to close.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CancellationSignal {
+  /**
+   * Asks every operation that waits in a region of this signal to end with at
+   * least this guarantee, and answers what became of each. All of them have
+   * ended before the first of their fibers goes on.
+   *
+   * Not latched: an operation that starts later, that has ended, or that
+   * completes in its first attempt is not touched.
+   *
+   * **Interruption**: none needed; it does not wait.
+   */
+  readonly emit: (type: Type) => Effect.Effect<Signal.Report>
+  /** {@link emit} for callbacks outside Effect. */
+  readonly emitUnsafe: (type: Type) => Signal.Report
+  /** The operations that wait in a region of this signal at this moment. */
+  readonly pending: ReadonlyArray<Signal.Pending>
+  /**
+   * Ends when no operation waits in a region of this signal, and none has
+   * followed within a turn of the scheduler.
+   *
+   * **Interruption**: stops waiting; nothing else happens.
+   */
+  readonly idle: Effect.Effect<void>
+}
+
+/**
+ * Makes a signal.
+ *
+ * **Example** (Asking a write to stop where it can go on later)
+ *
+ * ```ts
+ * const signal = Cancellation.makeSignal()
+ * const fiber = yield* Write.writeAll(socket, cursor).pipe(
+ *   Cancellation.withSignal(signal),
+ *   Effect.forkChild
+ * )
+ * const { ended, ranOn } = yield* signal.emit("partial")
+ * ```
+ *
+ * @category signals
+ * @since 0.1.0
+ */
+export const makeSignal = (): CancellationSignal => new Signal.Signal("signal")
+
+/**
+ * Puts an effect into the region of a signal: its requests reach every socket
+ * operation inside, also in nested regions and in fibers that are forked there.
+ *
+ * **Details**
+ *
+ * An operation honours a request only if it can keep that guarantee at that
+ * moment; otherwise it runs on. A stronger guarantee satisfies a weaker request.
+ *
+ * | operation | honours |
+ * |---|---|
+ * | `readSome`, `writeSome`, `accept`, composed reads, `shutdownWrite`, `connect`, anything in line | every type, as `total` |
+ * | `writeAll` after `k` of `n` bytes | `k = 0`: every type, as `total`; later: `partial`, and `terminal`, which tears the stream |
+ * | `close` | `terminal`: it becomes `abort` |
+ *
+ * An operation that honours one fails with the reason `OperationAborted`, a
+ * typed failure and not an interruption: it reaches into uninterruptible
+ * regions too. Policies have no say in requests, nor filters in interruption.
+ * Inside the region of several signals, each of them reaches.
+ *
+ * **Interruption**: as without it.
+ *
+ * @category signals
+ * @since 0.1.0
+ */
+export const withSignal: {
+  (signal: CancellationSignal): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, signal: CancellationSignal): Effect.Effect<A, E, R>
+} = dual(
+  2,
+  <A, E, R>(effect: Effect.Effect<A, E, R>, signal: CancellationSignal): Effect.Effect<A, E, R> => {
+    if (!(signal instanceof Signal.Signal)) throw new TypeError("withSignal: not a signal of Cancellation.makeSignal")
+    return Effect.updateService(
+      effect,
+      Signal.CurrentRegion,
+      (region = outside) => region.within(signal)
+    )
+  }
+)
+
+/**
+ * The requests of an `AbortSignal`, as a signal for {@link withSignal}: when it
+ * aborts, its region is asked for `type`. The errors of operations that end by
+ * it have the abort reason as their `cause`.
+ *
+ * **Details**
+ *
+ * Having been aborted is a state, so here a request *is* latched: an operation
+ * that has to wait after the abort is asked at once, too. What completes in its
+ * first attempt completes. It listens only while operations wait, so there is
+ * nothing to dispose of.
+ *
+ * **Example** (Stopping with the request that started it)
+ *
+ * ```ts
+ * yield* Write.writeAll(socket, bytes).pipe(
+ *   Cancellation.withSignal(Cancellation.fromAbortSignal(request.signal, "partial"))
+ * )
+ * ```
+ *
+ * @category signals
+ * @since 0.1.0
+ */
+export const fromAbortSignal = (signal: AbortSignal, type: Type): CancellationSignal =>
+  new Signal.AbortSource(signal, type)
+
+// ---- filters
+
+/**
+ * Lets no request through (Asio's `disable_cancellation`).
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const allowNone: Signal.Filter = () => undefined
+
+/**
+ * Lets `terminal` requests through (Asio's `enable_terminal_cancellation`).
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const allowTerminal: Signal.Filter = (type) => type === "terminal" ? type : undefined
+
+/**
+ * Lets `partial` and `terminal` requests through (Asio's
+ * `enable_partial_cancellation`).
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const allowPartial: Signal.Filter = (type) => type === "total" ? undefined : type
+
+/**
+ * Lets every request through (Asio's `enable_total_cancellation`), as a region
+ * without a filter does.
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const allowAll: Signal.Filter = (type) => type
+
+/**
+ * The filter that lets a request through `outer` and then through `inner`, as
+ * nested regions do.
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const composeFilters: (outer: Signal.Filter, inner: Signal.Filter) => Signal.Filter = Signal.compose
+
+/**
+ * Puts a filter between an effect and the signals around it. Signals inside the
+ * effect are not concerned.
+ *
+ * **Details**
+ *
+ * Filters of nested regions add up: a request passes the outermost first, and
+ * what that makes of it goes on to the next. A filter that throws is a defect of
+ * whoever emits, and nothing is cancelled then.
+ *
+ * **Example** (Only the end of everything may cut this)
+ *
+ * ```ts
+ * const farewell = Write.writeAll(socket, goodbye).pipe(Cancellation.withFilter(Cancellation.allowTerminal))
+ * ```
+ *
+ * **Interruption**: as without it; filters are for requests.
+ *
+ * @category filters
+ * @since 0.1.0
+ */
+export const withFilter: {
+  (filter: Signal.Filter): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R>
+} = dual(
+  2,
+  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R> =>
+    Effect.updateService(effect, Signal.CurrentRegion, (region) => region?.through(filter))
+)
+
+// ---- deadlines
+
+/**
+ * Asks the operations of an effect to end with at least this guarantee
+ * (`terminal` by default) when the time is over.
+ *
+ * **Details**
+ *
+ * An operation that ends by it fails with `OperationAborted`, whose `deadline`
+ * is `true`. It is a request like any other: an operation that cannot keep the
+ * guarantee runs on, and what is no socket operation is not touched; for a bound
+ * on everything that an effect does use `Effect.timeout`, which interrupts.
+ * Time that is over is a state: inside the effect, an operation that has to wait
+ * after the deadline is asked at once, so that none is missed between two
+ * operations.
+ *
+ * An operation that finishes in the turn in which the time is over has
+ * finished. Of nested deadlines the earlier wins. The timer is gone when the
+ * effect ends. An infinite duration is no deadline.
+ *
+ * **Interruption**: as without it.
+ *
+ * **Example** (At most two seconds, and the stream stays usable)
+ *
+ * ```ts
+ * yield* Write.writeAll(socket, cursor).pipe(
+ *   Cancellation.cancelAfter("2 seconds", "partial"),
+ *   Effect.catchReason("SocketError", "OperationAborted", ({ transferred }) => resumeLater(transferred))
+ * )
+ * ```
+ *
+ * @category deadlines
+ * @since 0.1.0
+ */
+export const cancelAfter: {
+  (duration: Duration.Input, type?: Type): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, duration: Duration.Input, type?: Type): Effect.Effect<A, E, R>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    duration: Duration.Input,
+    type: Type = "terminal"
+  ): Effect.Effect<A, E, R> => {
+    const time = Duration.fromInputUnsafe(duration)
+    return Duration.isFinite(time) ? withDeadline(effect, time, type) : effect
+  }
+)
+
+/**
+ * {@link cancelAfter} with a point in time instead of a duration. One that has
+ * passed is a request in the next turn.
+ *
+ * @category deadlines
+ * @since 0.1.0
+ */
+export const cancelAt: {
+  (time: DateTime.DateTime.Input, type?: Type): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, time: DateTime.DateTime.Input, type?: Type): Effect.Effect<A, E, R>
+} = dual(
+  (args) => Effect.isEffect(args[0]),
+  <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    time: DateTime.DateTime.Input,
+    type: Type = "terminal"
+  ): Effect.Effect<A, E, R> => {
+    const at = DateTime.toEpochMillis(DateTime.makeUnsafe(time))
+    return Effect.flatMap(
+      Clock.currentTimeMillis,
+      (now) => withDeadline(effect, Duration.millis(Math.max(0, at - now)), type)
+    )
+  }
+)
+
+// ---- escalation
+
+/**
+ * What an escalation did.
+ *
+ * **Details**
+ *
+ * `enough` is the request after which the work was over; `undefined` when not
+ * even the last one was enough. `steps` has each request that was made, with
+ * its report.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Escalation {
+  readonly enough: Type | undefined
+  readonly steps: ReadonlyArray<Signal.Report & { readonly type: Type }>
+}
+
+/**
+ * The ladder of a graceful shutdown: asks the region of a signal for `total` at
+ * once, for `partial` after a while, and for `terminal` in the end; stops as
+ * soon as the work is over, and answers which request was enough.
+ *
+ * **Details**
+ *
+ * - `schedule`: when to take the next step; by default a second after the last.
+ *   Its input is the request just made. When it ends, no further step is taken.
+ * - `until`: what being over means, by default that no operation waits in the
+ *   region any more (`signal.idle`). To wait for what the operations belong to,
+ *   give `Fiber.await(fiber)` or `FiberSet.awaitEmpty(set)`; it does not matter
+ *   how it ends.
+ * - `types`: other steps than the three.
+ *
+ * After the last step it waits as long as the schedule says once more.
+ *
+ * **Interruption**: takes no further step; requests that were made stay made.
+ *
+ * **Example** (Ending a server's connections)
+ *
+ * ```ts
+ * const { enough } = yield* Cancellation.escalate(signal, {
+ *   schedule: Schedule.exponential("100 millis", 10),
+ *   until: FiberSet.awaitEmpty(connections)
+ * })
+ * ```
+ *
+ * @category signals
+ * @since 0.1.0
+ */
+export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = never, R2 = never>(
+  signal: CancellationSignal,
+  options?: {
+    readonly schedule?: Schedule.Schedule<O, Type, E, R> | undefined
+    readonly until?: Effect.Effect<A2, E2, R2> | undefined
+    readonly types?: ReadonlyArray<Type> | undefined
+  }
+): Effect.Effect<Escalation, E, R | R2> =>
+  Effect.scoped(Effect.gen(function*() {
+    const work: Effect.Effect<unknown, unknown, R2> = options?.until ?? signal.idle
+    const over = yield* Effect.forkScoped(Effect.exit(work), { startImmediately: true })
+    const pause: Pause<E, R> = options?.schedule === undefined
+      ? () => Effect.sleep("1 second")
+      : yield* Schedule.toStepWithSleep(options.schedule)
+    const steps: Array<Escalation["steps"][number]> = []
+    for (const type of options?.types ?? ladder) {
+      steps.push({ type, ...(yield* signal.emit(type)) })
+      const next = yield* Effect.raceFirst(
+        Effect.as(Fiber.await(over), "over"),
+        Pull.catchDone(Effect.as(pause(type), "next"), () => Effect.as(Effect.yieldNow, "ended"))
+      )
+      if (over.pollUnsafe() !== undefined) return { enough: type, steps }
+      if (next === "ended") break
+    }
+    return { enough: undefined, steps }
+  }))
+
+// ---- internal
+
+type Pause<E, R> = (type: Type) => Effect.Effect<unknown, E | Cause.Done<unknown>, R>
+
+const ladder: ReadonlyArray<Type> = ["total", "partial", "terminal"]
+
+const outside = new Signal.Region([])
+
+const untouched: Transfer["Service"] = { transferred: 0, total: 0, guarantee: "total" }
+
+const withDeadline = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  time: Duration.Duration,
+  type: Type
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const deadline = new Signal.Deadline(type)
+    return Effect.acquireUseRelease(
+      // A turn later than the clock says, so that what becomes ready in that turn has become ready in time.
+      Effect.forkChild(Effect.andThen(Effect.sleep(time), Effect.andThen(Effect.yieldNow, deadline.pass))),
+      () => withSignal(effect, deadline),
+      (timer) => Effect.sync(() => timer.interruptUnsafe())
+    )
+  })

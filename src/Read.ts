@@ -13,12 +13,14 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as AnyStream from "./internal/AnyStream.ts"
 import { All, AtLeast, type Find, findBytes, findRegExp, type Matcher, Until } from "./internal/Matcher.ts"
 import { ReadMatch } from "./internal/ReadSide.ts"
+import { isTraced, traced } from "./internal/tracing.ts"
 import type { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 
@@ -181,12 +183,25 @@ export const readAll: {
 const defaultMaxUntil = 65_536
 const defaultMaxAll = 16 * 1024 * 1024
 
-const run = <A>(stream: StreamSocket.ReadStream, matcher: () => Matcher<A>): Pull.Pull<A, SocketError> =>
-  Effect.withFiber((fiber) =>
-    stream instanceof StreamSocket.Core
-      ? stream.input.run(fiber, new ReadMatch(stream.input, matcher()))
-      : AnyStream.read(stream, matcher())
-  )
+const run = <A extends number | Uint8Array>(
+  stream: StreamSocket.ReadStream,
+  matcher: () => Matcher<A>
+): Pull.Pull<A, SocketError> =>
+  Effect.withFiber((fiber) => {
+    const wanted = matcher()
+    return isTraced(fiber)
+      ? traced(wanted.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, wanted)))
+      : start(fiber, stream, wanted)
+  })
+
+const start = <A>(
+  fiber: Fiber.Fiber<unknown, unknown>,
+  stream: StreamSocket.ReadStream,
+  matcher: Matcher<A>
+): Pull.Pull<A, SocketError> =>
+  stream instanceof StreamSocket.Core
+    ? stream.input.run(fiber, new ReadMatch(stream.input, matcher))
+    : AnyStream.read(stream, matcher)
 
 const findOf = (delimiter: Delimiter): Find => {
   if (typeof delimiter === "function") return delimiter

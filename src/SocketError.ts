@@ -9,7 +9,7 @@ import * as Formatter from "effect/Formatter"
 import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
-import { formatAddress, formatBytes, formatCount, oneLine } from "./internal/format.ts"
+import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from "./internal/format.ts"
 
 /**
  * Why an operation failed. `Effect.catchReason("SocketError", "ConnectionReset", ...)`
@@ -20,8 +20,10 @@ import { formatAddress, formatBytes, formatCount, oneLine } from "./internal/for
  * - `Closed`: this side closed or aborted the socket.
  * - `Torn`: an earlier write stopped inside its message, after `transferred`
  *   of `total` bytes; the stream may only be closed or aborted. Reads go on.
- * - `OperationAborted`: a graded cancellation request ended the operation with
- *   the guarantee `type`.
+ * - `OperationAborted`: a graded cancellation request ended the operation after
+ *   `transferred` of `total` bytes, with the guarantee `type`, which may be
+ *   stronger than the request; `deadline` is set when it came from
+ *   `Cancellation.cancelAfter` or `cancelAt`. `total` is 0 where it is unknown.
  * - `UnexpectedEof`: the stream ended inside what was asked for.
  * - `LimitExceeded`: more than `limit` bytes would have been needed; `subject`
  *   says of what.
@@ -46,6 +48,7 @@ export type Reason = Data.TaggedEnum<{
     readonly type: "terminal" | "partial" | "total"
     readonly transferred: number
     readonly total: number
+    readonly deadline?: boolean | undefined
   }
   UnexpectedEof: {}
   LimitExceeded: { readonly limit: number; readonly subject: string }
@@ -168,7 +171,9 @@ export const describe = (reason: Reason): string => {
         formatBytes(reason.total)
       }`
     case "OperationAborted":
-      return `cancelled (${reason.type}) after ${formatCount(reason.transferred)} of ${formatBytes(reason.total)}`
+      return `cancelled${reason.deadline === true ? " by its deadline" : ""} ${
+        formatProgress(reason.type, reason.transferred, reason.total)
+      }`
     case "UnexpectedEof":
       return "the stream ended early"
     case "LimitExceeded":

@@ -9,19 +9,24 @@
  * @since 0.1.0
  */
 import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Host from "effect/net/Host"
+import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
+import { counters } from "./internal/counters.ts"
 import { formatAddress } from "./internal/format.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
+import { type Cancellable, CurrentRegion, cuttable, type Region, type Request, type Type } from "./internal/Signal.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
-import { Reason, SocketError } from "./SocketError.ts"
+import { type Address, Reason, SocketError } from "./SocketError.ts"
 import type { Backing, Events, ResolvedOptions, SocketOptions } from "./Transport.ts"
 import { resolveKeepAlive, resolveOptions, Transport } from "./Transport.ts"
 
@@ -222,15 +227,20 @@ export function connect(
   return Effect.acquireRelease(
     Effect.suspend(() => {
       const resolved = resolveOptions(options)
-      return Effect.map(
-        NetAddress.isSocketAddress(target)
-          ? connectOne(target, resolved)
-          : Effect.flatMap(
-            resolveHost("connect", target),
-            ({ addresses, host }) => connectEach(host, addresses, resolved)
-          ),
-        (backing): StreamSocket => new Core(backing, resolved.linger)
-      )
+      const connecting = NetAddress.isSocketAddress(target)
+        ? connectOne(target, resolved)
+        : Effect.flatMap(
+          resolveHost("connect", target),
+          ({ addresses, host }) => connectEach(host, addresses, resolved)
+        )
+      let socket: StreamSocket | undefined
+      const connected = Effect.map(connecting, (backing) => socket = new Core(backing, resolved.linger))
+      return Effect.onExit(cuttable(connected, { operation: "connect", address: nameOf(target) }), (exit) => {
+        if (Exit.isSuccess(exit)) counters.completed++
+        else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
+        // A connection that was made as it was cut is nobody's.
+        return Exit.isFailure(exit) && socket !== undefined ? socket.abort : Effect.void
+      })
     }),
     (socket) => socket.close,
     { interruptible: true }
@@ -238,6 +248,9 @@ export function connect(
 }
 
 // ---- internal
+
+const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
+  NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))
 
 const connectOne = (
   address: NetAddress.SocketAddress,
@@ -269,6 +282,45 @@ const connectEach = (
       })
   }
   return attempt(0)
+}
+
+/** A `close` that waits for the release. A terminal request makes it an abort. */
+class Closing implements Cancellable {
+  readonly operation = "close"
+  readonly transferred = 0
+  readonly total = 0
+  readonly address: Address
+  private readonly backing: Backing
+  private region: Region | undefined = undefined
+
+  constructor(backing: Backing) {
+    this.address = backing.remoteAddress
+    this.backing = backing
+  }
+
+  watch<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.withFiber((fiber) => {
+      this.region = fiber.getRef(CurrentRegion)
+      if (this.region === undefined) return effect
+      this.region.enter(this)
+      return Effect.ensuring(effect, Effect.sync(() => this.leave()))
+    })
+  }
+
+  withdraw({ type }: Request): Type | undefined {
+    if (type !== "terminal" || this.region === undefined) return undefined
+    this.leave()
+    return "terminal"
+  }
+
+  private leave(): void {
+    this.region?.leave(this)
+    this.region = undefined
+  }
+
+  conclude(): void {
+    this.backing.abort()
+  }
 }
 
 /** The one implementation of `StreamSocket`. @internal */
@@ -331,7 +383,9 @@ export class Core implements StreamSocket, Events {
         // A fiber that was just woken may have ended the stream already.
         if (!this.isReleased()) this.backing.close()
       }
-      return this.isReleased() ? Effect.void : Effect.onInterrupt(this.releasedInTime, () => this.abort)
+      return this.isReleased()
+        ? Effect.void
+        : Effect.onInterrupt(new Closing(this.backing).watch(this.releasedInTime), () => this.abort)
     })
   }
 

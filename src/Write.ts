@@ -4,11 +4,13 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
 import * as AnyStream from "./internal/AnyStream.ts"
+import { isTraced, traced } from "./internal/tracing.ts"
 import type { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 
@@ -40,6 +42,8 @@ import * as StreamSocket from "./StreamSocket.ts"
  *   `{ within }` it becomes `terminal` after that time.
  *
  * `Cancellation.transfer(cause)` tells `k`, `n` and the guarantee that was kept.
+ * A request (`Cancellation.withSignal`, `cancelAfter`) is honoured as `total`
+ * while `k = 0`, and afterwards if it asks for `partial` or `terminal`.
  * On streams that are not ours (anything with a `writeSome`) there is no torn
  * state and no line: the caller keeps writers apart.
  *
@@ -72,21 +76,27 @@ export const writeAll: {
     source: Buffers.Input | Buffers.Cursor,
     condition: CompletionCondition.Input = CompletionCondition.transferAll
   ): Effect.Effect<number, SocketError> =>
-    Effect.withFiber((fiber) => {
-      const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
-      const until = CompletionCondition.fromInput(condition)
-      if (stream instanceof StreamSocket.Core) {
-        return stream.output.writeAll(fiber, cursor, until)
-      }
-      return AnyStream.write(
-        stream,
-        cursor,
-        until,
-        fiber.getRef(Cancellation.Policy),
-        fiber.getRef(Cancellation.Within)
-      )
-    })
+    Effect.withFiber((fiber) =>
+      isTraced(fiber)
+        ? traced("writeAll", stream, Effect.withFiber((fiber) => start(fiber, stream, source, condition)))
+        : start(fiber, stream, source, condition)
+    )
 )
+
+// ---- internal
+
+const start = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  stream: StreamSocket.WriteStream,
+  source: Buffers.Input | Buffers.Cursor,
+  condition: CompletionCondition.Input
+): Effect.Effect<number, SocketError> => {
+  const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
+  const until = CompletionCondition.fromInput(condition)
+  return stream instanceof StreamSocket.Core
+    ? stream.output.writeAll(fiber, cursor, until)
+    : AnyStream.write(stream, cursor, until, fiber.getRef(Cancellation.Policy), fiber.getRef(Cancellation.Within))
+}
 
 const isWriteStream = (u: unknown): u is StreamSocket.WriteStream =>
   typeof u === "object" && u !== null && "writeSome" in u

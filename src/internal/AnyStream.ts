@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
 import type * as Buffers from "../Buffers.ts"
-import type * as Cancellation from "../Cancellation.ts"
+import * as Cancellation from "../Cancellation.ts"
 import type * as CompletionCondition from "../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import { finish, proceed } from "./interruption.ts"
@@ -38,6 +38,14 @@ export const write = (
   const total = condition.goal(source.remaining)
   let transferred = 0
   let isDone = false
+  let asked: Cancellation.Type = "total"
+  // A step always stops with nothing taken; what its stopping means is for the whole to say.
+  const filter: Cancellation.Filter = (type) => {
+    if (transferred > 0 && type === "total") return undefined
+    asked = type
+    return type
+  }
+  const stopped = (): Cancellation.Type => transferred === 0 ? "total" : asked === "total" ? "partial" : asked
   const loop = (
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<number, SocketError> =>
@@ -54,9 +62,15 @@ export const write = (
       })
     })
   const located = (cause: Cause.Cause<SocketError>): Cause.Cause<SocketError> =>
-    Cause.map(cause, (error) => during(error, { operation: "writeAll", transferred, total }))
+    Cause.map(cause, (error) =>
+      during(
+        error.reason._tag === "OperationAborted"
+          ? retold(error, { ...error.reason, type: stopped(), transferred, total })
+          : error,
+        { operation: "writeAll", transferred, total }
+      ))
   const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
-  return Effect.uninterruptibleMask((restore) =>
+  const writing: Effect.Effect<number, SocketError> = Effect.uninterruptibleMask((restore) =>
     // An interruption that comes while the last step cannot be interrupted shows itself here, and not past the account.
     Effect.catchCause(Effect.flatMap(loop(restore), (count) => restore(Effect.succeed(count))), (cause) => {
       if (!Cause.hasInterrupts(cause)) {
@@ -68,12 +82,15 @@ export const write = (
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
       return Effect.flatMap(finish(rest, within), (exit) => {
         if (exit === undefined) return proceed(cause, progress("terminal"))
-        return Exit.isSuccess(exit)
-          ? proceed(cause, progress("total"))
+        if (Exit.isSuccess(exit)) return proceed(cause, progress("total"))
+        // A request ended it: that is only another way in which the interruption was served.
+        return isAborted(exit.cause)
+          ? proceed(cause, progress(stopped()))
           : proceed(Cause.combine(cause, located(exit.cause)), progress("terminal"))
       })
     })
   )
+  return Cancellation.withFilter(writing, filter)
 }
 
 export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
@@ -92,10 +109,13 @@ const readInto = <A>(
     Effect.fail(
       new SocketError({ reason, operation: matcher.operation, transferred: buffer.length, total: matcher.total })
     )
-  const located = <E>(error: E): E | SocketError =>
-    isSocketError(error)
-      ? during(error, { operation: matcher.operation, transferred: buffer.length, total: matcher.total })
-      : error
+  const located = <E>(error: E): E | SocketError => {
+    if (!isSocketError(error)) return error
+    const { operation, total } = matcher
+    return error.reason._tag === "OperationAborted"
+      ? during(retold(error, { ...error.reason, total: total ?? 0 }), { operation, transferred: 0, total })
+      : during(error, { operation, transferred: buffer.length, total })
+  }
   const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
     const length = matcher.find(buffer)
     if (length !== undefined) return Effect.succeed(matcher.take(buffer, length))
@@ -119,6 +139,13 @@ const readInto = <A>(
   })
   return loop
 }
+
+/** The same failure, told of the whole instead of the step. */
+const retold = (error: SocketError, reason: Reason): SocketError =>
+  new SocketError({ reason, operation: error.operation, address: error.address, transferred: 0, cause: error.cause })
+
+const isAborted = (cause: Cause.Cause<SocketError>): boolean =>
+  cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "OperationAborted")
 
 // A loop that moves nothing would go on for ever, and a wrong count would lose or invent bytes.
 const checkCount = (operation: string, count: number, offered: number): void => {

@@ -1,6 +1,9 @@
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import type { Address, SocketError } from "../SocketError.ts"
+import { counters } from "./counters.ts"
+import { aborted, type Cancellable, CurrentRegion, type Region, type Request, type Type } from "./Signal.ts"
 
 /**
  * One operation that a fiber has started: the part of it that can be tried
@@ -10,28 +13,65 @@ import type * as Fiber from "effect/Fiber"
  * progress and still not be ready; it then stays at the front, which is how a
  * composed operation holds its direction.
  */
-export abstract class Operation<A, E> {
+export abstract class Operation<A, E> implements Cancellable {
   next: Operation<unknown, unknown> | undefined = undefined
   previous: Operation<unknown, unknown> | undefined = undefined
+  line: Line | undefined = undefined
+  region: Region | undefined = undefined
   /** In line. An operation that is not any more has settled or was cancelled, perhaps by code that it called. */
   inLine = false
   /** It never has to wait, and so need not stand in line. */
   immediate = false
   /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
   callsBack = false
-  exit: Exit.Exit<A, E> | undefined = undefined
-  resume: Resume<A, E> | undefined = undefined
+  exit: Exit.Exit<A, E | SocketError> | undefined = undefined
+  resume: Resume<A, E | SocketError> | undefined = undefined
+  /** Bytes of this operation that were moved for good. */
+  transferred = 0
+
+  abstract readonly operation: string
+  /** Bytes that complete it; 0 where that is not known. */
+  abstract readonly total: number
+  abstract get address(): Address | undefined
 
   /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
   abstract perform(): Exit.Exit<A, E> | undefined
 
   /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
-  wait(line: Line): Effect.Effect<A, E> {
-    const leave = Effect.sync(() => line.abandon(this))
+  wait(): Effect.Effect<A, E | SocketError> {
+    const leave = Effect.sync(() => {
+      if (this.inLine) counters.cancelled.total++
+      this.resume = undefined
+      this.line?.abandon(this)
+    })
     return Effect.callback((resume) => {
       this.resume = resume
       return leave
     })
+  }
+
+  /** The guarantee that stopping now keeps, if that is enough for a request. */
+  keeps(_requested: Type): Type | undefined {
+    return "total"
+  }
+
+  /** Stops: from here on it is not tried any more. */
+  stop(_guarantee: Type): void {
+    this.line?.leave(this)
+  }
+
+  withdraw(request: Request): Type | undefined {
+    // It may have ended while the request was on its way.
+    const guarantee = this.inLine ? this.keeps(request.type) : undefined
+    if (guarantee === undefined) return undefined
+    this.stop(guarantee)
+    this.exit = Exit.fail(aborted(this, request, guarantee))
+    return guarantee
+  }
+
+  conclude(): void {
+    if (this.exit !== undefined) this.line?.settle(this, this.exit)
+    this.line?.drive()
   }
 }
 
@@ -52,20 +92,26 @@ export class Line {
   private again = false
 
   /** Starts an operation: tries at once when nobody is in line, else joins it and waits. */
-  run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E> {
+  run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
     return endsTurn(fiber)
-      ? Effect.flatMap(Effect.yieldNow, () => this.start(operation))
-      : this.start(operation)
+      ? Effect.flatMap(Effect.yieldNow, () => this.start(fiber, operation))
+      : this.start(fiber, operation)
   }
 
   /** Joins the line, without a try. */
-  enqueue<A, E>(operation: Operation<A, E>): Effect.Effect<A, E> {
+  enqueue<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
+    operation.line = this
     operation.inLine = true
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation
     this.back = operation
-    return operation.wait(this)
+    const region = fiber.getRef(CurrentRegion)
+    if (region !== undefined) {
+      operation.region = region
+      region.enter(operation)
+    }
+    return operation.wait()
   }
 
   /** Lets the operation in front try, and the next one when it has ended. */
@@ -79,30 +125,39 @@ export class Line {
       const operation = this.front
       const exit = operation.perform()
       if (exit !== undefined || !operation.inLine) this.again = true
-      if (exit !== undefined && operation.inLine) this.settle(operation, exit)
+      if (exit !== undefined && operation.inLine) {
+        if (Exit.isSuccess(exit)) counters.completed++
+        this.settle(operation, exit)
+      }
     }
     this.driving = false
   }
 
   /** Takes a cancelled operation out of the line; what it held is free for the next. */
   abandon<A, E>(operation: Operation<A, E>): void {
-    operation.resume = undefined
     this.leave(operation)
     this.drive()
   }
 
-  private start<A, E>(operation: Operation<A, E>): Effect.Effect<A, E> {
+  private start<A, E>(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    operation: Operation<A, E>
+  ): Effect.Effect<A, E | SocketError> {
     if (operation.callsBack) {
       // Only while its fiber is parked does an interruption take effect at once, in the middle of a step.
       queueMicrotask(() => this.drive())
     } else if (this.front === undefined || operation.immediate) {
       const exit = operation.perform()
-      if (exit !== undefined) return exit
+      if (exit !== undefined) {
+        if (Exit.isSuccess(exit)) counters.completed++
+        return exit
+      }
     }
-    return this.enqueue(operation)
+    return this.enqueue(fiber, operation)
   }
 
-  private leave<A, E>(operation: Operation<A, E>): void {
+  /** Takes an operation out of the line, and lets no request reach it any more. */
+  leave<A, E>(operation: Operation<A, E>): void {
     if (!operation.inLine) return
     operation.inLine = false
     if (operation.previous === undefined) this.front = operation.next
@@ -110,9 +165,13 @@ export class Line {
     if (operation.next === undefined) this.back = operation.previous
     else operation.next.previous = operation.previous
     operation.next = operation.previous = undefined
+    if (operation.region !== undefined) {
+      operation.region.leave(operation)
+      operation.region = undefined
+    }
   }
 
-  private settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E>): void {
+  settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E | SocketError>): void {
     this.leave(operation)
     operation.exit = exit
     const resume = operation.resume
@@ -122,7 +181,7 @@ export class Line {
 }
 
 /** Waits until an operation settles. It is up to the caller what an interruption does to the operation. */
-export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E> =>
+export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | SocketError> =>
   Effect.callback((resume) => {
     if (operation.exit !== undefined) resume(operation.exit)
     else operation.resume = resume
@@ -141,4 +200,4 @@ export const endsTurn = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
 // ---- internal
 
 // More operations of the run loop than lie between an attempt and its caller's next step.
-const margin = 16
+const margin = 32

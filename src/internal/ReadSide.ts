@@ -3,9 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import { assertAlive } from "../Buffers.ts"
-import { during, Reason, SocketError } from "../SocketError.ts"
+import { type Address, during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
+import { counters } from "./counters.ts"
 import { endsTurn, Line, Operation } from "./Line.ts"
 import type { Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
@@ -38,8 +39,10 @@ export class ReadSide {
     if (this.state === "ended") return 0
     const answer = this.backing.read(target)
     if (typeof answer !== "number") this.state = "failed"
-    else if (answer > 0) this.bytesRead += answer
-    else if (answer === 0) this.state = "ended"
+    else if (answer > 0) {
+      this.bytesRead += answer
+      counters.bytesRead += answer
+    } else if (answer === 0) this.state = "ended"
     return answer
   }
 
@@ -82,21 +85,28 @@ export class ReadSide {
     fiber: Fiber.Fiber<unknown, unknown>,
     target: Uint8Array
   ): Effect.Effect<number, SocketError | Cause.Done> {
-    if (endsTurn(fiber)) return Effect.flatMap(Effect.yieldNow, () => this.startReadSome(target))
-    return this.startReadSome(target)
+    return endsTurn(fiber)
+      ? Effect.flatMap(Effect.yieldNow, () => this.startReadSome(fiber, target))
+      : this.startReadSome(fiber, target)
   }
 
-  private startReadSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
+  private startReadSome(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    target: Uint8Array
+  ): Effect.Effect<number, SocketError | Cause.Done> {
     if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
     const length = target.byteLength
     if (this.line.front === undefined || length === 0) {
       const exit = this.attemptReadSome(target, length)
-      if (exit !== undefined) return exit
+      if (exit !== undefined) {
+        if (Exit.isSuccess(exit)) counters.completed++
+        return exit
+      }
     }
     // An operation is needed only to wait with, and the last one that waited will do again.
     const operation = this.spare ?? new ReadSome(this)
     this.spare = undefined
-    return this.line.enqueue(operation.aim(target, length))
+    return this.line.enqueue(fiber, operation.aim(target, length))
   }
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
@@ -124,8 +134,9 @@ export class ReadSide {
 
 class ReadSome extends Operation<number, SocketError | Cause.Done> {
   private readonly side: ReadSide
+  readonly operation = "readSome"
+  total = 0
   private target: Uint8Array = none
-  private length = 0
   // What a fiber does to wait is the same each time.
   private waiting: Effect.Effect<number, SocketError | Cause.Done> | undefined = undefined
 
@@ -136,12 +147,16 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
 
   aim(target: Uint8Array, length: number): this {
     this.target = target
-    this.length = length
+    this.total = length
     return this
   }
 
+  override get address(): Address {
+    return this.side.backing.remoteAddress
+  }
+
   perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const exit = this.side.attemptReadSome(this.target, this.length)
+    const exit = this.side.attemptReadSome(this.target, this.total)
     if (exit !== undefined) {
       this.target = none
       this.side.spare = this
@@ -149,8 +164,8 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
     return exit
   }
 
-  override wait(line: Line): Effect.Effect<number, SocketError | Cause.Done> {
-    return this.waiting ??= super.wait(line)
+  override wait(): Effect.Effect<number, SocketError | Cause.Done> {
+    return this.waiting ??= super.wait()
   }
 }
 
@@ -168,6 +183,18 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
     this.side = side
     this.matcher = matcher
     this.callsBack = matcher.callsBack
+  }
+
+  override get operation(): string {
+    return this.matcher.operation
+  }
+
+  override get total(): number {
+    return this.matcher.total ?? 0
+  }
+
+  override get address(): Address {
+    return this.side.backing.remoteAddress
   }
 
   perform(): Exit.Exit<A, SocketError | Cause.Done> | undefined {

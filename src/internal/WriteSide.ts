@@ -5,9 +5,10 @@ import type * as Fiber from "effect/Fiber"
 import type * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
 import { type CompletionCondition, transferAll } from "../CompletionCondition.ts"
-import { during, Reason, SocketError } from "../SocketError.ts"
+import { type Address, during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
+import { counters } from "./counters.ts"
 import { finish, proceed } from "./interruption.ts"
 import { endsTurn, Line, Operation, settled } from "./Line.ts"
 
@@ -43,6 +44,7 @@ export class WriteSide {
     } else if (answer > 0) {
       source.advance(answer)
       this.bytesWritten += answer
+      counters.bytesWritten += answer
     } else if (answer !== WouldBlock) {
       throw new Error(`the transport took ${answer} bytes of ${source.remaining}`)
     }
@@ -58,6 +60,7 @@ export class WriteSide {
 
   /** A message was cut inside: nothing may follow it. */
   tear(transferred: number, total: number): void {
+    if (this.state === "open") counters.torn++
     this.stop("torn", this.errorOf(Reason.Torn({ transferred, total })))
   }
 
@@ -87,8 +90,11 @@ export class WriteSide {
     if (!isUsual) return this.line.run(fiber, new WriteAll(this, source, condition, 0))
     // When everything fits at once, no operation need be made.
     const answer = this.take(source, total)
-    if (answer === total) return Exit.succeed(total)
-    if (answer === WouldBlock) return this.line.enqueue(new WriteAll(this, source, condition, 0))
+    if (answer === total) {
+      counters.completed++
+      return Exit.succeed(total)
+    }
+    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, condition, 0))
     return this.line.run(fiber, new WriteAll(this, source, condition, typeof answer === "number" ? answer : 0))
   }
 
@@ -107,52 +113,73 @@ export class WriteSide {
 /** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
 export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   readonly side: WriteSide
-  transferred = 0
 
   constructor(side: WriteSide) {
     super()
     this.side = side
   }
 
-  abstract readonly operation: string
-  abstract readonly total: number
+  override get address(): Address {
+    return this.side.backing.remoteAddress
+  }
 
   /** Waits until it settles; an interruption ends it by the policy of the region. Only who waits pays for the mask. */
   override wait(): Effect.Effect<A, SocketError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.catchCause(
         restore(settled(this)),
-        (cause) => this.exit === undefined ? this.interrupted(cause) : Effect.failCause(cause)
+        (cause) => this.exit === undefined ? this.interrupted(cause) : this.overtaken(cause, this.exit)
       )
     )
   }
 
+  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
+    // Nothing taken or everything taken: either way no message is cut.
+    if (this.transferred === 0 || this.transferred >= this.total) return "total"
+    return requested === "total" ? undefined : requested
+  }
+
+  override stop(guarantee: Cancellation.Type): void {
+    if (guarantee === "terminal") this.side.tear(this.transferred, this.total)
+    super.stop(guarantee)
+  }
+
   private interrupted(cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     return Effect.withFiber((fiber) => {
-      const policy = fiber.getRef(Cancellation.Policy)
-      if (this.transferred === 0 || policy !== "total") return this.stop(policy, cause)
+      const guarantee = this.keeps(fiber.getRef(Cancellation.Policy))
+      if (guarantee !== undefined) return this.cut(guarantee, cause)
       return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.Within)), (finished) => {
         // Finishing beats the clock.
         const exit = finished ?? this.exit
-        if (exit === undefined) return this.stop("terminal", cause)
-        return Exit.isSuccess(exit)
-          ? proceed(cause, this.progress("total"))
-          : proceed(Cause.combine(cause, exit.cause), this.progress("terminal"))
+        return exit === undefined ? this.cut("terminal", cause) : this.overtaken(cause, exit)
       })
     })
   }
 
-  /** Leaves the line, in whatever state its bytes leave the stream. */
-  private stop(policy: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
-    // Nothing taken or everything taken: either way no message is cut.
-    const isWhole = this.transferred === 0 || this.transferred >= this.total
-    if (!isWhole && policy === "terminal") this.side.tear(this.transferred, this.total)
-    this.side.line.abandon(this)
-    return proceed(cause, this.progress(isWhole ? "total" : policy))
+  /** Ends with an interruption, in whatever state its bytes leave the stream. */
+  private cut(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    counters.cancelled[guarantee]++
+    this.stop(guarantee)
+    this.side.line.drive()
+    return this.proceed(guarantee, cause)
   }
 
-  private progress(guarantee: Cancellation.Type): Cancellation.Transfer["Service"] {
-    return { transferred: this.transferred, total: this.total, guarantee }
+  /** Has settled; if its fiber was interrupted as well, that proceeds with the account. */
+  private overtaken(
+    cause: Cause.Cause<SocketError>,
+    exit: Exit.Exit<A, SocketError>
+  ): Effect.Effect<never, SocketError> {
+    if (!Cause.hasInterrupts(cause)) return Effect.failCause(cause)
+    if (Exit.isSuccess(exit)) return this.proceed("total", cause)
+    // A request ended it: that is only another way in which the interruption was served.
+    const guarantee = abortedWith(exit.cause)
+    return guarantee === undefined
+      ? this.proceed("terminal", Cause.combine(cause, exit.cause))
+      : this.proceed(guarantee, cause)
+  }
+
+  private proceed(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    return proceed(cause, { transferred: this.transferred, total: this.total, guarantee })
   }
 }
 
@@ -243,5 +270,11 @@ export class ShutdownWrite extends WriteOperation<void> {
 }
 
 // ---- internal
+
+/** The guarantee of the request that ended an operation, if one did. */
+const abortedWith = (cause: Cause.Cause<SocketError>): Cancellation.Type | undefined => {
+  const reason = cause.reasons.find(Cause.isFailReason)?.error.reason
+  return reason?._tag === "OperationAborted" ? reason.type : undefined
+}
 
 const nothing = Exit.succeed(0)

@@ -7,6 +7,18 @@ export const formatCount = (bytes: number): string => count.format(bytes)
 
 export const formatBytes = (bytes: number): string => `${formatCount(bytes)} ${bytes === 1 ? "byte" : "bytes"}`
 
+/** How far a cancelled operation came, and what that leaves. */
+export const formatProgress = (
+  guarantee: "terminal" | "partial" | "total",
+  transferred: number,
+  total: number
+): string =>
+  guarantee === "total" && transferred === 0
+    ? "before it did anything (total)"
+    : `after ${formatCount(transferred)} of ${formatBytes(total)} (${
+      guarantee === "terminal" ? "terminal, stream torn" : guarantee
+    })`
+
 export const formatAddress = (address: NetAddress.SocketAddress | Host.HostPort): string =>
   Host.isHostPort(address)
     ? `tcp://${Host.formatHostPort(address)}`

@@ -11,13 +11,14 @@ import { join, posix, relative, sep } from "node:path"
  * folder that is not named elsewhere.
  */
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
-  ["Buffers", "CompletionCondition", "SocketError", "Cancellation", "internal/"],
+  ["Buffers", "CompletionCondition", "SocketError", "Cancellation", "Metrics", "internal/"],
   ["Transport"],
   ["StreamSocket", "Acceptor", "internal/ReadSide", "internal/WriteSide"],
   ["Write", "Read"],
   ["Connector", "Server", "Tls", "Framing", "Relay"],
   ["transport/"],
   ["adapter/"],
+  ["promises"],
   ["testing/"],
   ["index"]
 ]

@@ -1,0 +1,324 @@
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { type Address, Reason, SocketError } from "../SocketError.ts"
+import { counters } from "./counters.ts"
+
+/**
+ * Graded requests on their way from whoever emits them to the operations that
+ * wait in a region.
+ *
+ * An operation is known to the signals of its region only while it waits; one
+ * that its first attempt completes pays nothing. `Signal.request` is the one
+ * place that ends operations from outside: it withdraws all of them before it
+ * wakes the first fiber, so that no fiber's next step comes between them.
+ */
+
+export type Type = "terminal" | "partial" | "total"
+
+export type Origin = "signal" | "deadline"
+
+export type Filter = (type: Type) => Type | undefined
+
+/** A request as an operation meets it, past the filters. */
+export interface Request {
+  readonly type: Type
+  readonly origin: Origin
+  readonly cause: unknown
+}
+
+export interface Pending {
+  readonly operation: string
+  readonly address: Address | undefined
+  readonly transferred: number
+  readonly total: number
+}
+
+export interface Ended extends Pending {
+  readonly guarantee: Type
+}
+
+export interface Report {
+  readonly ended: ReadonlyArray<Ended>
+  readonly ranOn: ReadonlyArray<Pending>
+}
+
+/** What a request can reach: an operation that waits. */
+export interface Cancellable extends Pending {
+  /**
+   * Ends the operation and answers the guarantee that this kept; `undefined`
+   * when it cannot keep what is asked, and runs on. Wakes nobody.
+   */
+  withdraw(request: Request): Type | undefined
+  /** Wakes the fiber of an operation that was withdrawn. */
+  conclude(): void
+}
+
+export class Signal {
+  private readonly waiting = new Map<Cancellable, Filter | undefined>()
+  private readonly idlers = new Set<() => void>()
+  private readonly origin: Origin
+
+  constructor(origin: Origin) {
+    this.origin = origin
+  }
+
+  get pending(): ReadonlyArray<Pending> {
+    return Array.from(this.waiting.keys(), describe)
+  }
+
+  readonly idle: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.waiting.size > 0) return Effect.andThen(this.emptied, this.idle)
+    // Between two operations a fiber has none that waits.
+    return Effect.flatMap(Effect.yieldNow, () => this.waiting.size > 0 ? this.idle : Effect.void)
+  })
+
+  readonly emit = (type: Type): Effect.Effect<Report> => Effect.sync(() => this.request(type))
+
+  readonly emitUnsafe = (type: Type): Report => this.request(type)
+
+  /** @param cause what the errors of ended operations name as theirs */
+  request(type: Type, cause?: unknown): Report {
+    // The filters are code of the caller's: all of them have their say before anything happens.
+    const asked = Array.from(this.waiting, ([operation, filter]) => ({
+      operation,
+      type: filter === undefined ? type : filter(type)
+    }))
+    const withdrawn: Array<Cancellable> = []
+    const ended: Array<Ended> = []
+    const ranOn: Array<Pending> = []
+    for (const { operation, type } of asked) {
+      const guarantee = type === undefined
+        ? undefined
+        : operation.withdraw({ type, origin: this.origin, cause })
+      if (guarantee === undefined) {
+        ranOn.push(describe(operation))
+      } else {
+        ended.push({ ...describe(operation), guarantee })
+        withdrawn.push(operation)
+        counters.cancelled[guarantee]++
+      }
+    }
+    for (const operation of withdrawn) operation.conclude()
+    return { ended, ranOn }
+  }
+
+  add(operation: Cancellable, filter: Filter | undefined): void {
+    this.waiting.set(operation, filter)
+  }
+
+  remove(operation: Cancellable): void {
+    this.waiting.delete(operation)
+    if (this.waiting.size > 0) return
+    for (const wake of this.idlers) wake()
+  }
+
+  protected get isIdle(): boolean {
+    return this.waiting.size === 0
+  }
+
+  private get emptied(): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      const wake = () => resume(Effect.void)
+      this.idlers.add(wake)
+      return Effect.sync(() => this.idlers.delete(wake))
+    })
+  }
+}
+
+/**
+ * A signal whose request stands: unlike a call of `emit`, a deadline that has
+ * passed and an `AbortSignal` that has been aborted are states, and operations
+ * that start to wait afterwards meet them too.
+ */
+abstract class StandingSignal extends Signal {
+  private readonly type: Type
+
+  constructor(origin: Origin, type: Type) {
+    super(origin)
+    this.type = type
+  }
+
+  protected abstract get stands(): boolean
+
+  override add(operation: Cancellable, filter: Filter | undefined): void {
+    super.add(operation, filter)
+    // Its fiber is about to park.
+    if (this.stands) queueMicrotask(this.ask)
+  }
+
+  // In a fiber, because a filter that throws must not bring down the process.
+  protected readonly ask = (): void => {
+    Effect.runFork(Effect.sync(() => this.request(this.type, this.why)))
+  }
+
+  protected get why(): unknown {
+    return undefined
+  }
+}
+
+export class Deadline extends StandingSignal {
+  protected stands = false
+
+  constructor(type: Type) {
+    super("deadline", type)
+  }
+
+  readonly pass: Effect.Effect<void> = Effect.sync(() => {
+    this.stands = true
+    this.ask()
+  })
+}
+
+export class AbortSource extends StandingSignal {
+  private readonly source: AbortSignal
+
+  constructor(source: AbortSignal, type: Type) {
+    super("signal", type)
+    this.source = source
+  }
+
+  protected get stands(): boolean {
+    return this.source.aborted
+  }
+
+  protected override get why(): unknown {
+    return this.source.reason
+  }
+
+  // Listens only while something waits, so that there is nothing to dispose of.
+  override add(operation: Cancellable, filter: Filter | undefined): void {
+    super.add(operation, filter)
+    this.source.addEventListener("abort", this.ask)
+  }
+
+  override remove(operation: Cancellable): void {
+    super.remove(operation)
+    if (this.isIdle) this.source.removeEventListener("abort", this.ask)
+  }
+}
+
+interface Link {
+  readonly signal: Signal
+  /** What every filter between the signal and here lets through. */
+  readonly filter: Filter | undefined
+}
+
+/** The signals that reach the operations of a region, each through its own filters. */
+export class Region {
+  private readonly links: ReadonlyArray<Link>
+
+  constructor(links: ReadonlyArray<Link>) {
+    this.links = links
+  }
+
+  /** A signal that is in force already is in force anew, without the filters of before. */
+  within(signal: Signal): Region {
+    return new Region([...this.links.filter((link) => link.signal !== signal), { signal, filter: undefined }])
+  }
+
+  through(filter: Filter): Region {
+    return new Region(this.links.map((link) => ({
+      signal: link.signal,
+      filter: link.filter === undefined ? filter : compose(link.filter, filter)
+    })))
+  }
+
+  enter(operation: Cancellable): void {
+    for (const { filter, signal } of this.links) signal.add(operation, filter)
+  }
+
+  leave(operation: Cancellable): void {
+    for (const { signal } of this.links) signal.remove(operation)
+  }
+}
+
+export const CurrentRegion: Context.Reference<Region | undefined> = Context.Reference<Region | undefined>(
+  "effect-asio/Cancellation/Region",
+  { defaultValue: () => undefined }
+)
+
+export const compose = (outer: Filter, inner: Filter): Filter => (type) => {
+  const passed = outer(type)
+  return passed === undefined ? undefined : inner(passed)
+}
+
+/** The error of an operation that honoured a request. */
+export const aborted = (
+  { address, operation, total, transferred }: Pending,
+  { cause, origin }: Request,
+  guarantee: Type
+): SocketError =>
+  new SocketError({
+    reason: Reason.OperationAborted({
+      type: guarantee,
+      transferred,
+      total,
+      ...(origin === "deadline" ? { deadline: true } : undefined)
+    }),
+    operation,
+    address,
+    transferred,
+    total: total === 0 ? undefined : total,
+    cause
+  })
+
+/**
+ * Lets requests reach an effect that an interruption cuts whole: it is
+ * interrupted, and a typed failure takes its place.
+ */
+export const cuttable = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  what: Pick<Pending, "operation" | "address">
+): Effect.Effect<A, E | SocketError, R> =>
+  Effect.withFiber((fiber) => {
+    const region = fiber.getRef(CurrentRegion)
+    return region === undefined
+      ? effect
+      // What it consists of is cut with it, and not by itself.
+      : Effect.raceFirst(Effect.provideService(effect, CurrentRegion, undefined), new Cut(what, region).wait)
+  })
+
+class Cut implements Cancellable {
+  readonly operation: string
+  readonly address: Address | undefined
+  readonly transferred = 0
+  readonly total = 0
+  private readonly region: Region
+  private exit: Exit.Exit<never, SocketError> | undefined = undefined
+  private resume: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
+
+  constructor(what: Pick<Pending, "operation" | "address">, region: Region) {
+    this.operation = what.operation
+    this.address = what.address
+    this.region = region
+  }
+
+  get wait(): Effect.Effect<never, SocketError> {
+    return Effect.callback((resume) => {
+      this.resume = resume
+      this.region.enter(this)
+      return Effect.sync(() => this.region.leave(this))
+    })
+  }
+
+  withdraw(request: Request): Type | undefined {
+    if (this.exit !== undefined) return undefined
+    this.region.leave(this)
+    this.exit = Exit.fail(aborted(this, request, "total"))
+    return "total"
+  }
+
+  conclude(): void {
+    if (this.exit !== undefined) this.resume?.(this.exit)
+  }
+}
+
+// ---- internal
+
+const describe = ({ address, operation, total, transferred }: Pending): Pending => ({
+  operation,
+  address,
+  transferred,
+  total
+})
