@@ -669,6 +669,10 @@ const withDeadline = <A, E, R>(
       // A turn later than the clock says, so that what becomes ready in that turn has become ready in time.
       Effect.forkChild(Effect.andThen(Effect.sleep(time), Effect.andThen(Effect.yieldNow, deadline.pass))),
       () => withSignal(effect, deadline),
-      (timer) => Effect.sync(() => timer.interruptUnsafe())
+      (timer) =>
+        Effect.sync(() => {
+          timer.interruptUnsafe()
+          deadline.lift()
+        })
     )
   })

@@ -109,8 +109,12 @@ export class Signal {
 
   remove(operation: Cancellable): void {
     this.waiting.delete(operation)
-    if (this.waiting.size > 0) return
-    for (const wake of this.idlers) wake()
+    // Later, because others may be about to be withdrawn by the same request.
+    if (this.waiting.size === 0 && this.idlers.size > 0) {
+      queueMicrotask(() => {
+        for (const wake of this.idlers) wake()
+      })
+    }
   }
 
   protected get isIdle(): boolean {
@@ -168,6 +172,11 @@ export class Deadline extends StandingSignal {
     this.stands = true
     this.ask()
   })
+
+  /** Nobody is held to it any more, not even fibers that were forked under it. */
+  lift(): void {
+    this.stands = false
+  }
 }
 
 export class AbortSource extends StandingSignal {

@@ -145,6 +145,8 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   }
 
   private interrupted(cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    // Nothing was taken, and every policy is content with that.
+    if (this.transferred === 0) return this.cut("total", cause)
     return Effect.withFiber((fiber) => {
       const guarantee = this.keeps(fiber.getRef(Cancellation.Policy))
       if (guarantee !== undefined) return this.cut(guarantee, cause)

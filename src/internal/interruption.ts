@@ -3,7 +3,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
-import * as Option from "effect/Option"
 import * as Cancellation from "../Cancellation.ts"
 import { formatProgress } from "./format.ts"
 
@@ -25,16 +24,32 @@ export const proceed = <E>(
   cause: Cause.Cause<E>,
   transfer: Cancellation.Transfer["Service"]
 ): Effect.Effect<never, E> => {
-  const { guarantee, total, transferred } = transfer
-  const found = Cause.annotations(cause)
-  const outer = Context.getOrUndefined(found, Cause.StackTrace)
-  // Causes print their frames: the account stands on top of them, wherever the cause is logged.
-  const frame: Cause.StackTrace["Service"] = {
-    name: `interrupted ${formatProgress(guarantee, transferred, total)}`,
-    stack: () => undefined,
-    // An account that is there already is of a step of this operation.
-    parent: Option.isSome(Context.getOption(found, Cancellation.Transfer)) ? outer?.parent : outer
-  }
-  const annotations = Context.make(Cancellation.Transfer, transfer).pipe(Context.add(Cause.StackTrace, frame))
+  const account = Context.make(Cancellation.Transfer, transfer)
+  // Where nothing was moved there is nothing to print.
+  const annotations = transfer.transferred === 0
+    ? account
+    : Context.add(account, Cause.StackTrace, new Account(transfer, Cause.annotations(cause)))
   return Effect.failCause(Cause.annotate(cause, annotations, { overwrite: true }))
+}
+
+/** Causes print their frames: the account stands on top of them, wherever the cause is logged. */
+class Account {
+  readonly parent: Cause.StackTrace["Service"] | undefined
+  private readonly transfer: Cancellation.Transfer["Service"]
+
+  constructor(transfer: Cancellation.Transfer["Service"], found: Context.Context<never>) {
+    this.transfer = transfer
+    const outer = Context.getOrUndefined(found, Cause.StackTrace)
+    // An account that is there already is of a step of this operation.
+    this.parent = outer instanceof Account ? outer.parent : outer
+  }
+
+  get name(): string {
+    const { guarantee, total, transferred } = this.transfer
+    return `interrupted ${formatProgress(guarantee, transferred, total)}`
+  }
+
+  stack(): undefined {
+    return undefined
+  }
 }

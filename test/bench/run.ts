@@ -8,8 +8,9 @@
  * Fails when something crashed or came back changed, never for being slow.
  */
 import { setTimeout } from "node:timers/promises"
+import { cancellation } from "./cancellation.ts"
 import { Load, pinned, Server } from "./processes.ts"
-import { print, type Row } from "./table.ts"
+import { compare, print, type Row } from "./table.ts"
 
 const quick = process.argv.includes("--quick")
 // Many short rounds rather than a few long ones: neighbours in time see the same machine.
@@ -133,8 +134,11 @@ try {
     { figure: "    after one message, KB", ...pick(waiting, 1), digits: 1 }
   ])
   console.log(
-    "\nMedians; each ratio is the median of its rounds. Memory includes the 1 KiB buffer of our echo handler."
+    "\nMedians; each ratio is the median of its rounds. Memory includes the 1 KiB buffer of our echo handler.\n"
   )
+  const { interrupt, writeAll } = await cancellation(quick ? 20 : 60)
+  compare("interrupting a waiting writeSome, ns", interrupt, "a bare Effect.callback", { atMost: 2 })
+  compare("writeAll in one attempt, ns", writeAll, "writeSome", { atMost: 1.3 })
 } finally {
   await Promise.all(started.map((server) => server.stop()))
 }

@@ -53,3 +53,9 @@ export const print = (rows: ReadonlyArray<Row>): void => {
     console.log(padded.join("  ").trimEnd())
   }
 }
+
+/** One line about two of our own figures. */
+export const compare = (figure: string, [ours, theirs]: readonly [Rounds, Rounds], other: string, target: Target) => {
+  const ratio = judge(ratioOf(ours, theirs), target)
+  console.log(`${figure}: ${number(median(ours), 0)}; ${other}: ${number(median(theirs), 0)}; ratio ${ratio}`)
+}
