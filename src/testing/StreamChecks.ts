@@ -8,6 +8,7 @@ import { cancelling } from "./checks/cancelling.ts"
 import { ending } from "./checks/ending.ts"
 import { failing } from "./checks/failing.ts"
 import { reading } from "./checks/reading.ts"
+import { requesting } from "./checks/requesting.ts"
 import type { Check } from "./checks/Subject.ts"
 import { writing } from "./checks/writing.ts"
 
@@ -36,8 +37,8 @@ export type {
 } from "./checks/Subject.ts"
 
 /**
- * Every check, in the order of the contract: writing, cancelling, reading,
- * ending, failing.
+ * Every check, in the order of the contract: writing, cancelling, requesting,
+ * reading, ending, failing.
  *
  * **Details**
  *
@@ -67,4 +68,11 @@ export type {
  * @category checks
  * @since 0.1.0
  */
-export const checks: ReadonlyArray<Check> = [...writing, ...cancelling, ...reading, ...ending, ...failing]
+export const checks: ReadonlyArray<Check> = [
+  ...writing,
+  ...cancelling,
+  ...requesting,
+  ...reading,
+  ...ending,
+  ...failing
+]
