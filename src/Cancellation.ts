@@ -174,7 +174,8 @@ export class Transfer extends Context.Service<Transfer, {
  * **Gotchas**
  *
  * `Effect.timeout` and its relatives replace the cause of what they cut; pass a
- * `Buffers.Cursor` to the write to keep the count in any case.
+ * `Buffers.Cursor` to the write to keep the count in any case. Of several writes
+ * that ran at once and were cut together, this is one; ask each fiber's exit.
  *
  * @category getters
  * @since 0.1.0
@@ -228,7 +229,8 @@ export const Outcome = Data.taggedEnum<OutcomeDefinition>()
  * **Details**
  *
  * A cause that holds both an interruption and a failure (a `total` write that
- * failed while it was finishing) is `Cancelled`.
+ * failed while it was finishing) is `Cancelled`; one that holds a defect is
+ * `Failed`.
  *
  * **Example** (Deciding what to do with a connection)
  *
@@ -245,7 +247,8 @@ export const Outcome = Data.taggedEnum<OutcomeDefinition>()
 export const outcome = <A, E>(exit: Exit.Exit<A, E>): Outcome<A, E> => {
   if (Exit.isSuccess(exit)) return Outcome.Completed({ value: exit.value })
   const { cause } = exit
-  if (Cause.hasInterrupts(cause) && !Cause.hasDies(cause)) {
+  if (Cause.hasDies(cause)) return Outcome.Failed({ cause })
+  if (Cause.hasInterrupts(cause)) {
     const { guarantee, total, transferred } = Option.getOrElse(transfer(cause), () => untouched)
     return Outcome.Cancelled({ by: "interruption", guarantee, transferred, total })
   }

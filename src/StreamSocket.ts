@@ -134,7 +134,8 @@ export interface StreamSocket extends ReadStream, WriteStream {
    * received yet: to rule that out, run `shutdownWrite` and read to the end
    * before `close`.
    *
-   * **Interruption**: turns it into `abort`.
+   * **Interruption**: turns it into `abort`. So does a `terminal` request of a
+   * signal; other requests do nothing.
    */
   readonly close: Effect.Effect<void>
   /**

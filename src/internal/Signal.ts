@@ -88,6 +88,8 @@ export class Signal {
     const ended: Array<Ended> = []
     const ranOn: Array<Pending> = []
     for (const { operation, type } of asked) {
+      // A filter may have ended it by a request of its own.
+      if (!this.waiting.has(operation)) continue
       const guarantee = type === undefined
         ? undefined
         : operation.withdraw({ type, origin: this.origin, cause })
