@@ -12,14 +12,26 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as AnyStream from "./internal/AnyStream.ts"
-import { All, AtLeast, type Find, findBytes, findRegExp, type Matcher, Until } from "./internal/Matcher.ts"
-import { ReadMatch } from "./internal/ReadSide.ts"
+import type { Operation } from "./internal/Line.ts"
+import {
+  All,
+  AtLeast,
+  type Find,
+  findBytes,
+  findRegExp,
+  Fixed,
+  type Matcher,
+  Until,
+  Varint
+} from "./internal/Matcher.ts"
+import { readInto, ReadMatch, type ReadSide } from "./internal/ReadSide.ts"
 import { isTraced, traced } from "./internal/tracing.ts"
 import type { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
@@ -53,7 +65,7 @@ export const readExactly: {
 } = dual(
   2,
   (stream: StreamSocket.ReadStream, target: Uint8Array): Pull.Pull<number, SocketError> =>
-    run(stream, () => new AtLeast("readExactly", target))
+    run(stream, () => new AtLeast("readExactly", target), readInto)
 )
 
 /**
@@ -76,7 +88,7 @@ export const readAtLeast: {
 } = dual(
   3,
   (stream: StreamSocket.ReadStream, target: Uint8Array, minimum: number): Pull.Pull<number, SocketError> =>
-    run(stream, () => new AtLeast("readAtLeast", target, minimum))
+    run(stream, () => new AtLeast("readAtLeast", target, minimum), readInto)
 )
 
 /**
@@ -143,7 +155,12 @@ export const readUntil: {
     delimiter: Delimiter,
     options?: { readonly max?: number | undefined }
   ): Pull.Pull<Uint8Array, SocketError> =>
-    run(stream, () => new Until(findOf(delimiter), options?.max ?? defaultMaxUntil, typeof delimiter === "function"))
+    run(stream, () =>
+      new Until("readUntil", findOf(delimiter), {
+        max: options?.max ?? defaultMaxUntil,
+        callsBack: typeof delimiter === "function",
+        use: copy
+      }))
 )
 
 /**
@@ -178,30 +195,319 @@ export const readAll: {
     run(stream, () => new All(options?.max ?? defaultMaxAll)) as Effect.Effect<Uint8Array, SocketError>
 )
 
+/**
+ * Reads a line up to LF or CRLF and succeeds with its text (UTF-8) without what
+ * ends it.
+ *
+ * **Details**
+ *
+ * A line longer than `max` bytes (default 65,536), its end included, fails with
+ * `LimitExceeded`; nothing is consumed then. End of stream before the first byte
+ * is `Cause.Done`. A last line without an end is `UnexpectedEof`: it may have
+ * been cut; {@link readAll} gets it all the same.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const readLine: {
+  (
+    options?: { readonly max?: number | undefined }
+  ): (stream: StreamSocket.ReadStream) => Pull.Pull<string, SocketError>
+  (stream: StreamSocket.ReadStream, options?: { readonly max?: number | undefined }): Pull.Pull<string, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (
+    stream: StreamSocket.ReadStream,
+    options?: { readonly max?: number | undefined }
+  ): Pull.Pull<string, SocketError> =>
+    run(stream, () =>
+      new Until("readLine", findBytes(Uint8Array.of(10)), {
+        max: options?.max ?? defaultMaxUntil,
+        callsBack: false,
+        use: lineOf
+      }))
+)
+
+/**
+ * The next `count` bytes, which stay unread, in memory of the caller's own.
+ *
+ * **Details**
+ *
+ * Waits until that many are there. Ends as {@link readExactly} does; more than
+ * `max` bytes (default 65,536) fails with `LimitExceeded`.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const peek: {
+  (
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): (stream: StreamSocket.ReadStream) => Pull.Pull<Uint8Array, SocketError>
+  (
+    stream: StreamSocket.ReadStream,
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): Pull.Pull<Uint8Array, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (
+    stream: StreamSocket.ReadStream,
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): Pull.Pull<Uint8Array, SocketError> =>
+    run(stream, () => new Fixed("peek", count, copy, { consumes: false, max: options?.max ?? defaultMaxUntil }))
+)
+
+/**
+ * Consumes the next `count` bytes and succeeds with their number.
+ *
+ * **Details**
+ *
+ * Ends as {@link readExactly} does. So that nothing is lost when it is
+ * cancelled, the bytes are kept until all of them are there; more than `max`
+ * bytes (default 16 MiB) fails with `LimitExceeded`. Discard more in several
+ * steps.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const discard: {
+  (
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): (stream: StreamSocket.ReadStream) => Pull.Pull<number, SocketError>
+  (
+    stream: StreamSocket.ReadStream,
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): Pull.Pull<number, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (
+    stream: StreamSocket.ReadStream,
+    count: number,
+    options?: { readonly max?: number | undefined }
+  ): Pull.Pull<number, SocketError> =>
+    run(stream, () => new Fixed("discard", count, () => count, { consumes: true, max: options?.max ?? defaultMaxAll }))
+)
+
+/**
+ * Puts bytes back in front of everything unread; the next read gets them first.
+ *
+ * **Details**
+ *
+ * They are copied, so the memory stays the caller's. Works after the end of the
+ * stream too: they come before `Cause.Done`. Fails with `Closed` on a closed
+ * socket. On streams that are not ours, they are there for the next composed
+ * read.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const unread: {
+  (bytes: Uint8Array): (stream: StreamSocket.ReadStream) => Effect.Effect<void, SocketError>
+  (stream: StreamSocket.ReadStream, bytes: Uint8Array): Effect.Effect<void, SocketError>
+} = dual(
+  2,
+  (stream: StreamSocket.ReadStream, bytes: Uint8Array): Effect.Effect<void, SocketError> =>
+    Effect.suspend(() => {
+      if (!(bytes instanceof Uint8Array)) throw new TypeError("unread: the bytes are not a Uint8Array")
+      Buffers.byteLength(bytes)
+      const refusal = stream instanceof StreamSocket.Core ? stream.input.unread(bytes) : AnyStream.unread(stream, bytes)
+      return refusal === undefined ? Effect.void : Effect.fail(refusal)
+    })
+)
+
+/**
+ * Which byte of a number comes first: the most significant one (`big`, network
+ * order) or the least significant one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Endian = "big" | "little"
+
+/**
+ * Reads an unsigned integer of 1 to 6 bytes, big-endian unless told otherwise.
+ *
+ * **Details**
+ *
+ * Ends as {@link readExactly} does. Another width is a defect (`RangeError`);
+ * see {@link readBigUint64} for 8 bytes.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readUint: {
+  (bytes: number, endian?: Endian): (stream: StreamSocket.ReadStream) => Pull.Pull<number, SocketError>
+  (stream: StreamSocket.ReadStream, bytes: number, endian?: Endian): Pull.Pull<number, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (stream: StreamSocket.ReadStream, bytes: number, endian: Endian = "big"): Pull.Pull<number, SocketError> =>
+    Effect.suspend(() => {
+      checkWidth("readUint", bytes)
+      return number("readUint", stream, bytes, (found) => decodeUint(found, endian))
+    })
+)
+
+/**
+ * Reads a signed integer (two's complement) of 1 to 6 bytes, big-endian unless
+ * told otherwise; otherwise as {@link readUint}.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readInt: {
+  (bytes: number, endian?: Endian): (stream: StreamSocket.ReadStream) => Pull.Pull<number, SocketError>
+  (stream: StreamSocket.ReadStream, bytes: number, endian?: Endian): Pull.Pull<number, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (stream: StreamSocket.ReadStream, bytes: number, endian: Endian = "big"): Pull.Pull<number, SocketError> =>
+    Effect.suspend(() => {
+      checkWidth("readInt", bytes)
+      const limit = 2 ** (8 * bytes - 1)
+      return number("readInt", stream, bytes, (found) => {
+        const value = decodeUint(found, endian)
+        return value < limit ? value : value - 2 * limit
+      })
+    })
+)
+
+/**
+ * Reads an unsigned integer of 8 bytes, big-endian unless told otherwise. Ends
+ * as {@link readExactly} does.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readBigUint64: {
+  (endian?: Endian): (stream: StreamSocket.ReadStream) => Pull.Pull<bigint, SocketError>
+  (stream: StreamSocket.ReadStream, endian?: Endian): Pull.Pull<bigint, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (stream: StreamSocket.ReadStream, endian: Endian = "big"): Pull.Pull<bigint, SocketError> =>
+    number("readBigUint64", stream, 8, (found) => viewOf(found).getBigUint64(0, endian === "little"))
+)
+
+/**
+ * Reads a signed integer (two's complement) of 8 bytes, big-endian unless told
+ * otherwise. Ends as {@link readExactly} does.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readBigInt64: {
+  (endian?: Endian): (stream: StreamSocket.ReadStream) => Pull.Pull<bigint, SocketError>
+  (stream: StreamSocket.ReadStream, endian?: Endian): Pull.Pull<bigint, SocketError>
+} = dual(
+  (args) => isReadStream(args[0]),
+  (stream: StreamSocket.ReadStream, endian: Endian = "big"): Pull.Pull<bigint, SocketError> =>
+    number("readBigInt64", stream, 8, (found) => viewOf(found).getBigInt64(0, endian === "little"))
+)
+
+/**
+ * Reads an unsigned varint (LEB128, as in Protocol Buffers) up to 2^53 - 1.
+ *
+ * **Details**
+ *
+ * End of stream before the first byte is `Cause.Done`, inside the number
+ * `UnexpectedEof`. A larger number fails with `Framing`; nothing is consumed
+ * then, and {@link readBigVarint} may still read it.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readVarint = (stream: StreamSocket.ReadStream): Pull.Pull<number, SocketError> =>
+  run(stream, () => new Varint("readVarint", 53, Number))
+
+/**
+ * Reads an unsigned varint (LEB128) of up to 64 bits; otherwise as
+ * {@link readVarint}.
+ *
+ * **Interruption**: *total*. No byte is lost: the next read gets them.
+ *
+ * @category numbers
+ * @since 0.1.0
+ */
+export const readBigVarint = (stream: StreamSocket.ReadStream): Pull.Pull<bigint, SocketError> =>
+  run(stream, () => new Varint("readBigVarint", 64, (value) => value))
+
 // ---- internal
 
 const defaultMaxUntil = 65_536
 const defaultMaxAll = 16 * 1024 * 1024
 
-const run = <A extends number | Uint8Array>(
+type Operate<A, M> = (side: ReadSide, matcher: M) => Operation<A, SocketError | Cause.Done>
+
+const operate = <A>(side: ReadSide, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
+  new ReadMatch(side, matcher)
+
+const run = <A, M extends Matcher<A>>(
   stream: StreamSocket.ReadStream,
-  matcher: () => Matcher<A>
+  matcher: () => M & Matcher<A>,
+  operation: Operate<A, M> = operate
 ): Pull.Pull<A, SocketError> =>
   Effect.withFiber((fiber) => {
     const wanted = matcher()
     return isTraced(fiber)
-      ? traced(wanted.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, wanted)))
-      : start(fiber, stream, wanted)
+      ? traced(wanted.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, wanted, operation)))
+      : start(fiber, stream, wanted, operation)
   })
 
-const start = <A>(
+const start = <A, M extends Matcher<A>>(
   fiber: Fiber.Fiber<unknown, unknown>,
   stream: StreamSocket.ReadStream,
-  matcher: Matcher<A>
+  matcher: M & Matcher<A>,
+  operation: Operate<A, M>
 ): Pull.Pull<A, SocketError> =>
   stream instanceof StreamSocket.Core
-    ? stream.input.run(fiber, new ReadMatch(stream.input, matcher))
+    ? stream.input.run(fiber, operation(stream.input, matcher))
     : AnyStream.read(stream, matcher)
+
+const copy = (bytes: Uint8Array): Uint8Array => bytes.slice()
+
+/** The text of a line without what ends it. */
+const lineOf = (bytes: Uint8Array): string => Buffers.toUtf8(bytes.subarray(0, bytes.at(-2) === 13 ? -2 : -1))
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const number = <A>(
+  operation: string,
+  stream: StreamSocket.ReadStream,
+  length: number,
+  decode: (bytes: Uint8Array) => A
+): Pull.Pull<A, SocketError> => run(stream, () => new Fixed(operation, length, decode, { consumes: true, max: 8 }))
+
+const decodeUint = (bytes: Uint8Array, endian: Endian): number => {
+  let value = 0
+  if (endian === "little") { for (let i = bytes.byteLength - 1; i >= 0; i--) value = value * 256 + bytes[i]! }
+  else for (const byte of bytes) value = value * 256 + byte
+  return value
+}
+
+const checkWidth = (operation: string, bytes: number): void => {
+  if (Number.isInteger(bytes) && bytes >= 1 && bytes <= 6) return
+  throw new RangeError(`${operation}: a number has 1 to 6 bytes here, not ${bytes}`)
+}
 
 const findOf = (delimiter: Delimiter): Find => {
   if (typeof delimiter === "function") return delimiter

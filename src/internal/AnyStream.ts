@@ -94,11 +94,17 @@ export const write = (
 }
 
 export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
-  Effect.suspend(() => {
-    let buffer = leftovers.get(stream)
-    if (buffer === undefined) leftovers.set(stream, buffer = new ReadBuffer())
-    return readInto(stream, matcher, buffer)
-  })
+  Effect.suspend(() => readInto(stream, matcher, bufferOf(stream)))
+
+export const unread = (stream: ReadStream, bytes: Uint8Array): undefined => {
+  bufferOf(stream).unread(bytes)
+}
+
+const bufferOf = (stream: ReadStream): ReadBuffer => {
+  let buffer = leftovers.get(stream)
+  if (buffer === undefined) leftovers.set(stream, buffer = new ReadBuffer())
+  return buffer
+}
 
 const readInto = <A>(
   stream: ReadStream,

@@ -40,9 +40,11 @@ export abstract class Operation<A, E> implements Cancellable {
   /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
   wait(): Effect.Effect<A, E | SocketError> {
     const leave = Effect.sync(() => {
-      if (this.inLine) counters.cancelled.total++
       this.resume = undefined
-      this.line?.abandon(this)
+      if (!this.inLine) return
+      counters.cancelled.total++
+      this.stop("total")
+      this.line?.drive()
     })
     return Effect.callback((resume) => {
       this.resume = resume
@@ -57,7 +59,13 @@ export abstract class Operation<A, E> implements Cancellable {
 
   /** Stops: from here on it is not tried any more. */
   stop(_guarantee: Type): void {
+    this.undo()
     this.line?.leave(this)
+  }
+
+  /** Takes back what it has done so far, where that is what stopping means. */
+  undo(): void {
+    // Most have done nothing.
   }
 
   withdraw(request: Request): Type | undefined {
@@ -131,12 +139,6 @@ export class Line {
       }
     }
     this.driving = false
-  }
-
-  /** Takes a cancelled operation out of the line; what it held is free for the next. */
-  abandon<A, E>(operation: Operation<A, E>): void {
-    this.leave(operation)
-    this.drive()
   }
 
   private start<A, E>(

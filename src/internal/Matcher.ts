@@ -38,8 +38,9 @@ export class AtLeast implements Matcher<number> {
   readonly overflow = Reason.Unknown()
   readonly callsBack = false
   readonly endsWithStream = false
+  /** The bytes that the target holds. */
+  readonly capacity: number
   private readonly target: Uint8Array
-  private readonly length: number
 
   constructor(operation: string, target: Uint8Array, atLeast?: number) {
     if (!(target instanceof Uint8Array)) throw new TypeError(`${operation}: the target is not a Uint8Array`)
@@ -50,17 +51,23 @@ export class AtLeast implements Matcher<number> {
     }
     this.operation = operation
     this.target = target
-    this.length = target.byteLength
+    this.capacity = target.byteLength
     this.total = minimum
   }
 
-  find(buffer: ReadBuffer): number | undefined {
-    if (this.target.byteLength !== this.length) {
+  /** The target, as long as it is what it was. */
+  view(): Uint8Array {
+    if (this.target.byteLength !== this.capacity) {
       throw new TypeError(
-        `${this.operation}: the target of ${this.length} bytes was detached or resized during the operation`
+        `${this.operation}: the target of ${this.capacity} bytes was detached or resized during the operation`
       )
     }
-    return buffer.length < this.total ? undefined : Math.min(buffer.length, this.length)
+    return this.target
+  }
+
+  find(buffer: ReadBuffer): number | undefined {
+    this.view()
+    return buffer.length < this.total ? undefined : Math.min(buffer.length, this.capacity)
   }
 
   take(buffer: ReadBuffer, length: number): number {
@@ -74,7 +81,7 @@ export class AtLeast implements Matcher<number> {
   }
 
   want(length: number): number {
-    return this.length - length
+    return this.capacity - length
   }
 
   show(buffer: ReadBuffer): void {
@@ -82,26 +89,133 @@ export class AtLeast implements Matcher<number> {
   }
 }
 
-/** Everything up to and including a delimiter. */
-export class Until implements Matcher<Uint8Array> {
-  readonly operation = "readUntil"
+/** A known number of bytes, as whatever they stand for. `use` gets exactly them, on loan. */
+export class Fixed<A> implements Matcher<A> {
+  readonly operation: string
+  readonly total: number
+  readonly overflow: Reason
+  readonly callsBack = false
+  readonly endsWithStream = false
+  private readonly consumes: boolean
+  private readonly max: number
+  private readonly use: (bytes: Uint8Array) => A
+
+  constructor(
+    operation: string,
+    length: number,
+    use: (bytes: Uint8Array) => A,
+    options: { readonly consumes: boolean; readonly max: number }
+  ) {
+    checkBytes(operation, "the count", length)
+    checkBytes(operation, "max", options.max)
+    this.operation = operation
+    this.total = length
+    this.use = use
+    this.consumes = options.consumes
+    this.max = options.max
+    this.overflow = Reason.LimitExceeded({ limit: options.max, subject: `${operation} of ${length} bytes` })
+  }
+
+  find(buffer: ReadBuffer): number | undefined {
+    return this.total <= this.max && buffer.length >= this.total ? this.total : undefined
+  }
+
+  take(buffer: ReadBuffer, length: number): A {
+    const result = this.use(buffer.bytes().subarray(0, length))
+    if (this.consumes) buffer.consume(length)
+    return result
+  }
+
+  // What has to wait in the buffer is bounded, so that nothing can be lost and nothing grows without limit.
+  exceeds(): boolean {
+    return this.total > this.max
+  }
+
+  // What comes behind it is welcome: it will be read next.
+  want(): number {
+    return chunkSize
+  }
+}
+
+/** An unsigned LEB128 number of at most `bits` bits. */
+export class Varint<A> implements Matcher<A> {
+  readonly operation: string
+  readonly total = undefined
+  readonly overflow: Reason
+  readonly callsBack = false
+  readonly endsWithStream = false
+  private readonly bits: number
+  private readonly use: (value: bigint) => A
+  private isTooLarge = false
+
+  constructor(operation: string, bits: number, use: (value: bigint) => A) {
+    this.operation = operation
+    this.bits = bits
+    this.use = use
+    this.overflow = Reason.Framing({ detail: `a varint has more than ${bits} bits` })
+  }
+
+  find(buffer: ReadBuffer): number | undefined {
+    const bytes = buffer.bytes()
+    const most = Math.ceil(this.bits / 7)
+    for (let i = 0; i < Math.min(bytes.byteLength, most); i++) {
+      const byte = bytes[i]!
+      this.isTooLarge = i === most - 1 && byte >= 2 ** (this.bits - 7 * i)
+      if (this.isTooLarge) return undefined
+      if (byte < 128) return i + 1
+    }
+    return undefined
+  }
+
+  take(buffer: ReadBuffer, length: number): A {
+    let value = 0n
+    const bytes = buffer.bytes()
+    for (let i = length - 1; i >= 0; i--) value = (value << 7n) | BigInt(bytes[i]! & 127)
+    buffer.consume(length)
+    return this.use(value)
+  }
+
+  exceeds(): boolean {
+    return this.isTooLarge
+  }
+
+  want(): number {
+    return chunkSize
+  }
+}
+
+/** Everything up to and including a delimiter, or what `use` makes of it. */
+export class Until<A = Uint8Array> implements Matcher<A> {
+  readonly operation: string
   readonly total = undefined
   readonly overflow: Reason
   private readonly max: number
   readonly callsBack: boolean
   readonly endsWithStream = false
   private readonly search: Find
+  private readonly use: (bytes: Uint8Array) => A
   private scanned = 0
+  private version = 0
 
-  constructor(search: Find, max: number, callsBack: boolean) {
-    checkBytes("readUntil", "max", max)
+  constructor(
+    operation: string,
+    search: Find,
+    options: { readonly max: number; readonly callsBack: boolean; readonly use: (bytes: Uint8Array) => A }
+  ) {
+    checkBytes(operation, "max", options.max)
+    this.operation = operation
     this.search = search
-    this.callsBack = callsBack
-    this.max = max
-    this.overflow = Reason.LimitExceeded({ limit: max, subject: "the data before the delimiter" })
+    this.callsBack = options.callsBack
+    this.max = options.max
+    this.use = options.use
+    this.overflow = Reason.LimitExceeded({ limit: options.max, subject: "the data before the delimiter" })
   }
 
   find(buffer: ReadBuffer): number | undefined {
+    if (this.version !== buffer.version) {
+      this.version = buffer.version
+      this.scanned = 0
+    }
     const all = buffer.bytes()
     const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
     // Nothing new since the last look: the wait was for more.
@@ -110,13 +224,15 @@ export class Until implements Matcher<Uint8Array> {
     this.scanned = bytes.byteLength
     if (end === undefined) return undefined
     if (!Number.isInteger(end) || end <= 0 || end > bytes.byteLength) {
-      throw new RangeError(`readUntil: the match function answered ${end} for ${bytes.byteLength} bytes`)
+      throw new RangeError(`${this.operation}: the match function answered ${end} for ${bytes.byteLength} bytes`)
     }
     return end
   }
 
-  take(buffer: ReadBuffer, length: number): Uint8Array {
-    return takeCopy(buffer, length)
+  take(buffer: ReadBuffer, length: number): A {
+    const result = this.use(buffer.bytes().subarray(0, length))
+    buffer.consume(length)
+    return result
   }
 
   exceeds(length: number): boolean {
@@ -161,6 +277,9 @@ export class All implements Matcher<Uint8Array> {
   }
 }
 
+/** Larger than what one attempt into the read buffer gets: worth going around it. */
+export const chunkSize = 16_384
+
 /**
  * Looks for the end of a message: the number of bytes up to and including it.
  * The first `scanned` bytes were there at the last look.
@@ -191,8 +310,6 @@ export const findRegExp = (regexp: RegExp): Find => {
 }
 
 // ---- internal
-
-const chunkSize = 16_384
 
 const takeCopy = (buffer: ReadBuffer, length: number): Uint8Array => {
   const out = buffer.bytes().slice(0, length)

@@ -10,6 +10,8 @@ export class ReadBuffer {
   private memory: Uint8Array = none
   private start = 0
   private end = 0
+  /** Changes whenever bytes come in front of others. */
+  version = 0
 
   get length(): number {
     return this.end - this.start
@@ -18,6 +20,24 @@ export class ReadBuffer {
   /** The bytes at hand; valid until the next call. */
   bytes(): Uint8Array {
     return this.memory.subarray(this.start, this.end)
+  }
+
+  /** Puts bytes back in front of the others. What a search knows of the buffer is not true any more. */
+  unread(bytes: Uint8Array): void {
+    if (bytes.byteLength === 0) return
+    if (bytes.byteLength <= this.start) {
+      this.start -= bytes.byteLength
+      this.memory.set(bytes, this.start)
+    } else {
+      const behind = this.bytes()
+      const memory = new Uint8Array(Math.max(bytes.byteLength + behind.byteLength, minimum))
+      memory.set(bytes)
+      memory.set(behind, bytes.byteLength)
+      this.memory = memory
+      this.start = 0
+      this.end = bytes.byteLength + behind.byteLength
+    }
+    this.version++
   }
 
   /** At least one and at most `count` bytes of free space behind the last byte; `commit` makes them part of the buffer. */

@@ -8,7 +8,7 @@ import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 import { counters } from "./counters.ts"
 import { endsTurn, Line, Operation } from "./Line.ts"
-import type { Matcher } from "./Matcher.ts"
+import { type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
@@ -21,6 +21,7 @@ export class ReadSide {
   state: "open" | "ended" | "failed" | "closed" = "open"
   readonly backing: Backing
   private buffer: ReadBuffer | undefined = undefined
+  private lost: SocketError | undefined = undefined
   /** An operation that has settled. */
   spare: ReadSome | undefined = undefined
 
@@ -37,6 +38,7 @@ export class ReadSide {
   receive(target: Uint8Array): number | SocketError {
     // The end is the end, whatever becomes of the connection later.
     if (this.state === "ended") return 0
+    if (this.lost !== undefined) return this.lost
     const answer = this.backing.read(target)
     if (typeof answer !== "number") this.state = "failed"
     else if (answer > 0) {
@@ -57,6 +59,26 @@ export class ReadSide {
       else buffer.commit(answer)
     }
     return answer
+  }
+
+  /** Puts bytes back to where they came from: whoever reads next gets them first. */
+  unread(bytes: Uint8Array): SocketError | undefined {
+    if (this.state === "closed") return this.error(Reason.Closed(), "unread", 0)
+    this.collected().unread(bytes)
+    this.line.drive()
+    return undefined
+  }
+
+  /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */
+  lose(cause: unknown): void {
+    this.state = "failed"
+    this.lost = new SocketError({
+      reason: Reason.Unknown(),
+      operation: "read",
+      address: this.backing.remoteAddress,
+      transferred: 0,
+      cause
+    })
   }
 
   error(reason: Reason, operation: string, transferred: number, total?: number): SocketError {
@@ -235,6 +257,87 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
     return Exit.fail(this.side.error(Reason.Closed(), this.matcher.operation, 0, this.matcher.total))
   }
 }
+
+/**
+ * A read into a large target: the bytes go straight into it, past the read
+ * buffer, and come back into the buffer only when the operation does not
+ * complete.
+ */
+export class ReadInto extends Operation<number, SocketError | Cause.Done> {
+  private readonly side: ReadSide
+  private readonly target: AtLeast
+  // `placed` bytes of the target, from `offset` on, belong behind those in the read buffer.
+  private placed = 0
+  private offset = 0
+  private version = 0
+
+  constructor(side: ReadSide, target: AtLeast) {
+    super()
+    this.side = side
+    this.target = target
+  }
+
+  override get operation(): string {
+    return this.target.operation
+  }
+
+  override get total(): number {
+    return this.target.total
+  }
+
+  override get address(): Address {
+    return this.side.backing.remoteAddress
+  }
+
+  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
+    const { side, target } = this
+    const { operation, total } = target
+    try {
+      if (side.isClosed()) return Exit.fail(side.error(Reason.Closed(), operation, 0, total))
+      const buffer = side.collected()
+      // Somebody has put bytes in front, so these are in the wrong place.
+      if (this.version !== buffer.version) this.undo()
+      this.version = buffer.version
+      for (;;) {
+        const length = buffer.length + this.placed
+        if (length >= total) {
+          target.take(buffer, Math.min(buffer.length, target.capacity))
+          return Exit.succeed(Math.min(length, target.capacity))
+        }
+        const answer = side.receive(target.view().subarray(length))
+        if (answer === WouldBlock) return undefined
+        if (typeof answer === "number" && answer > 0) {
+          if (this.placed === 0) this.offset = length
+          this.placed += answer
+          continue
+        }
+        this.undo()
+        target.show(buffer)
+        if (typeof answer !== "number") return Exit.fail(during(answer, { operation, transferred: length, total }))
+        return length === 0 ? endOfStream : Exit.fail(side.error(Reason.UnexpectedEof(), operation, length, total))
+      }
+    } catch (defect) {
+      this.undo()
+      return Exit.die(defect)
+    }
+  }
+
+  override undo(): void {
+    const { offset, placed } = this
+    if (placed === 0) return
+    this.placed = 0
+    try {
+      this.side.collected().append(this.target.view().subarray(offset, offset + placed))
+    } catch (cause) {
+      // The caller has given away memory that it had lent, and the bytes in it.
+      this.side.lose(cause)
+    }
+  }
+}
+
+/** The operation that reads into a target: past the read buffer, where that saves a copy. */
+export const readInto = (side: ReadSide, target: AtLeast): Operation<number, SocketError | Cause.Done> =>
+  target.capacity > chunkSize ? new ReadInto(side, target) : new ReadMatch(side, target)
 
 // ---- internal
 

@@ -13,7 +13,7 @@ export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
 }
 
 /** Runs a composed operation in a span of its own, which ends with the account of its bytes. */
-export const traced = <A extends number | Uint8Array, E>(
+export const traced = <A, E>(
   operation: string,
   stream: object,
   effect: Effect.Effect<A, E>
@@ -25,10 +25,8 @@ export const traced = <A extends number | Uint8Array, E>(
       Effect.onExit(effect, (exit) =>
         Effect.sync(() => {
           if (Exit.isSuccess(exit)) {
-            span.attribute(
-              "effect_asio.transferred",
-              typeof exit.value === "number" ? exit.value : exit.value.byteLength
-            )
+            const bytes = bytesOf(operation, exit.value)
+            if (bytes !== undefined) span.attribute("effect_asio.transferred", bytes)
             return
           }
           const outcome = Cancellation.outcome(exit)
@@ -38,6 +36,12 @@ export const traced = <A extends number | Uint8Array, E>(
           span.attribute("effect_asio.guarantee", outcome.guarantee)
         }))
   )
+
+/** The bytes that an operation moved, where its result tells. */
+const bytesOf = (operation: string, result: unknown): unknown =>
+  result instanceof Uint8Array ? result.byteLength : counting.has(operation) ? result : undefined
+
+const counting: ReadonlySet<string> = new Set(["writeAll", "readExactly", "readAtLeast", "discard"])
 
 const peerOf = (stream: object): Record<string, unknown> => {
   if (!Predicate.hasProperty(stream, "remoteAddress")) return {}
