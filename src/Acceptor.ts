@@ -124,7 +124,9 @@ export function listen(
 /**
  * Runs a handler for every connection, each in a fiber of its own, and closes
  * the connection when its handler ends. Never succeeds; fails with `Closed` when
- * the acceptor is closed.
+ * the acceptor is closed, and with `OperationAborted` when a signal or a deadline
+ * ends its waiting for the next connection. Handlers go on then, as long as the
+ * fiber that runs this.
  *
  * **Details**
  *
@@ -167,7 +169,7 @@ export const serve = <E, R>(
             { startImmediately: true, uninterruptible: "inherit" }
           ),
         onFailure: (error) =>
-          error.reason._tag === "Closed"
+          error.reason._tag === "Closed" || error.reason._tag === "OperationAborted"
             ? Effect.fail(error)
             : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
       })

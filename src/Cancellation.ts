@@ -26,6 +26,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Signal from "./internal/Signal.ts"
@@ -422,8 +423,14 @@ export const withSignal: {
  * @category signals
  * @since 0.1.0
  */
-export const fromAbortSignal = (signal: AbortSignal, type: Type): CancellationSignal =>
-  new Signal.AbortSource(signal, type)
+export const fromAbortSignal = (signal: AbortSignal, type: Type): CancellationSignal => {
+  // By what it can do: one of another realm or a polyfill is as good.
+  const isAbortSignal = Predicate.hasProperty(signal, "aborted") &&
+    typeof signal.addEventListener === "function" && typeof signal.removeEventListener === "function"
+  if (!isAbortSignal) throw new TypeError("fromAbortSignal: not an AbortSignal")
+  Signal.assertType("fromAbortSignal", type)
+  return new Signal.AbortSource(signal, type)
+}
 
 // ---- filters
 
@@ -544,6 +551,7 @@ export const cancelAfter: {
     duration: Duration.Input,
     type: Type = "terminal"
   ): Effect.Effect<A, E, R> => {
+    Signal.assertType("cancelAfter", type)
     const time = Duration.fromInputUnsafe(duration)
     return Duration.isFinite(time) ? withDeadline(effect, time, type) : effect
   }
@@ -566,6 +574,7 @@ export const cancelAt: {
     time: DateTime.DateTime.Input,
     type: Type = "terminal"
   ): Effect.Effect<A, E, R> => {
+    Signal.assertType("cancelAt", type)
     const at = DateTime.toEpochMillis(DateTime.makeUnsafe(time))
     return Effect.flatMap(
       Clock.currentTimeMillis,

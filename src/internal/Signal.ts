@@ -79,6 +79,7 @@ export class Signal {
 
   /** @param cause what the errors of ended operations name as theirs */
   request(type: Type, cause?: unknown): Report {
+    assertType("emit", type)
     // The filters are code of the caller's: all of them have their say before anything happens.
     const asked = Array.from(this.waiting, ([operation, filter]) => ({
       operation,
@@ -113,8 +114,10 @@ export class Signal {
     this.waiting.delete(operation)
     // Later, because others may be about to be withdrawn by the same request.
     if (this.waiting.size === 0 && this.idlers.size > 0) {
+      const idlers = [...this.idlers]
+      this.idlers.clear()
       queueMicrotask(() => {
-        for (const wake of this.idlers) wake()
+        for (const wake of idlers) wake()
       })
     }
   }
@@ -252,6 +255,11 @@ export const CurrentRegion: Context.Reference<Region | undefined> = Context.Refe
 export const compose = (outer: Filter, inner: Filter): Filter => (type) => {
   const passed = outer(type)
   return passed === undefined ? undefined : inner(passed)
+}
+
+export const assertType = (operation: string, type: Type): void => {
+  if (type === "total" || type === "partial" || type === "terminal") return
+  throw new TypeError(`${operation}: ${String(type)} is not a type of cancellation`)
 }
 
 /** The error of an operation that honoured a request. */

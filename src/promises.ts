@@ -1,0 +1,691 @@
+/**
+ * Connections for async/await code outside Effect: the same sockets, the same
+ * accounts, the same errors, with promises instead of effects.
+ *
+ * **Details**
+ *
+ * Promises reject with the library's own `SocketError` and all its fields:
+ * `reason`, `operation`, `address`, `transferred`, `total`, `code`, `cause`.
+ * Wrong arguments reject with a `TypeError` or a `RangeError`. End of stream is
+ * no error: reads resolve to `null`, loops end.
+ *
+ * A promise cannot be interrupted, so cancellation comes as an `AbortSignal`;
+ * see {@link Abortable}.
+ *
+ * **Example** (Saying hello)
+ *
+ * ```ts
+ * import { Buffers } from "effect-asio"
+ * import { connect } from "effect-asio/promises"
+ *
+ * await using socket = await connect("localhost:7000")
+ * await socket.writeAll(Buffers.utf8("hello\n"))
+ * const answer = await socket.readUntil("\n", { signal: AbortSignal.timeout(1000) })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Pull from "effect/Pull"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as Acceptor from "./Acceptor.ts"
+import * as Buffers from "./Buffers.ts"
+import * as Cancellation from "./Cancellation.ts"
+import * as CompletionCondition from "./CompletionCondition.ts"
+import { aborted } from "./internal/Signal.ts"
+import * as Read from "./Read.ts"
+import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
+import * as StreamSocket from "./StreamSocket.ts"
+import type { ListenOptions, SocketOptions, Transport } from "./Transport.ts"
+import * as NodeTransport from "./transport/NodeTransport.ts"
+import * as Write from "./Write.ts"
+
+/**
+ * What may end an operation early.
+ *
+ * **Details**
+ *
+ * When `signal` aborts, the operation is asked to end with at least the
+ * guarantee `type` (default `"terminal"`); see `Cancellation.Type`. One that
+ * cannot keep it runs on to its end. One that ends rejects with the reason
+ * `OperationAborted`: `transferred` and `total` on the error are exact,
+ * `reason.type` is the guarantee that was kept, and `cause` is the abort reason.
+ *
+ * A signal that is aborted already rejects before anything is attempted. What
+ * its first attempt completes has completed, whatever happens next. A signal
+ * may serve any number of operations and connections; it is listened to only
+ * while one of them waits.
+ *
+ * **Example** (At most a second, and the stream stays usable)
+ *
+ * ```ts
+ * const message = Buffers.cursor(bytes)
+ * try {
+ *   await socket.writeAll(message, { signal: AbortSignal.timeout(1000), type: "partial" })
+ * } catch (error) {
+ *   if (!SocketError.isSocketError(error) || error.reason._tag !== "OperationAborted") throw error
+ *   console.log(`${error.transferred} of ${error.total} bytes taken so far`)
+ *   await socket.writeAll(message)
+ * }
+ * ```
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Abortable {
+  readonly signal?: AbortSignal | undefined
+  readonly type?: Cancellation.Type | undefined
+}
+
+/**
+ * A connected byte stream: `StreamSocket`, `Read` and `Write` as methods that
+ * answer with promises.
+ *
+ * **Details**
+ *
+ * The two directions are independent, and each is a fair line: operations may be
+ * started without waiting for the ones before, and take their turns in the order
+ * in which they were started. Memory that an operation was given belongs to the
+ * caller again when its promise settles, however it settles.
+ *
+ * Nothing closes a socket but `close`, `abort` and the end of an `await using`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDisposable {
+  /** The same connection for Effect code. */
+  readonly stream: StreamSocket.StreamSocket
+  readonly localAddress: NetAddress.SocketAddress
+  readonly remoteAddress: NetAddress.SocketAddress
+  /** Bytes received from the transport so far. */
+  readonly bytesRead: number
+  /** Bytes taken by the transport so far. */
+  readonly bytesWritten: number
+  readonly state: StreamSocket.State
+  /**
+   * Reads 1 to `target.length` bytes into the front of `target` and resolves to
+   * how many; 0 only for an empty target. End of stream is `null`, as often as
+   * it is asked for.
+   *
+   * **Abort**: *total*, whatever was asked for. No byte is lost: the next read
+   * gets it.
+   *
+   * **Example** (Reading what is there)
+   *
+   * ```ts
+   * const buffer = new Uint8Array(65_536)
+   * const count = await socket.readSome(buffer)
+   * if (count !== null) console.log(Buffers.toUtf8(buffer.subarray(0, count)))
+   * ```
+   */
+  readSome(target: Uint8Array, options?: Abortable): Promise<number | null>
+  /**
+   * Reads exactly as many bytes as `target` holds and resolves to their number;
+   * `null` when the stream ends before the first. Ending midway rejects with
+   * `UnexpectedEof` and `transferred`: those bytes are at the front of `target`,
+   * and they also stay unread.
+   *
+   * **Abort**: *total*, whatever was asked for. No byte is lost: the next read
+   * gets them.
+   *
+   * **Example** (Reading a header of four bytes)
+   *
+   * ```ts
+   * const header = new Uint8Array(4)
+   * await socket.readExactly(header)
+   * const length = new DataView(header.buffer).getUint32(0)
+   * ```
+   */
+  readExactly(target: Uint8Array, options?: Abortable): Promise<number | null>
+  /**
+   * Reads at least `minimum` bytes, and more if they are there and `target`
+   * holds them; resolves to how many. Ends as `readExactly` does.
+   *
+   * **Abort**: *total*, whatever was asked for. No byte is lost: the next read
+   * gets them.
+   */
+  readAtLeast(target: Uint8Array, minimum: number, options?: Abortable): Promise<number | null>
+  /**
+   * Reads up to and including the first match of a delimiter and resolves to
+   * those bytes, in memory of the caller's own; later bytes stay unread. `null`
+   * when the stream ends before the first byte. A message longer than `max`
+   * bytes (default 65,536) rejects with `LimitExceeded`, an end before the match
+   * with `UnexpectedEof`; nothing is consumed then.
+   *
+   * **Abort**: *total*, whatever was asked for. No byte is lost: the next read
+   * gets them.
+   *
+   * **Example** (Reading lines until the end of the stream)
+   *
+   * ```ts
+   * for (;;) {
+   *   const line = await socket.readUntil("\n", { max: 1024 })
+   *   if (line === null) break
+   *   console.log(Buffers.toUtf8(line))
+   * }
+   * ```
+   */
+  readUntil(
+    delimiter: Read.Delimiter,
+    options?: Abortable & { readonly max?: number | undefined }
+  ): Promise<Uint8Array | null>
+  /**
+   * Reads everything to the end of the stream, possibly nothing, into memory of
+   * the caller's own. A stream longer than `max` bytes (default 16 MiB) rejects
+   * with `LimitExceeded`; nothing is consumed then.
+   *
+   * **Abort**: *total*, whatever was asked for. No byte is lost: the next read
+   * gets them.
+   */
+  readAll(options?: Abortable & { readonly max?: number | undefined }): Promise<Uint8Array>
+  /**
+   * Takes 1 to all bytes from the front of the buffers and resolves to how many;
+   * 0 only when there are none. It either takes bytes or rejects, never both.
+   * Taken bytes are delivered in order unless the connection is aborted or reset.
+   *
+   * **Abort**: *total*, whatever was asked for. A write that waits has taken
+   * nothing; start it again, or leave it.
+   *
+   * **Example** (Taking part in every step)
+   *
+   * ```ts
+   * for (let sent = 0; sent < bytes.length;) {
+   *   sent += await socket.writeSome(bytes.subarray(sent), { signal })
+   *   console.log(`${sent} of ${bytes.length}`)
+   * }
+   * ```
+   */
+  writeSome(source: Buffers.Input, options?: Abortable): Promise<number>
+  /**
+   * Writes from the buffers until `condition` is met (by default: all bytes) and
+   * resolves to how many were taken. Nothing comes in between, and a rejection
+   * says in `transferred` and `total` how far it came. Pass a `Buffers.Cursor`
+   * to go on from there: the operation advances it in place.
+   *
+   * **Abort**, when `k` of `n` bytes were taken:
+   *
+   * - `k = 0`, whatever was asked for: *total*, nothing happened.
+   * - `"terminal"` (the default): stops; the stream is torn, and later writes
+   *   reject with `Torn`. Close or abort it.
+   * - `"partial"`: stops; the stream is usable. Go on with the cursor.
+   * - `"total"`: runs on to `n`.
+   *
+   * **Example** (A header and a body in one write)
+   *
+   * ```ts
+   * await socket.writeAll([header, body], { signal: request.signal })
+   * ```
+   */
+  writeAll(
+    source: Buffers.Input | Buffers.Cursor,
+    options?: Abortable & { readonly condition?: CompletionCondition.Input | undefined }
+  ): Promise<number>
+  /**
+   * Sends FIN behind everything that was taken; reads go on. Waits in line
+   * behind writes that were started earlier. Repeating it resolves; on a torn or
+   * failed write side it rejects with that reason.
+   *
+   * **Abort**: *total*, whatever was asked for. Either FIN was sent or nothing
+   * happened.
+   */
+  shutdownWrite(options?: Abortable): Promise<void>
+  /**
+   * Ends the stream gracefully: waiting operations reject with `Closed`, taken
+   * bytes are flushed, FIN follows, and the promise resolves when the descriptor
+   * is released; after the linger time it aborts instead. Never rejects.
+   * Idempotent.
+   *
+   * **Abort**: calling `abort` ends the wait.
+   */
+  close(): Promise<void>
+  /**
+   * Ends the stream now: waiting operations reject with `Closed`, bytes not yet
+   * on their way are discarded, and the peer sees a reset where the platform can
+   * send one. Resolves when the descriptor is released. Never rejects.
+   * Idempotent.
+   */
+  abort(): Promise<void>
+  /** Changes options of the live connection; those that are absent stay. Rejects with `Closed` after `close`. */
+  configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): Promise<void>
+  /**
+   * The bytes as they arrive, to the end of the stream, in chunks that are
+   * memory of the consumer's own; chunk boundaries mean nothing. A failed read
+   * is thrown into the loop.
+   *
+   * Nothing is read before it is asked for. Leaving the loop (`break`, `return`,
+   * `throw`) loses no byte and closes nothing: later reads and other loops go
+   * on. A pending `next()` is ended by `return()` and has read nothing then.
+   *
+   * **Example** (Echoing)
+   *
+   * ```ts
+   * for await (const chunk of socket) await socket.writeAll(chunk)
+   * ```
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array, undefined>
+  /** {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/**
+ * A listening address.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposable {
+  /** The same listener for Effect code. */
+  readonly acceptor: Acceptor.Acceptor
+  /** The bound address, with the real port where port 0 was asked for. */
+  readonly address: NetAddress.SocketAddress
+  /**
+   * Takes the next connection; the caller has to close it. It is unread until
+   * its first read, whatever happens before.
+   *
+   * Rejects with `Closed` when the listener is closed, and with a passing reason
+   * such as `TooManyOpenFiles` when one connection could not be taken; the next
+   * `accept` may resolve then.
+   *
+   * **Abort**: *total*, whatever was asked for. No connection is lost: the next
+   * `accept` gets it.
+   */
+  accept(options?: Abortable): Promise<Socket>
+  /**
+   * Releases the address: waiting `accept`s reject with `Closed`, loops end,
+   * connections that nobody has accepted are reset. Accepted ones go on. Never
+   * rejects. Idempotent.
+   */
+  close(): Promise<void>
+  /**
+   * The connections as they come, until the listener is closed. A connection
+   * that could not be taken is thrown into the loop, as `accept` rejects; the
+   * listener goes on, and so may another loop.
+   *
+   * Leaving the loop (`break`, `return`, `throw`) loses no connection and does
+   * not close the listener.
+   *
+   * **Example** (A server)
+   *
+   * ```ts
+   * for await (const socket of listener) {
+   *   serve(socket).catch(console.error)
+   * }
+   * ```
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Socket, undefined>
+  /** {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/**
+ * Connects to an address or to a host and port, over `NodeTransport`. The caller
+ * has to close the socket.
+ *
+ * **Details**
+ *
+ * Strings are `host:port`, with IPv6 literals in brackets;
+ * `NetAddress.unixPathAddress(path)` names a Unix-domain socket. Rejects as
+ * `StreamSocket.connect` fails: with the reason of the attempt and its address,
+ * with `ConnectFailed` when a name has several addresses and all fail, with
+ * `NameResolution` when it has none.
+ *
+ * **Abort**: *total*, whatever was asked for. The descriptor is released before
+ * the promise rejects. After it has resolved the signal has no say in the
+ * socket.
+ *
+ * **Example** (At most a second)
+ *
+ * ```ts
+ * await using socket = await connect("localhost:7000", { signal: AbortSignal.timeout(1000) })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const connect = (
+  target: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: SocketOptions & Abortable
+): Promise<Socket> =>
+  run(
+    Effect.map(onNode(StreamSocket.connect(target, options)), fromStreamSocket),
+    options,
+    () => ({ operation: "connect", address: nameOf(target), total: 0 })
+  )
+
+/**
+ * Listens on an address, or on the first address of a host and port, over
+ * `NodeTransport`. The caller has to close the listener.
+ *
+ * **Details**
+ *
+ * Port 0 binds a free port; read it from `address`. The socket options hold for
+ * every accepted connection. Rejects as `Acceptor.listen` fails, with the
+ * address: `AddressInUse`, `PermissionDenied`, ...
+ *
+ * **Abort**: *total*, while a name is looked up; binding itself takes a moment
+ * only and completes. After it has resolved the signal has no say in the
+ * listener.
+ *
+ * **Example** (An echo server)
+ *
+ * ```ts
+ * await using listener = await listen("127.0.0.1:7000")
+ * const echo = async (accepted: Socket) => {
+ *   await using socket = accepted
+ *   for await (const chunk of socket) await socket.writeAll(chunk)
+ * }
+ * for await (const socket of listener) echo(socket).catch(console.error)
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const listen = (
+  address: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: ListenOptions & Abortable
+): Promise<Listener> =>
+  run(
+    Effect.map(onNode(Acceptor.listen(address, options)), fromAcceptor),
+    options,
+    () => ({ operation: "listen", address: nameOf(address), total: 0 })
+  )
+
+/**
+ * Hands a connection of Effect code, over whatever transport, to async code. It
+ * stays one connection: either side may use it, and whoever opened it closes it.
+ *
+ * **Example** (Calling async code with a connection)
+ *
+ * ```ts
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const socket = yield* StreamSocket.connect("localhost:7000")
+ *   return yield* Effect.promise(() => converse(fromStreamSocket(socket)))
+ * }))
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const fromStreamSocket = (stream: StreamSocket.StreamSocket): Socket => new PromiseSocket(stream)
+
+/**
+ * Hands an acceptor of Effect code, over whatever transport, to async code.
+ *
+ * **Example** (Accepting in async code)
+ *
+ * ```ts
+ * const acceptor = yield* Acceptor.listen("127.0.0.1:7000")
+ * yield* Effect.promise(() => serve(fromAcceptor(acceptor)))
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const fromAcceptor = (acceptor: Acceptor.Acceptor): Listener => new PromiseListener(acceptor)
+
+// ---- internal
+
+class PromiseSocket implements Socket {
+  readonly stream: StreamSocket.StreamSocket
+
+  constructor(stream: StreamSocket.StreamSocket) {
+    this.stream = stream
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.stream.localAddress
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.stream.remoteAddress
+  }
+
+  get bytesRead(): number {
+    return this.stream.bytesRead
+  }
+
+  get bytesWritten(): number {
+    return this.stream.bytesWritten
+  }
+
+  get state(): StreamSocket.State {
+    return this.stream.state
+  }
+
+  readSome(target: Uint8Array, options?: Abortable): Promise<number | null> {
+    return run(orNull(this.stream.readSome(target)), options, () => this.asked("readSome", Buffers.byteLength(target)))
+  }
+
+  readExactly(target: Uint8Array, options?: Abortable): Promise<number | null> {
+    return run(
+      orNull(Read.readExactly(this.stream, target)),
+      options,
+      () => this.asked("readExactly", Buffers.byteLength(target))
+    )
+  }
+
+  readAtLeast(target: Uint8Array, minimum: number, options?: Abortable): Promise<number | null> {
+    return run(
+      orNull(Read.readAtLeast(this.stream, target, minimum)),
+      options,
+      () => this.asked("readAtLeast", minimum)
+    )
+  }
+
+  readUntil(
+    delimiter: Read.Delimiter,
+    options?: Abortable & { readonly max?: number | undefined }
+  ): Promise<Uint8Array | null> {
+    return run(orNull(Read.readUntil(this.stream, delimiter, options)), options, () => this.asked("readUntil"))
+  }
+
+  readAll(options?: Abortable & { readonly max?: number | undefined }): Promise<Uint8Array> {
+    return run(Read.readAll(this.stream, options), options, () => this.asked("readAll"))
+  }
+
+  writeSome(source: Buffers.Input, options?: Abortable): Promise<number> {
+    return run(this.stream.writeSome(source), options, () => this.asked("writeSome", Buffers.byteLength(source)))
+  }
+
+  writeAll(
+    source: Buffers.Input | Buffers.Cursor,
+    options?: Abortable & { readonly condition?: CompletionCondition.Input | undefined }
+  ): Promise<number> {
+    const condition = options?.condition ?? CompletionCondition.transferAll
+    return run(Write.writeAll(this.stream, source, condition), options, () => {
+      const offered = Buffers.isCursor(source) ? source.remaining : Buffers.byteLength(source)
+      return this.asked("writeAll", CompletionCondition.fromInput(condition).goal(offered))
+    })
+  }
+
+  shutdownWrite(options?: Abortable): Promise<void> {
+    return run(this.stream.shutdownWrite, options, () => this.asked("shutdownWrite"))
+  }
+
+  close(): Promise<void> {
+    return run(this.stream.close)
+  }
+
+  abort(): Promise<void> {
+    return run(this.stream.abort)
+  }
+
+  configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): Promise<void> {
+    return run(this.stream.configure(options))
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array, undefined> {
+    // One landing place per loop: what leaves it is copied to the size of what arrived.
+    const landing = new Uint8Array(chunkSize)
+    return new Pulls(Effect.map(this.stream.readSome(landing), (count) => landing.slice(0, count)))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  private asked(operation: string, total = 0): Asked {
+    return { operation, address: this.stream.remoteAddress, total }
+  }
+}
+
+class PromiseListener implements Listener {
+  readonly acceptor: Acceptor.Acceptor
+
+  constructor(acceptor: Acceptor.Acceptor) {
+    this.acceptor = acceptor
+  }
+
+  get address(): NetAddress.SocketAddress {
+    return this.acceptor.address
+  }
+
+  accept(options?: Abortable): Promise<Socket> {
+    return run(
+      Effect.map(this.acceptor.take, fromStreamSocket),
+      options,
+      () => ({ operation: "accept", address: this.address, total: 0 })
+    )
+  }
+
+  close(): Promise<void> {
+    return run(this.acceptor.close)
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<Socket, undefined> {
+    return new Pulls(Effect.catchReason(
+      Effect.map(this.acceptor.take, fromStreamSocket),
+      "SocketError",
+      "Closed",
+      () => Cause.done()
+    ))
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}
+
+/** Pulls one element after the other, until the end or until it is left. */
+class Pulls<A> implements AsyncIterableIterator<A, undefined> {
+  private readonly leaving = Cancellation.makeSignal()
+  private readonly step: Effect.Effect<IteratorResult<A, undefined>, SocketError>
+  private isOver = false
+
+  constructor(pull: Pull.Pull<A, SocketError>) {
+    this.step = Effect.matchEffect(Cancellation.withSignal(pull, this.leaving), {
+      onSuccess: (value) => Effect.succeed({ done: false, value }),
+      onFailure: (error) => {
+        this.isOver = true
+        // In this region only `return` can have aborted it.
+        return Cause.isDone(error) || error.reason._tag === "OperationAborted"
+          ? Effect.succeed(over)
+          : Effect.fail(error)
+      }
+    })
+  }
+
+  next(): Promise<IteratorResult<A, undefined>> {
+    return this.isOver ? Promise.resolve(over) : run(this.step)
+  }
+
+  return(): Promise<IteratorResult<A, undefined>> {
+    this.isOver = true
+    this.leaving.emitUnsafe("total")
+    return Promise.resolve(over)
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+/** An operation as it was asked for, for the error of one that was aborted before it began. */
+interface Asked {
+  readonly operation: string
+  readonly address: Address | undefined
+  readonly total: number
+}
+
+/** Runs an operation, under the signal of its options if there is one. The one way from effects to promises. */
+const run = <A>(
+  effect: Effect.Effect<A, SocketError>,
+  options?: Abortable,
+  asked?: () => Asked
+): Promise<A> =>
+  new Promise((resolve, reject) => {
+    const fiber = Effect.runFork(asked === undefined ? effect : Effect.suspend(() => abortable(effect, options, asked)))
+    const settled = fiber.pollUnsafe()
+    if (settled !== undefined && Exit.isSuccess(settled)) {
+      resolve(settled.value)
+      return
+    }
+    // An error that comes later has the event loop on its stack; here the caller still is.
+    const caller: { readonly stack?: string } = {}
+    Error.captureStackTrace(caller, run)
+    fiber.addObserver((exit) => {
+      if (Exit.isSuccess(exit)) {
+        resolve(exit.value)
+        return
+      }
+      const error = Cause.squash(exit.cause)
+      if (isSocketError(error)) {
+        error.stack = `${error.name}: ${error.message}${caller.stack?.replace(/^.*/, "") ?? ""}`
+      }
+      reject(error)
+    })
+  })
+
+const abortable = <A>(
+  effect: Effect.Effect<A, SocketError>,
+  options: Abortable | undefined,
+  asked: () => Asked
+): Effect.Effect<A, SocketError> => {
+  const signal = options?.signal
+  if (signal === undefined) return effect
+  const type = options?.type ?? "terminal"
+  return signal.aborted
+    ? Effect.fail(aborted({ ...asked(), transferred: 0 }, { type, origin: "signal", cause: signal.reason }, "total"))
+    : Cancellation.withSignal(effect, sourceOf(signal, type))
+}
+
+// One source, and so one listener, for all operations that wait on a signal.
+const sources = new WeakMap<AbortSignal, Map<Cancellation.Type, Cancellation.CancellationSignal>>()
+
+const sourceOf = (signal: AbortSignal, type: Cancellation.Type): Cancellation.CancellationSignal => {
+  let ofSignal = sources.get(signal)
+  if (ofSignal === undefined) sources.set(signal, ofSignal = new Map())
+  let source = ofSignal.get(type)
+  if (source === undefined) ofSignal.set(type, source = Cancellation.fromAbortSignal(signal, type))
+  return source
+}
+
+// Made with the first connection, and never disposed of: it holds nothing open.
+const node = ManagedRuntime.make(NodeTransport.layer)
+
+/** Provides the transport, and a scope that is never closed: closing is the caller's. */
+const onNode = <A>(
+  effect: Effect.Effect<A, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
+): Effect.Effect<A, SocketError> =>
+  Effect.flatMap(
+    node.contextEffect,
+    (context) => Effect.provideService(Effect.provideContext(effect, context), Scope.Scope, Scope.makeUnsafe())
+  )
+
+const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, SocketError> =>
+  Pull.catchDone(pull, () => Effect.succeed(null))
+
+const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
+  NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))
+
+const over = { done: true, value: undefined } as const
+
+const chunkSize = 65_536
