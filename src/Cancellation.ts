@@ -89,6 +89,11 @@ export const terminal: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effec
  * at once, and the stream stays usable. Pass a `Buffers.Cursor` to go on from
  * where it stopped.
  *
+ * **Gotchas**
+ *
+ * On a connection that several fibers write to, the next one in line starts
+ * where this one stopped, inside its message. There, use {@link total}.
+ *
  * @category policies
  * @since 0.1.0
  */
