@@ -34,7 +34,9 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  *   `AddressNotAvailable` includes a Unix-domain path that does not exist.
  * - `NameResolution`: `host` has no usable address; `detail` says why.
  * - `ConnectFailed`: every address of a name failed; each attempt is listed.
- * - `Tls`, `Framing`: the layer above the bytes failed.
+ * - `Tls`: the layer above the bytes failed.
+ * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
+ *   wrong, and `position` where that begins, in bytes from the start of the stream.
  * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
  * - `Unknown`: anything else; see `code` and `cause`.
  *
@@ -69,7 +71,7 @@ export type Reason = Data.TaggedEnum<{
   NameResolution: { readonly host: string; readonly detail: string }
   ConnectFailed: { readonly attempts: ReadonlyArray<SocketError> }
   Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
-  Framing: { readonly detail: string }
+  Framing: { readonly detail: string; readonly position?: number | undefined }
   Unsupported: { readonly feature: string }
   Unknown: {}
 }>
@@ -215,7 +217,9 @@ export const describe = (reason: Reason): string => {
     case "Tls":
       return `TLS ${reason.kind} failure`
     case "Framing":
-      return `bad framing: ${reason.detail}`
+      return reason.position === undefined
+        ? `bad framing: ${reason.detail}`
+        : `bad framing at byte ${formatCount(reason.position)}: ${reason.detail}`
     case "Unsupported":
       return `${reason.feature} is not supported here`
     case "Unknown":

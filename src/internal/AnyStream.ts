@@ -8,7 +8,7 @@ import * as Cancellation from "../Cancellation.ts"
 import type * as CompletionCondition from "../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import { finish, proceed } from "./interruption.ts"
-import type { Matcher } from "./Matcher.ts"
+import { at, type Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
@@ -123,9 +123,9 @@ const readInto = <A>(
       : during(error, { operation, transferred: buffer.length, total })
   }
   const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
-    const length = matcher.find(buffer)
-    if (length !== undefined) return Effect.succeed(matcher.take(buffer, length))
-    if (matcher.exceeds(buffer.length)) return fail(matcher.overflow)
+    const found = matcher.find(buffer)
+    if (typeof found === "number") return Effect.succeed(matcher.take(buffer, found))
+    if (found !== undefined) return fail(at(found, buffer.consumed))
     const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
     return Effect.matchCauseEffect(stream.readSome(target), {
       onSuccess: (count) => {

@@ -13,18 +13,14 @@ export interface Matcher<A> {
   readonly operation: string
   /** Bytes that complete it, where that is known. */
   readonly total: number | undefined
-  /** Why it gives up when `exceeds`. */
-  readonly overflow: Reason
   /** `find` runs code of the caller's. */
   readonly callsBack: boolean
   /** The end of the stream completes it with whatever is there. */
   readonly endsWithStream: boolean
-  /** How many bytes the result consumes; `undefined` when more are needed. */
-  find(buffer: ReadBuffer): number | undefined
+  /** How many bytes the result consumes; `undefined` when more are needed; a reason when there can be none. */
+  find(buffer: ReadBuffer): number | Reason | undefined
   /** Consumes `length` bytes as the result. */
   take(buffer: ReadBuffer, length: number): A
-  /** Whether `length` bytes without a match are too many. */
-  exceeds(length: number): boolean
   /** How many more bytes may be asked for at once when there are `length`; at least 1. */
   want(length: number): number
   /** Shows what is there to the caller, without consuming it, when the end of the stream comes too early. */
@@ -35,7 +31,6 @@ export interface Matcher<A> {
 export class AtLeast implements Matcher<number> {
   readonly operation: string
   readonly total: number
-  readonly overflow = Reason.Unknown()
   readonly callsBack = false
   readonly endsWithStream = false
   /** The bytes that the target holds. */
@@ -76,10 +71,6 @@ export class AtLeast implements Matcher<number> {
     return length
   }
 
-  exceeds(): boolean {
-    return false
-  }
-
   want(length: number): number {
     return this.capacity - length
   }
@@ -93,7 +84,6 @@ export class AtLeast implements Matcher<number> {
 export class Fixed<A> implements Matcher<A> {
   readonly operation: string
   readonly total: number
-  readonly overflow: Reason
   readonly callsBack = false
   readonly endsWithStream = false
   private readonly consumes: boolean
@@ -113,22 +103,18 @@ export class Fixed<A> implements Matcher<A> {
     this.use = use
     this.consumes = options.consumes
     this.max = options.max
-    this.overflow = Reason.LimitExceeded({ limit: options.max, subject: `${operation} of ${length} bytes` })
   }
 
-  find(buffer: ReadBuffer): number | undefined {
-    return this.total <= this.max && buffer.length >= this.total ? this.total : undefined
+  find(buffer: ReadBuffer): number | Reason | undefined {
+    // What has to wait in the buffer is bounded, so that nothing can be lost and nothing grows without limit.
+    if (this.total > this.max) return Reason.LimitExceeded({ limit: this.max, subject: `${this.total} bytes at once` })
+    return buffer.length >= this.total ? this.total : undefined
   }
 
   take(buffer: ReadBuffer, length: number): A {
     const result = this.use(buffer.bytes().subarray(0, length))
     if (this.consumes) buffer.consume(length)
     return result
-  }
-
-  // What has to wait in the buffer is bounded, so that nothing can be lost and nothing grows without limit.
-  exceeds(): boolean {
-    return this.total > this.max
   }
 
   // What comes behind it is welcome: it will be read next.
@@ -141,30 +127,19 @@ export class Fixed<A> implements Matcher<A> {
 export class Varint<A> implements Matcher<A> {
   readonly operation: string
   readonly total = undefined
-  readonly overflow: Reason
   readonly callsBack = false
   readonly endsWithStream = false
   private readonly bits: number
   private readonly use: (value: bigint) => A
-  private isTooLarge = false
 
   constructor(operation: string, bits: number, use: (value: bigint) => A) {
     this.operation = operation
     this.bits = bits
     this.use = use
-    this.overflow = Reason.Framing({ detail: `a varint has more than ${bits} bits` })
   }
 
-  find(buffer: ReadBuffer): number | undefined {
-    const bytes = buffer.bytes()
-    const most = Math.ceil(this.bits / 7)
-    for (let i = 0; i < Math.min(bytes.byteLength, most); i++) {
-      const byte = bytes[i]!
-      this.isTooLarge = i === most - 1 && byte >= 2 ** (this.bits - 7 * i)
-      if (this.isTooLarge) return undefined
-      if (byte < 128) return i + 1
-    }
-    return undefined
+  find(buffer: ReadBuffer): number | Reason | undefined {
+    return varintLength(buffer.bytes(), this.bits)
   }
 
   take(buffer: ReadBuffer, length: number): A {
@@ -173,10 +148,6 @@ export class Varint<A> implements Matcher<A> {
     for (let i = length - 1; i >= 0; i--) value = (value << 7n) | BigInt(bytes[i]! & 127)
     buffer.consume(length)
     return this.use(value)
-  }
-
-  exceeds(): boolean {
-    return this.isTooLarge
   }
 
   want(): number {
@@ -188,7 +159,6 @@ export class Varint<A> implements Matcher<A> {
 export class Until<A = Uint8Array> implements Matcher<A> {
   readonly operation: string
   readonly total = undefined
-  readonly overflow: Reason
   private readonly max: number
   readonly callsBack: boolean
   readonly endsWithStream = false
@@ -208,21 +178,23 @@ export class Until<A = Uint8Array> implements Matcher<A> {
     this.callsBack = options.callsBack
     this.max = options.max
     this.use = options.use
-    this.overflow = Reason.LimitExceeded({ limit: options.max, subject: "the data before the delimiter" })
   }
 
-  find(buffer: ReadBuffer): number | undefined {
+  find(buffer: ReadBuffer): number | Reason | undefined {
     if (this.version !== buffer.version) {
       this.version = buffer.version
       this.scanned = 0
     }
     const all = buffer.bytes()
     const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
-    // Nothing new since the last look: the wait was for more.
-    if (bytes.byteLength === this.scanned) return undefined
-    const end = this.search(bytes, this.scanned)
+    // If there is nothing new since the last look, the wait was for more.
+    const end = bytes.byteLength === this.scanned ? undefined : this.search(bytes, this.scanned)
     this.scanned = bytes.byteLength
-    if (end === undefined) return undefined
+    if (end === undefined) {
+      return bytes.byteLength < this.max
+        ? undefined
+        : Reason.LimitExceeded({ limit: this.max, subject: "the data before the delimiter" })
+    }
     if (!Number.isInteger(end) || end <= 0 || end > bytes.byteLength) {
       throw new RangeError(`${this.operation}: the match function answered ${end} for ${bytes.byteLength} bytes`)
     }
@@ -235,10 +207,6 @@ export class Until<A = Uint8Array> implements Matcher<A> {
     return result
   }
 
-  exceeds(length: number): boolean {
-    return length >= this.max
-  }
-
   want(length: number): number {
     return Math.min(this.max - length, chunkSize)
   }
@@ -248,7 +216,6 @@ export class Until<A = Uint8Array> implements Matcher<A> {
 export class All implements Matcher<Uint8Array> {
   readonly operation = "readAll"
   readonly total = undefined
-  readonly overflow: Reason
   readonly callsBack = false
   readonly endsWithStream = true
   private readonly max: number
@@ -256,25 +223,39 @@ export class All implements Matcher<Uint8Array> {
   constructor(max: number) {
     checkBytes("readAll", "max", max)
     this.max = max
-    this.overflow = Reason.LimitExceeded({ limit: max, subject: "the stream" })
   }
 
-  find(): undefined {
-    return undefined
+  find(buffer: ReadBuffer): Reason | undefined {
+    return buffer.length > this.max
+      ? Reason.LimitExceeded({ limit: this.max, subject: "the stream" })
+      : undefined
   }
 
   take(buffer: ReadBuffer, length: number): Uint8Array {
     return takeCopy(buffer, length)
   }
 
-  exceeds(length: number): boolean {
-    return length > this.max
-  }
-
   // One byte past the limit tells a stream that is too long from one that just fits.
   want(length: number): number {
     return Math.min(this.max - length + 1, chunkSize)
   }
+}
+
+/** A framing error says where in the stream; only who reads knows. */
+export const at = (reason: Reason, position: number): Reason =>
+  reason._tag === "Framing" ? Reason.Framing({ ...reason, position }) : reason
+
+/** The bytes of the varint in front, which has at most `bits` bits. */
+export const varintLength = (bytes: Uint8Array, bits: number): number | Reason | undefined => {
+  const most = Math.ceil(bits / 7)
+  for (let i = 0; i < Math.min(bytes.byteLength, most); i++) {
+    const byte = bytes[i]!
+    if (i === most - 1 && byte >= 2 ** (bits - 7 * i)) {
+      return Reason.Framing({ detail: `a varint has more than ${bits} bits` })
+    }
+    if (byte < 128) return i + 1
+  }
+  return undefined
 }
 
 /** Larger than what one attempt into the read buffer gets: worth going around it. */

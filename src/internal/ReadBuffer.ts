@@ -12,6 +12,8 @@ export class ReadBuffer {
   private end = 0
   /** Changes whenever bytes come in front of others. */
   version = 0
+  /** Bytes that have left it at the front so far. */
+  consumed = 0
 
   get length(): number {
     return this.end - this.start
@@ -25,6 +27,7 @@ export class ReadBuffer {
   /** Puts bytes back in front of the others. What a search knows of the buffer is not true any more. */
   unread(bytes: Uint8Array): void {
     if (bytes.byteLength === 0) return
+    this.consumed -= bytes.byteLength
     if (bytes.byteLength <= this.start) {
       this.start -= bytes.byteLength
       this.memory.set(bytes, this.start)
@@ -63,6 +66,7 @@ export class ReadBuffer {
   }
 
   consume(count: number): void {
+    this.consumed += count
     this.start += count
     if (this.start === this.end) {
       this.start = this.end = 0

@@ -8,7 +8,7 @@ import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 import { counters } from "./counters.ts"
 import { endsTurn, Line, Operation } from "./Line.ts"
-import { type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
+import { at, type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
@@ -225,13 +225,13 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
       if (side.isClosed()) return this.closed()
       const buffer = side.collected()
       for (;;) {
-        const length = matcher.find(buffer)
+        const found = matcher.find(buffer)
         // Asked again, because finding may have closed the stream or interrupted this operation.
         if (side.isClosed()) return this.closed()
         if (matcher.callsBack && !this.inLine) return undefined
-        if (length !== undefined) return Exit.succeed(matcher.take(buffer, length))
-        if (matcher.exceeds(buffer.length)) {
-          return Exit.fail(side.error(matcher.overflow, matcher.operation, buffer.length))
+        if (typeof found === "number") return Exit.succeed(matcher.take(buffer, found))
+        if (found !== undefined) {
+          return Exit.fail(side.error(at(found, side.bytesRead - buffer.length), matcher.operation, buffer.length))
         }
         const answer = side.collect(matcher.want(buffer.length))
         if (answer === WouldBlock) return undefined
