@@ -12,27 +12,14 @@
  *
  * @since 0.1.0
  */
-import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import type * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as AnyStream from "./internal/AnyStream.ts"
-import type { Operation } from "./internal/Line.ts"
-import {
-  All,
-  AtLeast,
-  type Find,
-  findBytes,
-  findRegExp,
-  Fixed,
-  type Matcher,
-  Until,
-  Varint
-} from "./internal/Matcher.ts"
-import { readInto, ReadMatch, type ReadSide } from "./internal/ReadSide.ts"
-import { isTraced, traced } from "./internal/tracing.ts"
+import { run } from "./internal/composedRead.ts"
+import { All, AtLeast, type Find, findBytes, findRegExp, Fixed, Until, Varint } from "./internal/Matcher.ts"
+import { readInto } from "./internal/ReadSide.ts"
 import type { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 
@@ -455,33 +442,6 @@ export const readBigVarint = (stream: StreamSocket.ReadStream): Pull.Pull<bigint
 
 const defaultMaxUntil = 65_536
 const defaultMaxAll = 16 * 1024 * 1024
-
-type Operate<A, M> = (side: ReadSide, matcher: M) => Operation<A, SocketError | Cause.Done>
-
-const operate = <A>(side: ReadSide, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
-  new ReadMatch(side, matcher)
-
-const run = <A, M extends Matcher<A>>(
-  stream: StreamSocket.ReadStream,
-  matcher: () => M & Matcher<A>,
-  operation: Operate<A, M> = operate
-): Pull.Pull<A, SocketError> =>
-  Effect.withFiber((fiber) => {
-    const wanted = matcher()
-    return isTraced(fiber)
-      ? traced(wanted.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, wanted, operation)))
-      : start(fiber, stream, wanted, operation)
-  })
-
-const start = <A, M extends Matcher<A>>(
-  fiber: Fiber.Fiber<unknown, unknown>,
-  stream: StreamSocket.ReadStream,
-  matcher: M & Matcher<A>,
-  operation: Operate<A, M>
-): Pull.Pull<A, SocketError> =>
-  stream instanceof StreamSocket.Core
-    ? stream.input.run(fiber, operation(stream.input, matcher))
-    : AnyStream.read(stream, matcher)
 
 const copy = (bytes: Uint8Array): Uint8Array => bytes.slice()
 

@@ -3,16 +3,13 @@
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
+import type * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
-import * as Buffers from "./Buffers.ts"
-import * as Cancellation from "./Cancellation.ts"
+import type * as Buffers from "./Buffers.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
-import * as AnyStream from "./internal/AnyStream.ts"
-import { isTraced, traced } from "./internal/tracing.ts"
+import { plain, run } from "./internal/composedWrite.ts"
 import type { SocketError } from "./SocketError.ts"
-import * as StreamSocket from "./StreamSocket.ts"
+import type * as StreamSocket from "./StreamSocket.ts"
 
 /**
  * Writes from the buffers until the condition is met (by default: all bytes)
@@ -75,28 +72,10 @@ export const writeAll: {
     stream: StreamSocket.WriteStream,
     source: Buffers.Input | Buffers.Cursor,
     condition: CompletionCondition.Input = CompletionCondition.transferAll
-  ): Effect.Effect<number, SocketError> =>
-    Effect.withFiber((fiber) =>
-      isTraced(fiber)
-        ? traced("writeAll", stream, Effect.withFiber((fiber) => start(fiber, stream, source, condition)))
-        : start(fiber, stream, source, condition)
-    )
+  ): Effect.Effect<number, SocketError> => run(stream, source, condition, plain)
 )
 
 // ---- internal
-
-const start = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  stream: StreamSocket.WriteStream,
-  source: Buffers.Input | Buffers.Cursor,
-  condition: CompletionCondition.Input
-): Effect.Effect<number, SocketError> => {
-  const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
-  const until = CompletionCondition.fromInput(condition)
-  return stream instanceof StreamSocket.Core
-    ? stream.output.writeAll(fiber, cursor, until)
-    : AnyStream.write(stream, cursor, until, fiber.getRef(Cancellation.Policy), fiber.getRef(Cancellation.Within))
-}
 
 const isWriteStream = (u: unknown): u is StreamSocket.WriteStream =>
   typeof u === "object" && u !== null && "writeSome" in u

@@ -7,7 +7,7 @@ import type * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
 import type * as CompletionCondition from "../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../SocketError.ts"
-import { finish, proceed } from "./interruption.ts"
+import { finish, type Kind, proceed } from "./interruption.ts"
 import { at, type Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
@@ -32,6 +32,7 @@ export const write = (
   stream: WriteStream,
   source: Buffers.Cursor,
   condition: CompletionCondition.CompletionCondition,
+  { isMessage, operation }: Kind,
   policy: Cancellation.Type,
   within: Duration.Duration
 ): Effect.Effect<number, SocketError> => {
@@ -41,7 +42,7 @@ export const write = (
   let asked: Cancellation.Type = "total"
   // A step always stops with nothing taken; what its stopping means is for the whole to say.
   const filter: Cancellation.Filter = (type) => {
-    if (transferred > 0 && type === "total") return undefined
+    if (transferred > 0 && (type === "total" || (type === "partial" && isMessage))) return undefined
     asked = type
     return type
   }
@@ -55,7 +56,7 @@ export const write = (
       if (isDone) return Effect.succeed(transferred)
       const offered = source.chunk(limit)
       return Effect.flatMap(restore(stream.writeSome(offered)), (count) => {
-        checkCount("writeAll", count, offered.byteLength)
+        checkCount(operation, count, offered.byteLength)
         source.advance(count)
         transferred += count
         return loop(restore)
@@ -67,7 +68,7 @@ export const write = (
         error.reason._tag === "OperationAborted"
           ? retold(error, { ...error.reason, type: stopped(), transferred, total })
           : error,
-        { operation: "writeAll", transferred, total }
+        { operation, transferred, total }
       ))
   const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
   const writing: Effect.Effect<number, SocketError> = Effect.uninterruptibleMask((restore) =>
@@ -77,7 +78,7 @@ export const write = (
         return Effect.failCause(located(cause))
       }
       if (transferred === 0 || isDone) return proceed(cause, progress("total"))
-      if (policy !== "total") return proceed(cause, progress(policy))
+      if (policy === "terminal" || (policy === "partial" && !isMessage)) return proceed(cause, progress(policy))
       // With a bound it goes on in a fiber of its own, which the bound can interrupt.
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
       return Effect.flatMap(finish(rest, within), (exit) => {

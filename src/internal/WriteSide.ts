@@ -9,7 +9,7 @@ import { type Address, during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 import { counters } from "./counters.ts"
-import { finish, proceed } from "./interruption.ts"
+import { finish, type Kind, proceed } from "./interruption.ts"
 import { endsTurn, Line, Operation, settled } from "./Line.ts"
 
 /**
@@ -82,20 +82,21 @@ export class WriteSide {
   writeAll(
     fiber: Fiber.Fiber<unknown, unknown>,
     source: Buffers.Cursor,
-    condition: CompletionCondition
+    condition: CompletionCondition,
+    kind: Kind
   ): Effect.Effect<number, SocketError> {
     const total = source.remaining
     const isUsual = condition === transferAll && total > 0 && this.state === "open" &&
       this.line.front === undefined && !endsTurn(fiber)
-    if (!isUsual) return this.line.run(fiber, new WriteAll(this, source, condition, 0))
+    if (!isUsual) return this.line.run(fiber, new WriteAll(this, source, condition, kind, 0))
     // When everything fits at once, no operation need be made.
     const answer = this.take(source, total)
     if (answer === total) {
       counters.completed++
       return Exit.succeed(total)
     }
-    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, condition, 0))
-    return this.line.run(fiber, new WriteAll(this, source, condition, typeof answer === "number" ? answer : 0))
+    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, condition, kind, 0))
+    return this.line.run(fiber, new WriteAll(this, source, condition, kind, typeof answer === "number" ? answer : 0))
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
@@ -212,8 +213,8 @@ export class WriteSome extends WriteOperation<number> {
 }
 
 export class WriteAll extends WriteOperation<number> {
-  readonly operation = "writeAll"
   readonly total: number
+  private readonly kind: Kind
   private readonly source: Buffers.Cursor
   private readonly condition: CompletionCondition
   // The condition's last answer while the transport has not acted on it.
@@ -223,15 +224,26 @@ export class WriteAll extends WriteOperation<number> {
     side: WriteSide,
     source: Buffers.Cursor,
     condition: CompletionCondition,
+    kind: Kind,
     transferred: number
   ) {
     super(side)
+    this.kind = kind
     this.source = source
     this.condition = condition
     this.transferred = transferred
     this.total = condition.goal(transferred + source.remaining)
     this.immediate = this.total === 0
     this.callsBack = condition.callsBack
+  }
+
+  override get operation(): string {
+    return this.kind.operation
+  }
+
+  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
+    const guarantee = super.keeps(requested)
+    return guarantee === "partial" && this.kind.isMessage ? undefined : guarantee
   }
 
   perform(): Exit.Exit<number, SocketError> | undefined {

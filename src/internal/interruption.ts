@@ -6,6 +6,13 @@ import type * as Exit from "effect/Exit"
 import * as Cancellation from "../Cancellation.ts"
 import { formatProgress } from "./format.ts"
 
+/** What a composed write is to its caller. */
+export interface Kind {
+  readonly operation: string
+  /** Cut in the middle it is worth nothing: it completes or tears, and never stops so that others could follow. */
+  readonly isMessage: boolean
+}
+
 /** Lets an interrupted operation finish, for the time it was given; `undefined` when that was too short. */
 export const finish = <A, E>(
   operation: Effect.Effect<A, E>,

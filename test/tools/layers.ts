@@ -14,7 +14,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["Buffers", "CompletionCondition", "SocketError", "Cancellation", "Metrics", "internal/"],
   ["Transport"],
   ["StreamSocket", "Acceptor", "internal/ReadSide", "internal/WriteSide"],
-  ["Write", "Read"],
+  ["Write", "Read", "internal/composedRead", "internal/composedWrite"],
   ["Connector", "Server", "Tls", "Framing", "Relay"],
   ["transport/"],
   ["adapter/"],
