@@ -597,10 +597,11 @@ export const channel = <In, Out, E>(
         ),
         Effect.forkIn(scope, { startImmediately: true })
       )
-      const receiving = Cancellation.withSignal(receiveMany(stream, framing), signal)
-      return Effect.suspend(() =>
+      type Received = Pull.Pull<Arr.NonEmptyReadonlyArray<Out>, SocketError | ContentError | E | InErr>
+      const receiving: Received = Cancellation.withSignal(receiveMany(stream, framing), signal)
+      return Effect.suspend((): Received =>
         failure === undefined
-          ? Effect.catchCause(receiving, (cause) => Effect.failCause(failure ?? cause))
+          ? Effect.catchCause(receiving, (cause): Received => Effect.failCause(failure ?? cause))
           : Effect.failCause(failure)
       )
     })
