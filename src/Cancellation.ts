@@ -181,7 +181,10 @@ export class Transfer extends Context.Service<Transfer, {
  *
  * `Effect.timeout` and its relatives replace the cause of what they cut; pass a
  * `Buffers.Cursor` to the write to keep the count in any case. Of several writes
- * that ran at once and were cut together, this is one; ask each fiber's exit.
+ * that ran at once and were cut together, this is one; ask each fiber's exit. A
+ * fiber that ends by interruption while children of its own are still ending
+ * exits with a bare interruption (Effect 4.1): there, ask inside the fiber, with
+ * `Effect.onExit` or `Effect.exit` at the write.
  *
  * @category getters
  * @since 0.1.0
@@ -657,7 +660,7 @@ export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = n
       steps.push({ type, ...(yield* signal.emit(type)) })
       const next = yield* Effect.raceFirst(
         Effect.as(Fiber.await(over), "over"),
-        Pull.catchDone(Effect.as(pause(type), "next"), () => Effect.as(Effect.yieldNow, "ended"))
+        Pull.catchDone(Effect.as(pause(type), "next"), () => Effect.as(aMoment, "ended"))
       )
       if (over.pollUnsafe() !== undefined) return { enough: type, steps }
       if (next === "ended") break
@@ -670,6 +673,9 @@ export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = n
 type Pause<E, R> = (type: Type) => Effect.Effect<unknown, E | Cause.Done<unknown>, R>
 
 const ladder: ReadonlyArray<Type> = ["total", "partial", "terminal"]
+
+// As long as `idle` takes to notice.
+const aMoment = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
 const outside = new Signal.Region([])
 
@@ -684,7 +690,10 @@ const withDeadline = <A, E, R>(
     const deadline = new Signal.Deadline(type)
     return Effect.acquireUseRelease(
       // A turn later than the clock says, so that what becomes ready in that turn has become ready in time.
-      Effect.forkChild(Effect.andThen(Effect.sleep(time), Effect.andThen(Effect.yieldNow, deadline.pass))),
+      // Nobody's child: a fiber that ends with children still ending loses the account on its cause.
+      Effect.forkDetach(Effect.andThen(Effect.sleep(time), Effect.andThen(Effect.yieldNow, deadline.pass)), {
+        startImmediately: true
+      }),
       () => withSignal(effect, deadline),
       (timer) =>
         Effect.sync(() => {

@@ -22,6 +22,7 @@ import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
 import { counters } from "./internal/counters.ts"
 import { formatAddress } from "./internal/format.ts"
+import { endsTurn } from "./internal/Line.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { resolveHost } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, cuttable, type Region, type Request, type Type } from "./internal/Signal.ts"
@@ -226,7 +227,7 @@ export function connect(
   options?: SocketOptions
 ): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
   return Effect.acquireRelease(
-    Effect.suspend(() => {
+    Effect.flatMap(ownTurn, () => {
       const resolved = resolveOptions(options)
       const connecting = NetAddress.isSocketAddress(target)
         ? connectOne(target, resolved)
@@ -249,6 +250,9 @@ export function connect(
 }
 
 // ---- internal
+
+// A connection that is made at once must reach the scope before its fiber's turn ends.
+const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
 
 const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
   NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))

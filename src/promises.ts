@@ -194,7 +194,7 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
    * **Abort**: *total*, whatever was asked for. A write that waits has taken
    * nothing; start it again, or leave it.
    *
-   * **Example** (Taking part in every step)
+   * **Example** (Counting every step)
    *
    * ```ts
    * for (let sent = 0; sent < bytes.length;) {

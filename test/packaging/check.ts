@@ -66,7 +66,9 @@ try {
   const entries = modules.filter((module) => !isInternal(module)).map(specifierOf)
 
   await check("the entries named in the design exist", async () => {
-    for (const entry of ["", "/testing"]) expect(entries.includes(manifest.name + entry), `no ${manifest.name}${entry}`)
+    for (const entry of ["", "/promises", "/testing"]) {
+      expect(entries.includes(manifest.name + entry), `no ${manifest.name}${entry}`)
+    }
   })
   for (const entry of entries) {
     await check(`import ${entry}`, async () => {
