@@ -561,7 +561,7 @@ export const cancelAfter: {
   ): Effect.Effect<A, E, R> => {
     Signal.assertType("cancelAfter", type)
     const time = Duration.fromInputUnsafe(duration)
-    return Duration.isFinite(time) ? withDeadline(effect, time, type) : effect
+    return Duration.toMillis(time) === Infinity ? effect : withDeadline(effect, Duration.max(time, Duration.zero), type)
   }
 )
 

@@ -161,6 +161,60 @@ describe("SocketError", () => {
     assert.strictEqual(message({ address: name }), "readSome tcp://db.internal:5432: connection reset by the peer")
   })
 
+  it("a cancelled operation tells what was kept, and whether it was its deadline", () => {
+    const message = (reason: Parameters<typeof Reason.OperationAborted>[0]) =>
+      new SocketError({
+        reason: Reason.OperationAborted(reason),
+        operation: "writeAll",
+        address: tcp,
+        transferred: reason.transferred,
+        total: reason.total
+      }).message
+    const where = "writeAll tcp://127.0.0.1:7000: cancelled"
+    assert.strictEqual(
+      message({ type: "terminal", transferred: 65_536, total: 33_554_432 }),
+      `${where} after 65,536 of 33,554,432 bytes (terminal, stream torn)`
+    )
+    assert.strictEqual(message({ type: "partial", transferred: 1, total: 2 }), `${where} after 1 of 2 bytes (partial)`)
+    assert.strictEqual(message({ type: "total", transferred: 1, total: 1 }), `${where} after 1 of 1 byte (total)`)
+    assert.strictEqual(message({ type: "total", transferred: 0, total: 5 }), `${where} before it did anything (total)`)
+    assert.strictEqual(message({ type: "total", transferred: 0, total: 0 }), `${where} before it did anything (total)`)
+    assert.strictEqual(
+      message({ type: "partial", transferred: 1, total: 2, deadline: true }),
+      `${where} by its deadline after 1 of 2 bytes (partial)`
+    )
+    assert.strictEqual(
+      message({ type: "total", transferred: 0, total: 2, deadline: true }),
+      `${where} by its deadline before it did anything (total)`
+    )
+    assert.strictEqual(
+      message({ type: "partial", transferred: 1, total: 2, deadline: false }),
+      `${where} after 1 of 2 bytes (partial)`
+    )
+  })
+
+  it("JSON.stringify keeps that it was the deadline, and the cause of a request", () => {
+    const aborted = (deadline: boolean | undefined, cause?: unknown): unknown =>
+      JSON.parse(JSON.stringify(
+        new SocketError({
+          reason: Reason.OperationAborted({ type: "partial", transferred: 1, total: 2, deadline }),
+          operation: "writeAll",
+          transferred: 1,
+          total: 2,
+          cause
+        })
+      ))
+    assert.deepNestedPropertyVal(aborted(true), "reason", {
+      _tag: "OperationAborted",
+      type: "partial",
+      transferred: 1,
+      total: 2,
+      deadline: true
+    })
+    assert.notNestedProperty(aborted(undefined), "reason.deadline")
+    assert.nestedPropertyVal(aborted(undefined, new Error("the user left")), "cause", "the user left")
+  })
+
   it("stays one line when an address, a host or a detail brings line breaks along", () => {
     const error = new SocketError({
       reason: Reason.NameResolution({ host: "a\nb\r\u2028c", detail: "d\ne" }),

@@ -158,7 +158,10 @@ abstract class StandingSignal extends Signal {
 
   // In a fiber, because a filter that throws must not bring down the process.
   protected readonly ask = (): void => {
-    Effect.runFork(Effect.sync(() => this.request(this.type, this.why)))
+    Effect.runFork(Effect.catchCause(
+      Effect.sync(() => this.request(this.type, this.why)),
+      (cause) => Effect.logError("a filter failed, and the request was lost", cause)
+    ))
   }
 
   protected get why(): unknown {

@@ -72,8 +72,12 @@ describe("slices of NodeTransport", () => {
       Effect.gen(function*() {
         const sliceSize = 100_000
         const [client, server] = yield* pair(sliceSize)
-        const total = yield* fill(server, server.writeSome(new Uint8Array(1_000_000)))
+        let total = yield* fill(server, server.writeSome(new Uint8Array(1_000_000)))
         const outside = () => total - inKernel(portOf(client.localAddress), portOf(client.remoteAddress))
+        // A kernel may take more of them later than the writer has patience for; then there is room for another.
+        for (let i = 0; i < 10 && outside() < sliceSize; i++) {
+          total += yield* fill(server, server.writeSome(new Uint8Array(1_000_000)))
+        }
         // What has arrived and is not acknowledged yet counts at both ends for a moment.
         yield* eventually(() => outside() >= 0, "everything is acknowledged")
         assert.isAtMost(outside(), 2 * sliceSize)
