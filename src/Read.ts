@@ -88,7 +88,9 @@ export const readAtLeast: {
  *   (Latin-1), so offsets are bytes; write non-ASCII text as a string instead.
  *   It matches what has arrived so far: `$` and greedy quantifiers may be
  *   content with less than the peer is about to send. Matches of no characters
- *   do not count.
+ *   do not count. What cannot be the beginning of a match is not looked at
+ *   again when more arrives, unless the expression has an assertion (`^`, `$`,
+ *   `\b`, lookaround), a back-reference or the flag `v`, or can match nothing.
  * - A function gets the bytes collected so far and how many of them were there
  *   when it was asked last. It answers the number of bytes up to and including
  *   the end of the message, or `undefined` for "not yet". The bytes are only

@@ -13,12 +13,12 @@
  * const server = RpcServer.layer(Api).pipe(
  *   Layer.provide(handlers),
  *   Layer.provide(RpcServer.layerProtocolSocketServer),
- *   Layer.provide([EffectSocket.layerSocketServer("0.0.0.0:7000"), RpcSerialization.layerMsgPack]),
+ *   Layer.provide([EffectSocket.layerSocketServer("0.0.0.0:7000"), RpcSerialization.layerSchemaBinary()]),
  *   Layer.provide(NodeTransport.layer)
  * )
  *
  * const client = RpcClient.layerProtocolSocket().pipe(
- *   Layer.provide([EffectSocket.layerSocket("example.org:7000"), RpcSerialization.layerMsgPack]),
+ *   Layer.provide([EffectSocket.layerSocket("example.org:7000"), RpcSerialization.layerSchemaBinary()]),
  *   Layer.provide(NodeTransport.layer)
  * )
  * ```
@@ -92,7 +92,8 @@ export interface Options {
  *   `SocketWriteError`; `cause` is our `SocketError`. Any number of fibers may
  *   write at once: frames do not interleave.
  * - *Ending.* The scope of the reader closes the stream when it closes, and a
- *   suspended pull fails. Releasing a writer half-closes, behind what was
+ *   suspended pull fails. Writes wait for the reader to be acquired, and fail
+ *   after it was released, since there is no next connection. Releasing a writer half-closes, behind what was
  *   written before; reading goes on. Writing a `CloseEvent` closes the stream
  *   when its code is 1000, and aborts it otherwise.
  *
@@ -120,7 +121,8 @@ export interface Options {
 export const toSocket = (stream: StreamSocket.StreamSocket, options?: Options): Socket.Socket =>
   socketOver(
     Effect.acquireRelease(Effect.succeed(stream), (stream) => stream.close),
-    resolve(options)
+    resolve(options),
+    "once"
   )
 
 /**
@@ -149,7 +151,8 @@ export const makeSocketWith = <R>(
         Effect.contextWith((scope: Context.Context<Scope.Scope>) =>
           Effect.provideContext(Effect.mapError(open, openError), Context.merge(context, scope) as Context.Context<R>)
         ),
-        resolve(options)
+        resolve(options),
+        "again and again"
       )
     )
   )
@@ -228,6 +231,12 @@ export function layerSocket(
  * arrive before `run` wait in the acceptor's backlog, unread. `run` fails only
  * when the acceptor is closed under it, with `SocketServerUnknownError`.
  *
+ * **Gotchas**
+ *
+ * Effect's `RpcServer` writes its answers in uninterruptible regions, over
+ * whatever socket: a client that asks and does not read holds up the end of the
+ * server until it goes away.
+ *
  * **Interruption**: `run` stops accepting and interrupts the handlers; their
  * connections are closed.
  *
@@ -242,11 +251,7 @@ export const toSocketServer = (
     address: acceptor.address,
     run: (handler) =>
       Effect.mapError(
-        Acceptor.serve(acceptor, (stream) =>
-          Effect.ignoreCause(Effect.suspend(() => handler(toSocket(stream, options))), {
-            log: "Unhandled",
-            message: "Unhandled error in SocketServer"
-          })),
+        Acceptor.serve(acceptor, (stream) => handled(Effect.suspend(() => handler(toSocket(stream, options))))),
         (cause) => new SocketServer.SocketServerError({ reason: new SocketServer.SocketServerUnknownError({ cause }) })
       )
   })
@@ -461,7 +466,8 @@ const resolve = (options: Options | undefined): Resolved => {
 
 const socketOver = (
   open: Effect.Effect<StreamSocket.StreamSocket, Socket.SocketError, Scope.Scope>,
-  options: Resolved
+  options: Resolved,
+  connects: "once" | "again and again"
 ): Socket.Socket => {
   const connected = Latch.makeUnsafe(false)
   let current: Connection | undefined
@@ -472,8 +478,8 @@ const socketOver = (
     yield* Scope.addFinalizer(
       scope,
       Effect.sync(() => {
-        // A later connection may have taken its place.
-        if (current !== connection) return
+        // A later connection may have taken its place; and where none can come, nobody may wait for one.
+        if (current !== connection || connects === "once") return
         current = undefined
         connected.closeUnsafe()
       })
@@ -573,9 +579,22 @@ class Connection {
 
 const firstLanding = 4096
 
+/** A handler that has ended, however it did. In a mask, so that one that fails as it is interrupted is handled, too. */
+const handled = <R>(handler: Effect.Effect<unknown, unknown, R>): Effect.Effect<void, never, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.matchCauseEffect(restore(handler), {
+      onSuccess: () => Effect.void,
+      onFailure: (cause) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.ignoreCause(Effect.failCause(cause), {
+          log: "Unhandled",
+          message: "Unhandled error in SocketServer"
+        })
+    })
+  )
+
 const bytesOf = (chunk: Uint8Array | string): Uint8Array => typeof chunk === "string" ? Buffers.utf8(chunk) : chunk
 
-const closeError = (code: number, closeReason?: string | undefined): Socket.SocketError =>
+const closeError = (code: number, closeReason?: string): Socket.SocketError =>
   new Socket.SocketError({ reason: new Socket.SocketCloseError({ code, closeReason }) })
 
 const openError = (cause: SocketError): Socket.SocketError =>
@@ -686,10 +705,11 @@ class SocketBacking implements Backing {
   private release(how: Effect.Effect<void>): void {
     this.phase = "closing"
     this.pulling?.interruptUnsafe()
-    // An abort does not wait for a close that hangs: it makes it end.
-    this.releasing?.interruptUnsafe()
-    const releasing = this.opened.run(how)
-    this.releasing = releasing
+    const closing = this.releasing
+    this.releasing = undefined
+    // An abort takes over from a close, and does not wait for one that hangs: it makes it end.
+    closing?.interruptUnsafe()
+    const releasing = this.releasing = this.opened.run(how)
     releasing.addObserver(() => {
       if (this.releasing !== releasing) return
       this.handing?.interruptUnsafe()
@@ -707,7 +727,10 @@ class SocketBacking implements Backing {
         this.batch = exit.value
         this.next = 0
       } else if (isEnd(exit.cause)) this.ended = true
-      else this.writeFailure ??= this.readFailure = this.errorOf(exit.cause)
+      else {
+        this.readFailure = this.errorOf(exit.cause)
+        this.writeFailure ??= this.readFailure
+      }
     }, () => this.tellPulled())
   }
 

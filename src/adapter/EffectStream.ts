@@ -1,15 +1,20 @@
 /**
- * A socket's bytes as an Effect `Stream`, and an Effect `Sink` into a socket.
+ * A socket's bytes as an Effect `Stream`, an Effect `Sink` into a socket, and
+ * both at once as a `Channel`.
  *
  * @since 0.1.0
  */
 import type * as Arr from "effect/Array"
+import type * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
+import * as Pull from "effect/Pull"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Buffers from "../Buffers.ts"
+import * as Cancellation from "../Cancellation.ts"
 import type { SocketError } from "../SocketError.ts"
-import type { ReadStream, WriteStream } from "../StreamSocket.ts"
+import type { ReadStream, StreamSocket, WriteStream } from "../StreamSocket.ts"
 import * as Write from "../Write.ts"
 
 /**
@@ -31,19 +36,7 @@ export const toStream = (
   socket: ReadStream,
   options?: { readonly chunkSize?: number | undefined }
 ): Stream.Stream<Uint8Array, SocketError> =>
-  Stream.fromPull(
-    Effect.sync(() => {
-      const chunkSize = options?.chunkSize ?? defaultChunkSize
-      if (!Number.isInteger(chunkSize) || chunkSize <= 0) {
-        throw new RangeError(`toStream: chunkSize ${chunkSize} is not a positive whole number of bytes`)
-      }
-      // One landing place per stream: what leaves it is copied to the size of what arrived.
-      const landing = new Uint8Array(chunkSize)
-      return Effect.map(socket.readSome(landing), (count): Arr.NonEmptyReadonlyArray<Uint8Array> => [
-        landing.slice(0, count)
-      ])
-    })
-  )
+  Stream.fromPull(Effect.sync(() => pullFrom(socket, "toStream", options?.chunkSize)))
 
 /**
  * A sink that writes every element whole, in order, and ends with the number of
@@ -75,6 +68,88 @@ export const toSink = (socket: WriteStream): Sink.Sink<number, Buffers.View, nev
     )
   })
 
+/**
+ * A socket as a channel: what it is fed is written, and what arrives is its
+ * output. Protocols that are channels (`Ndjson.duplex`, `Stream.pipeThroughChannel`)
+ * talk over a socket that way.
+ *
+ * **Details**
+ *
+ * - Reading is as in {@link toStream} and writing as in {@link toSink}: nothing
+ *   is read before it is pulled, and the next input is pulled when the last was
+ *   taken whole. The two go on independently.
+ * - The input's end is `shutdownWrite`; reads go on. The peer's end of stream is
+ *   the channel's.
+ * - A failed write, or a failure of the input, ends the channel with that
+ *   failure, and a read that waits. What the peer said last stays unread then,
+ *   for a later read of the socket.
+ *
+ * **What is lost**: a channel is over when its output is. Input that has not
+ * been written by then is dropped, and a write that is under way is interrupted.
+ * Where the peer may end its side first, use {@link toStream} and {@link toSink}.
+ *
+ * **Interruption**: *total* for bytes not yet pulled. The write at hand is
+ * interrupted, by `Cancellation.Policy`. The socket stays open.
+ *
+ * **Example** (Exchanging messages of newline-delimited JSON)
+ *
+ * ```ts
+ * const answers = requests.pipe(
+ *   Stream.pipeThroughChannel(Ndjson.duplex(EffectStream.toChannel(socket)))
+ * )
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toChannel = <IE = never>(
+  socket: StreamSocket,
+  options?: { readonly chunkSize?: number | undefined }
+): Channel.Channel<
+  Arr.NonEmptyReadonlyArray<Uint8Array>,
+  SocketError | IE,
+  void,
+  Arr.NonEmptyReadonlyArray<Buffers.View>,
+  IE
+> =>
+  Channel.fromTransform((upstream: Pull.Pull<Arr.NonEmptyReadonlyArray<Buffers.View>, IE, unknown>, scope) =>
+    Effect.gen(function*() {
+      const stopReading = Cancellation.makeSignal()
+      let failure: Cause.Cause<SocketError | IE> | undefined
+      yield* upstream.pipe(
+        Effect.flatMap((chunk) => Write.writeAll(socket, chunk)),
+        Effect.forever({ disableYield: true }),
+        Pull.catchDone(() => socket.shutdownWrite),
+        Effect.catchCause((cause) =>
+          Effect.sync(() => {
+            failure = cause
+            stopReading.emitUnsafe("total")
+          })
+        ),
+        Effect.forkIn(scope)
+      )
+      const read = Cancellation.withSignal(pullFrom(socket, "toChannel", options?.chunkSize), stopReading)
+      const pull = Effect.suspend((): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>, SocketError | IE> =>
+        failure === undefined ? read : Effect.failCause(failure)
+      )
+      return Effect.catchCause(pull, (cause) => Effect.failCause(failure ?? cause))
+    })
+  )
+
 // ---- internal
 
 const defaultChunkSize = 65_536
+
+/** Reads one chunk each time it is run, into memory of the consumer's own. */
+const pullFrom = (
+  socket: ReadStream,
+  operation: string,
+  chunkSize = defaultChunkSize
+): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>, SocketError> => {
+  if (!Number.isInteger(chunkSize) || chunkSize <= 0) {
+    throw new RangeError(`${operation}: chunkSize ${chunkSize} is not a positive whole number of bytes`)
+  }
+  // One landing place per stream: what leaves it is copied to the size of what arrived.
+  const landing = new Uint8Array(chunkSize)
+  return Effect.map(socket.readSome(landing), (count) => [landing.slice(0, count)])
+}

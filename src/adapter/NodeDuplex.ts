@@ -119,8 +119,8 @@ export interface ToDuplexOptions {
  *   socket back, consume them first.
  *
  * **Interruption**: `destroy()` and the end of the scope interrupt the write at
- * hand, by the `Cancellation.Policy` of the effect that made the stream, and
- * reads, *totally*. Requests of signals around that effect reach its operations,
+ * hand, by the `Cancellation.Policy` of the effect that made the stream, before
+ * they close the socket. Requests of signals around that effect reach its operations,
  * and destroy the stream with the code `"ECANCELED"`.
  *
  * **Example** (Serving HTTP)
@@ -132,7 +132,7 @@ export interface ToDuplexOptions {
  *   Effect.scoped(Effect.gen(function*() {
  *     const duplex = yield* NodeDuplex.toDuplex(socket)
  *     server.emit("connection", duplex)
- *     yield* Effect.promise(() => once(duplex, "close"))
+ *     yield* Effect.callback<void>((resume) => void duplex.once("close", () => resume(Effect.void)))
  *   })))
  * ```
  *
@@ -183,6 +183,8 @@ export const toDuplex = (
  *   peer's; later writes fail with `BrokenPipe`.
  * - A failure of one direction destroys both. What had been received before is
  *   still read.
+ * - Before Node 24, a `net.Socket` reports a reset behind unread bytes as the end
+ *   of the stream.
  *
  * **Interruption**: as for every `StreamSocket`.
  *
@@ -215,7 +217,6 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
   private readonly clock: Clock.Clock
   private readonly chunkSize: number
   private landing: Buffer | undefined = undefined
-  private reader: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private writer: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private timer: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private lastActive = 0
@@ -252,8 +253,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
 
   override _read(): void {
     const landing = this.landing ??= Buffer.allocUnsafeSlow(this.chunkSize)
-    this.reader = this.run(this.source.readSome(landing), (exit) => {
-      this.reader = undefined
+    this.run(this.source.readSome(landing), (exit) => {
       if (Exit.isFailure(exit)) {
         if (isEnd(exit.cause)) this.push(null)
         else this.fail("read", exit.cause)
@@ -287,8 +287,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.timer?.interruptUnsafe()
-    const running = [this.reader, this.writer].filter((fiber) => fiber !== undefined)
-    const stop = Fiber.interruptAll(running)
+    const stop = this.writer === undefined ? Effect.void : Fiber.interrupt(this.writer)
     const end = error === null && !this.resets
       ? Effect.andThen(stop, this.source.close)
       // The other way round: aborting ends a write that an interruption would let finish.

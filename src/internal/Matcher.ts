@@ -1,5 +1,6 @@
 import { Buffer } from "node:buffer"
 import { Reason } from "../SocketError.ts"
+import { partialRegExp } from "./partialRegExp.ts"
 import type { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
@@ -280,12 +281,18 @@ export const findBytes = (delimiter: Uint8Array): Find => {
 
 export const findRegExp = (regexp: RegExp): Find => {
   const global = new RegExp(regexp.source, regexp.flags.replace(/[gy]/g, "") + "g")
-  return (bytes) => {
-    const text = asBuffer(bytes).toString("latin1")
+  let partial: RegExp | undefined
+  // No match begins before it, whatever comes.
+  let from = 0
+  return (bytes, scanned) => {
+    if (scanned === 0) from = 0
+    const text = asBuffer(bytes.subarray(from)).toString("latin1")
     for (const match of text.matchAll(global)) {
       // An empty match would consume nothing, for ever; the first that consumes something counts.
-      if (match[0].length > 0) return match.index + match[0].length
+      if (match[0].length > 0) return from + match.index + match[0].length
     }
+    partial ??= partialRegExp(global)
+    from += text.search(partial)
     return undefined
   }
 }

@@ -10,7 +10,7 @@ export class ReadBuffer {
   private memory: Uint8Array = none
   private start = 0
   private end = 0
-  /** Changes whenever bytes come in front of others. */
+  /** Changes whenever the buffer begins elsewhere: bytes come in front of others, or leave there. */
   version = 0
   /** Bytes that have left it at the front so far. */
   consumed = 0
@@ -66,6 +66,7 @@ export class ReadBuffer {
   }
 
   consume(count: number): void {
+    if (count > 0) this.version++
     this.consumed += count
     this.start += count
     if (this.start === this.end) {

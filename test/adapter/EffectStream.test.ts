@@ -1,15 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
+import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
+import * as Ndjson from "effect/encoding/Ndjson"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as EffectStream from "../../src/adapter/EffectStream.ts"
 import { toUtf8, utf8 as text, type View } from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as Read from "../../src/Read.ts"
-import { Reason } from "../../src/SocketError.ts"
+import { Reason, type SocketError } from "../../src/SocketError.ts"
+import type * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
+import * as Write from "../../src/Write.ts"
 import { assertBytes, defect, ending, failure, pattern, start, transferOf } from "../support.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
@@ -177,6 +183,167 @@ describe("EffectStream", () => {
         const exit = yield* Fiber.await(fiber)
         assert.deepStrictEqual(transferOf(exit), { transferred: 1, total: 3, guarantee: "partial" })
         assert.strictEqual(socket.state.write, "open")
+      }))
+  })
+
+  describe("toChannel", () => {
+    const echoThrough = (socket: StreamSocket.StreamSocket, input: Stream.Stream<View, SocketError>) =>
+      Stream.runCollect(Stream.pipeThroughChannel(input, EffectStream.toChannel<SocketError>(socket)))
+
+    it.effect("writes its input, ends it with a half-close, and gives what arrives to the end", () =>
+      Effect.gen(function*() {
+        const [socket, peer] = yield* MemoryTransport.pair({ capacity: 100, seed: 11 })
+        const answering = yield* start(
+          Effect.tap(Read.readAll(peer), (bytes) => Effect.andThen(Write.writeAll(peer, bytes), peer.shutdownWrite))
+        )
+        const chunks = yield* echoThrough(socket, Stream.make(pattern(3000), text("end")).pipe(Stream.rechunk(1)))
+        assertBytes(Buffer.concat(chunks), Buffer.concat([pattern(3000), text("end")]))
+        yield* Fiber.join(answering)
+        assert.deepStrictEqual(socket.state, { socket: "open", read: "ended", write: "shutdown" })
+      }))
+
+    it.effect("reads and writes independently of each other", () =>
+      Effect.gen(function*() {
+        const [socket, peer] = yield* MemoryTransport.clogged({ capacity: 10 })
+        const got: Array<string> = []
+        const fiber = yield* start(
+          Stream.make(text("a write that waits")).pipe(
+            Stream.concat(Stream.never),
+            Stream.pipeThroughChannel(EffectStream.toChannel(socket)),
+            Stream.runForEach((chunk) => Effect.sync(() => got.push(toUtf8(chunk))))
+          )
+        )
+        yield* Write.writeAll(peer, text("and"))
+        while (got.length === 0) yield* Effect.yieldNow
+        assert.deepStrictEqual([got, fiber.pollUnsafe()], [["and"], undefined])
+        yield* Fiber.interrupt(fiber)
+      }))
+
+    it.effect("reads nothing before it is pulled, and no input while the peer does not read", () =>
+      Effect.gen(function*() {
+        const [socket, peer] = yield* MemoryTransport.pair({ capacity: 10 })
+        yield* Write.writeAll(peer, text("unread"))
+        let produced = 0
+        const input = Stream.range(1, 100).pipe(
+          Stream.rechunk(1),
+          Stream.map(() => {
+            produced++
+            return pattern(6)
+          })
+        )
+        const scope = yield* Scope.make()
+        const pull = yield* Channel.toPullScoped(
+          Stream.toChannel(Stream.pipeThroughChannel(input, EffectStream.toChannel(socket))),
+          scope
+        )
+        yield* start(pull)
+        for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+        assert.isAtMost(produced, 3)
+        assert.strictEqual(socket.bytesWritten, 10)
+        yield* Scope.close(scope, Exit.void)
+      }))
+
+    it.effect("is over with the peer's stream, and cuts what its input has still to say", () =>
+      Effect.gen(function*() {
+        const [socket, peer] = yield* MemoryTransport.pair()
+        yield* Write.writeAll(peer, text("bye"))
+        yield* peer.shutdownWrite
+        const chunks = yield* echoThrough(socket, Stream.never)
+        assertBytes(Buffer.concat(chunks), "bye")
+        assert.strictEqual(socket.state.write, "open")
+      }))
+
+    it.effect("a failed write ends it, although a read waits, and leaves what arrives later unread", () =>
+      Effect.gen(function*() {
+        const { readable, socket, writable } = yield* ScriptedStream.make({
+          reads: [block, data("the last word"), end],
+          writes: [take(2), block, fail(Reason.BrokenPipe())]
+        })
+        const fiber = yield* start(Effect.exit(echoThrough(socket, Stream.make(text("hello")))))
+        while (socket.bytesWritten === 0) yield* Effect.yieldNow
+        yield* writable
+        const error = failure(yield* Fiber.join(fiber))
+        assert.deepStrictEqual([error.reason._tag, error.transferred, error.total], ["BrokenPipe", 2, 5])
+        yield* readable
+        assertBytes(yield* Read.readAll(socket), "the last word")
+      }))
+
+    it.effect("a write that failed between two pulls fails the second", () =>
+      Effect.gen(function*() {
+        const { socket, writable } = yield* ScriptedStream.make({
+          reads: [data("one"), block],
+          writes: [block, fail(Reason.BrokenPipe())]
+        })
+        const pull = yield* Channel.toPullScoped(
+          Stream.toChannel(Stream.pipeThroughChannel(Stream.make(text("hello")), EffectStream.toChannel(socket))),
+          yield* Effect.scope
+        )
+        assert.deepStrictEqual((yield* pull).map(toUtf8), ["one"])
+        for (let i = 0; i < 50; i++) yield* Effect.yieldNow
+        yield* writable
+        assert.strictEqual(failure(yield* Effect.exit(pull)).reason._tag, "BrokenPipe")
+        // The second pull has not even tried to read.
+        yield* Fiber.interrupt(yield* start(socket.readSome(new Uint8Array(1))))
+      }))
+
+    it.effect("a failure of its input is its own", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* ScriptedStream.make({ reads: [block], writes: [take(9)] })
+        const exit = yield* Stream.make(text("hello")).pipe(
+          Stream.concat(Stream.fail("no more")),
+          Stream.pipeThroughChannel(EffectStream.toChannel<string>(socket)),
+          Stream.runDrain,
+          Effect.exit
+        )
+        assert.strictEqual(ending(exit), "no more")
+        assert.deepStrictEqual([socket.state.write, socket.bytesWritten], ["open", 5])
+      }))
+
+    it.effect("a failed read is its failure", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* ScriptedStream.make({ reads: [data("x"), fail(Reason.ConnectionReset())] })
+        const exit = yield* Effect.exit(echoThrough(socket, Stream.never))
+        assert.strictEqual(failure(exit).reason._tag, "ConnectionReset")
+      }))
+
+    it.effect("an interruption loses no byte, and cuts the write at hand by the policy", () =>
+      Effect.gen(function*() {
+        for (const policy of [Cancellation.terminal, Cancellation.partial]) {
+          const { readable, socket } = yield* ScriptedStream.make({
+            reads: [block, data("unread"), end],
+            writes: [take(2), block]
+          })
+          const fiber = yield* start(policy(echoThrough(socket, Stream.make(text("hello")))))
+          while (socket.bytesWritten === 0) yield* Effect.yieldNow
+          yield* Fiber.interrupt(fiber)
+          assert.strictEqual(socket.state.write, policy === Cancellation.partial ? "open" : "torn")
+          yield* readable
+          assertBytes(yield* Read.readAll(socket), "unread")
+        }
+      }))
+
+    it.effect("protocols that are channels talk over it", () =>
+      Effect.gen(function*() {
+        const [socket, peer] = yield* MemoryTransport.pair({ capacity: 50, seed: 2 })
+        yield* start(
+          Effect.andThen(EffectStream.toStream(peer).pipe(Stream.run(EffectStream.toSink(peer))), peer.shutdownWrite)
+        )
+        const sent = Array.from({ length: 50 }, (_, n) => ({ n, text: "é\n" }))
+        const answers = yield* Stream.fromIterable(sent).pipe(
+          Stream.pipeThroughChannel(Ndjson.duplex(EffectStream.toChannel<Ndjson.NdjsonError>(socket))),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual(answers, sent)
+      }))
+
+    it.effect("a chunkSize that makes no sense is a defect", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* ScriptedStream.make({})
+        for (const chunkSize of [0, -1, 0.5, NaN]) {
+          const channel = EffectStream.toChannel(socket, { chunkSize })
+          const exit = yield* Effect.exit(Stream.runDrain(Stream.pipeThroughChannel(Stream.never, channel)))
+          assert.instanceOf(defect(exit), RangeError)
+        }
       }))
   })
 

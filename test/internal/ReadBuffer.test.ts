@@ -22,6 +22,45 @@ describe("ReadBuffer", () => {
     assert.strictEqual(buffer.bytes().buffer.byteLength, 0)
   })
 
+  it("has another version whenever it begins elsewhere", () => {
+    const buffer = new ReadBuffer()
+    const versions = [buffer.version]
+    buffer.append(Buffer.from("abc"))
+    buffer.consume(0)
+    buffer.unread(Buffer.from(""))
+    assert.strictEqual(buffer.version, versions[0])
+    buffer.consume(1)
+    versions.push(buffer.version)
+    buffer.unread(Buffer.from("x"))
+    versions.push(buffer.version)
+    assert.strictEqual(new Set(versions).size, 3)
+  })
+
+  it("counts what has left it at the front", () => {
+    const buffer = new ReadBuffer()
+    buffer.append(Buffer.from("abcdef"))
+    buffer.consume(4)
+    buffer.unread(Buffer.from("cd"))
+    assert.strictEqual(buffer.consumed, 2)
+    assertBytes(buffer.bytes(), "cdef")
+    buffer.consume(4)
+    assert.strictEqual(buffer.consumed, 6)
+  })
+
+  it("puts bytes back where they were, or makes room for more, and copies them", () => {
+    const buffer = new ReadBuffer()
+    buffer.append(pattern(2000))
+    buffer.consume(1500)
+    const memory = buffer.bytes().buffer
+    buffer.unread(pattern(1500))
+    assert.strictEqual(buffer.bytes().buffer, memory)
+    assertBytes(buffer.bytes(), pattern(2000))
+    const front = Buffer.from("front")
+    buffer.unread(front)
+    front.fill(0)
+    assertBytes(buffer.bytes(), Buffer.concat([Buffer.from("front"), pattern(2000)]))
+  })
+
   it("copies what is appended", () => {
     const buffer = new ReadBuffer()
     const bytes = Buffer.from("abc")
@@ -97,7 +136,8 @@ describe("ReadBuffer", () => {
         size: fc.oneof(fc.nat(40), fc.integer({ min: 900, max: 3000 }))
       }),
       fc.record({ do: fc.constant("consume" as const), size: fc.oneof(fc.nat(60), fc.nat(3000)) }),
-      fc.record({ do: fc.constant("peek" as const), size: fc.nat(3000) })
+      fc.record({ do: fc.constant("peek" as const), size: fc.nat(3000) }),
+      fc.record({ do: fc.constant("unread" as const), size: fc.oneof(fc.nat(40), fc.nat(3000)) })
     )
     fc.assert(fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
       const buffer = new ReadBuffer()
@@ -119,6 +159,10 @@ describe("ReadBuffer", () => {
           const count = Math.min(size, model.byteLength)
           buffer.consume(count)
           model = model.subarray(count)
+        } else if (action === "unread") {
+          const bytes = fresh(size)
+          buffer.unread(bytes)
+          model = Buffer.concat([bytes, model])
         } else {
           const target = new Uint8Array(size)
           const count = buffer.peek(target)

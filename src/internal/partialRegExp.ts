@@ -1,0 +1,133 @@
+/**
+ * Derives from a regular expression another one that finds where a match could
+ * still begin when more text comes: it matches a beginning of a match that
+ * reaches to the end of the text.
+ *
+ * **Details**
+ *
+ * Of `abc` it makes `(?:$|a(?:$|b$))`. Its search costs at most a small multiple
+ * of one of the original that fails, because it goes the same ways.
+ *
+ * Where the two cannot be told apart soundly, it answers one that matches
+ * everywhere: for assertions (`^`, `$`, `\b`, lookaround), back-references, rare
+ * escapes, the flag `v`, and patterns that can match no characters at all.
+ */
+export const partialRegExp = (regexp: RegExp): RegExp => {
+  const { flags, source } = regexp
+  if (source.length > maxSource || flags.includes("v")) return everywhere
+  const parser = new Parser(source, flags.includes("u") ? unicodeCharacter : character)
+  const { cut, isNullable } = parser.alternatives()
+  // An original that is content with nothing may not have gone the ways that this one would go.
+  return !parser.isSound || isNullable || cut.length > maxCut
+    ? everywhere
+    : new RegExp(cut, flags.replace(/[dgmy]/g, ""))
+}
+
+// ---- internal
+
+const everywhere = /(?:)/
+
+// Each character of a sequence nests one level deeper, and each level of groups doubles what is in it.
+const maxSource = 500
+const maxCut = 20_000
+
+interface Piece {
+  /** Matches what the piece matches. */
+  readonly whole: string
+  /** Matches a part of it from its beginning to the end of the text, where it would need more. */
+  readonly cut: string
+  readonly isNullable: boolean
+}
+
+const never = "[]"
+const nothing: Piece = { whole: "", cut: never, isNullable: true }
+
+// What stands for exactly one character. An escaped surrogate may be half of one.
+const singles = [
+  String.raw`\.|[^\\^$.*+?()[|]`,
+  String.raw`\[(?:\\.|[^\]\\])*\]`,
+  String.raw`\\(?:[dDsSwWfnrtv]|c[a-zA-Z]|x[\da-fA-F]{2}|u(?![dD][89a-fA-F])[\da-fA-F]{4}|0(?!\d)|[^\da-zA-Z])`
+]
+const character = new RegExp(singles.join("|"), "sy")
+const unicodeCharacter = new RegExp([...singles, String.raw`\\(?:u\{[\da-fA-F]+\}|[pP]\{[^}]*\})`].join("|"), "suy")
+
+const group = /\((?:\?:|\?<[^=!][^>]*>|(?!\?))/y
+const quantifier = /([*+?]|\{(\d+)(?:(,)(\d*))?\})\??/y
+
+/** Stops at what it cannot treat, and then is not sound. */
+class Parser {
+  isSound = true
+  private at = 0
+  private readonly source: string
+  private readonly character: RegExp
+
+  constructor(source: string, character: RegExp) {
+    this.source = source
+    this.character = character
+  }
+
+  alternatives(): Piece {
+    const all = [this.sequence()]
+    for (; this.source[this.at] === "|"; all.push(this.sequence())) this.at++
+    return {
+      // Always a group, which a quantifier may follow.
+      whole: `(?:${all.map((piece) => piece.whole).join("|")})`,
+      cut: `(?:${all.map((piece) => piece.cut).join("|")})`,
+      isNullable: all.some((piece) => piece.isNullable)
+    }
+  }
+
+  private sequence(): Piece {
+    const pieces: Array<Piece> = []
+    while (this.at < this.source.length && !"|)".includes(this.source[this.at]!)) pieces.push(this.term())
+    // It ends inside its first piece, or behind that one inside the others.
+    return pieces.reduceRight((rest, first) => ({
+      whole: first.whole + rest.whole,
+      cut: rest === nothing ? first.cut : `(?:${first.cut}|${first.whole}${rest.cut})`,
+      isNullable: first.isNullable && rest.isNullable
+    }), nothing)
+  }
+
+  private term(): Piece {
+    const piece = this.atom()
+    const [text, sign, least, comma, most] = this.eat(quantifier) ?? []
+    if (text === undefined || sign === undefined) return piece
+    const max = sign === "?"
+      ? 1
+      : least === undefined || (comma !== undefined && most === "")
+      ? Infinity
+      : Number(most ?? least)
+    return {
+      whole: piece.whole + text,
+      // Some of them whole, and one that is cut.
+      cut: max === 0
+        ? never
+        : max === 1
+        ? piece.cut
+        : `${piece.whole}${max > maxCount ? "*" : `{0,${max - 1}}`}${piece.cut}`,
+      isNullable: piece.isNullable || (least === undefined ? sign !== "+" : Number(least) === 0)
+    }
+  }
+
+  private atom(): Piece {
+    const single = this.eat(this.character)
+    if (single !== null) return { whole: single[0], cut: "$", isNullable: false }
+    if (this.eat(group) === null) {
+      this.isSound = false
+      this.at = this.source.length
+      return nothing
+    }
+    const inner = this.alternatives()
+    this.at++
+    return inner
+  }
+
+  private eat(token: RegExp): RegExpExecArray | null {
+    token.lastIndex = this.at
+    const found = token.exec(this.source)
+    if (found !== null) this.at = token.lastIndex
+    return found
+  }
+}
+
+const maxCount = 1000
