@@ -7,14 +7,16 @@ import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
+import { cuttable } from "./internal/cuttable.ts"
 import { formatAddress } from "./internal/format.ts"
 import { Line, Operation } from "./internal/Line.ts"
-import { resolveHost } from "./internal/resolveHost.ts"
-import { cuttable } from "./internal/Signal.ts"
+import { nameOf, resolveHost } from "./internal/resolveHost.ts"
+import { outsideOf } from "./internal/Signal.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
@@ -111,7 +113,8 @@ export function listen(
       const transport = yield* Transport
       const bound = NetAddress.isSocketAddress(address)
         ? address
-        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: undefined })).addresses[0]
+        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: nameOf(address) }))
+          .addresses[0]
       const backing = yield* transport.listen(bound, resolved)
       const acceptor: Acceptor = new Core(backing, resolved.linger)
       return acceptor
@@ -124,9 +127,7 @@ export function listen(
 /**
  * Runs a handler for every connection, each in a fiber of its own, and closes
  * the connection when its handler ends. Never succeeds; fails with `Closed` when
- * the acceptor is closed, and with `OperationAborted` when a signal or a deadline
- * ends its waiting for the next connection. Handlers go on then, as long as the
- * fiber that runs this.
+ * the acceptor is closed.
  *
  * **Details**
  *
@@ -135,8 +136,13 @@ export function listen(
  * A connection that could not be taken (`TooManyOpenFiles`) is logged, and
  * accepting pauses for 50 milliseconds.
  *
- * **Interruption**: stops accepting and interrupts the handlers; their
- * connections are closed.
+ * A request (`Cancellation.withSignal`, a deadline) ends its waiting for the next
+ * connection: it accepts no more, waits until the handlers have ended, which the
+ * request has reached too, and fails with `OperationAborted`. That is how a
+ * server stops gracefully; see `Cancellation.escalate`.
+ *
+ * **Interruption**: stops accepting and interrupts the handlers, each by its
+ * policy; their connections are closed.
  *
  * **Example** (Echoing)
  *
@@ -159,22 +165,35 @@ export const serve = <E, R>(
   acceptor: Acceptor,
   handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<never, SocketError, R> =>
-  Effect.forever(
-    Effect.uninterruptibleMask((restore) =>
-      Effect.matchEffect(restore(acceptor.take), {
-        onSuccess: (socket) =>
-          // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
-          Effect.forkChild(
-            Effect.onExit(restore(Effect.suspend(() => handler(socket))), (exit) => end(socket, exit)),
-            { startImmediately: true, uninterruptible: "inherit" }
-          ),
-        onFailure: (error) =>
-          error.reason._tag === "Closed" || error.reason._tag === "OperationAborted"
-            ? Effect.fail(error)
-            : Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
-      })
+  Effect.suspend(() => {
+    const handlers = new Set<Fiber.Fiber<unknown, unknown>>()
+    return Effect.forever(
+      Effect.uninterruptibleMask((restore) =>
+        Effect.matchEffect(restore(acceptor.take), {
+          onSuccess: (socket) =>
+            // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
+            Effect.map(
+              Effect.forkChild(
+                Effect.onExit(restore(Effect.suspend(() => handler(socket))), (exit) => end(socket, exit)),
+                { startImmediately: true, uninterruptible: "inherit" }
+              ),
+              (fiber) => {
+                handlers.add(fiber)
+                fiber.addObserver(() => handlers.delete(fiber))
+              }
+            ),
+          onFailure: (error) => {
+            if (error.reason._tag === "Closed") return Effect.fail(error)
+            if (error.reason._tag !== "OperationAborted") {
+              return Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
+            }
+            // Asked to stop accepting. Failing now would interrupt the handlers, which have been asked themselves.
+            return Effect.andThen(restore(Effect.suspend(() => Fiber.awaitAll(handlers))), Effect.fail(error))
+          }
+        })
+      )
     )
-  )
+  })
 
 // ---- internal
 
@@ -229,7 +248,7 @@ class Core implements Acceptor {
   }
 
   get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
-    return Effect.acquireRelease(this.take, (socket) => socket.close, { interruptible: true })
+    return Effect.acquireRelease(this.take, (socket) => outsideOf(socket.close), { interruptible: true })
   }
 
   get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {

@@ -30,7 +30,6 @@ import * as Predicate from "effect/Predicate"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
 import * as Signal from "./internal/Signal.ts"
-import { isSocketError } from "./SocketError.ts"
 
 /**
  * The three guarantees. A stronger one satisfies a request for a weaker one:
@@ -261,18 +260,13 @@ export const outcome = <A, E>(exit: Exit.Exit<A, E>): Outcome<A, E> => {
     const { guarantee, total, transferred } = Option.getOrElse(transfer(cause), () => untouched)
     return Outcome.Cancelled({ by: "interruption", guarantee, transferred, total })
   }
-  for (const reason of cause.reasons) {
-    if (!Cause.isFailReason(reason) || !isSocketError(reason.error)) continue
-    const why = reason.error.reason
-    if (why._tag !== "OperationAborted") continue
-    return Outcome.Cancelled({
-      by: why.deadline === true ? "deadline" : "request",
-      guarantee: why.type,
-      transferred: why.transferred,
-      total: why.total
-    })
-  }
-  return Outcome.Failed({ cause })
+  const aborted = Signal.abortedBy(cause)
+  return aborted === undefined ? Outcome.Failed({ cause }) : Outcome.Cancelled({
+    by: aborted.deadline === true ? "deadline" : "request",
+    guarantee: aborted.type,
+    transferred: aborted.transferred,
+    total: aborted.total
+  })
 }
 
 // ---- signals
@@ -387,6 +381,14 @@ export const makeSignal = (): CancellationSignal => new Signal.Signal("signal")
  * typed failure and not an interruption: it reaches into uninterruptible
  * regions too. Policies have no say in requests, nor filters in interruption.
  * Inside the region of several signals, each of them reaches.
+ *
+ * **Gotchas**
+ *
+ * A `terminal` request makes a `close` inside an abort, which succeeds: what was
+ * taken and has not left is discarded. A socket that is opened inside and closed
+ * by its scope is not concerned, its close is bounded by `linger`. What is made
+ * once and shared (`Effect.cached`, a layer, a pool) belongs to the region that
+ * made it first.
  *
  * **Interruption**: as without it.
  *
@@ -627,12 +629,19 @@ export interface Escalation {
  *
  * After the last step it waits as long as the schedule says once more.
  *
+ * **Gotchas**
+ *
+ * `partial` stops a message in the middle, and its stream does not know: where
+ * connections carry messages, climb with `types: ["total", "terminal"]`, which
+ * tears such a stream instead.
+ *
  * **Interruption**: takes no further step; requests that were made stay made.
  *
  * **Example** (Ending a server's connections)
  *
  * ```ts
  * const { enough } = yield* Cancellation.escalate(signal, {
+ *   types: ["total", "terminal"],
  *   schedule: Schedule.exponential("100 millis", 10),
  *   until: FiberSet.awaitEmpty(connections)
  * })

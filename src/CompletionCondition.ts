@@ -109,12 +109,19 @@ export const make = (next: (transferred: number) => number): CompletionCondition
 export type Input = CompletionCondition | ((transferred: number) => number)
 
 /**
- * Turns a function into the condition it stands for.
+ * Turns a function into the condition it stands for. Anything else that is no
+ * condition is a `TypeError`.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const fromInput = (input: Input): CompletionCondition => typeof input === "function" ? make(input) : input
+export const fromInput = (input: Input): CompletionCondition => {
+  if (typeof input === "function") return make(input)
+  if (typeof input !== "object" || input === null || !(TypeId in input)) {
+    throw new TypeError("a completion condition is a function or one of CompletionCondition's")
+  }
+  return input
+}
 
 // ---- internal
 

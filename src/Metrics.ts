@@ -5,8 +5,16 @@
  * measuring; `layer` shows these numbers to a `MetricRegistry` and so to every
  * exporter. They count from the start of the process.
  *
+ * Beside them, each composed operation has a span where somebody looks: inside a
+ * span, or with a tracer of the program's own. It is called
+ * `effect-asio.writeAll` (`readUntil`, ...), has the peer as
+ * `network.peer.address` and `network.peer.port`, and ends with its bytes as
+ * `effect_asio.transferred`; where it was cut or has failed, with
+ * `effect_asio.total` and `effect_asio.guarantee` too. Elsewhere nothing is made.
+ *
  * @since 0.1.0
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
@@ -14,8 +22,9 @@ import type { Type } from "./Cancellation.ts"
 import { counters } from "./internal/counters.ts"
 
 /**
- * Operations that completed: reads, writes, composed ones (each counts as one),
- * `shutdownWrite`, `accept` and `connect`.
+ * Operations of sockets that completed: reads, writes, composed ones (each counts
+ * as one), `shutdownWrite`, `accept` and `connect`; not `close` and `abort`. Over
+ * a stream that is not ours, each step that runs on one of our sockets counts.
  *
  * @category metrics
  * @since 0.1.0
@@ -96,28 +105,9 @@ export const bytesWritten: Metric.Counter<number> = Metric.counter("effect_asio_
  */
 export const layer: Layer.Layer<never> = Layer.effectDiscard(
   Effect.contextWith((context) =>
-    Effect.forEach(
-      [
-        [operationsCompleted, () => counters.completed],
-        [operationsCancelled.terminal, () => counters.cancelled.terminal],
-        [operationsCancelled.partial, () => counters.cancelled.partial],
-        [operationsCancelled.total, () => counters.cancelled.total],
-        [streamsTorn, () => counters.torn],
-        [bytesRead, () => counters.bytesRead],
-        [bytesWritten, () => counters.bytesWritten]
-      ] as const,
-      ([metric, count]) =>
-        Effect.acquireRelease(
-          Effect.sync(() =>
-            Metric.registerUnsafe(metric, context, {
-              get: () => ({ count: count(), incremental: true }),
-              update: ignore,
-              modify: ignore
-            })
-          ),
-          (registration) => Effect.sync(() => registration.remove())
-        ),
-      { discard: true }
+    Effect.acquireRelease(
+      Effect.sync(() => show(context)),
+      (hide) => Effect.sync(hide)
     )
   )
 )
@@ -125,6 +115,37 @@ export const layer: Layer.Layer<never> = Layer.effectDiscard(
 // ---- internal
 
 const ignore = (): void => {}
+
+const shown = [
+  [operationsCompleted, () => counters.completed],
+  [operationsCancelled.terminal, () => counters.cancelled.terminal],
+  [operationsCancelled.partial, () => counters.cancelled.partial],
+  [operationsCancelled.total, () => counters.cancelled.total],
+  [streamsTorn, () => counters.torn],
+  [bytesRead, () => counters.bytesRead],
+  [bytesWritten, () => counters.bytesWritten]
+] as const
+
+// A registry has each metric once, however many layers show it: the last one to go takes it away.
+const layers = new WeakMap<Metric.MetricRegistry, number>()
+
+const show = (context: Context.Context<never>): () => void => {
+  const registry = Context.get(context, Metric.MetricRegistry)
+  layers.set(registry, (layers.get(registry) ?? 0) + 1)
+  for (const [metric, count] of shown) {
+    Metric.registerUnsafe(metric, context, {
+      get: () => ({ count: count(), incremental: true }),
+      update: ignore,
+      modify: ignore
+    })
+  }
+  return () => {
+    const left = (layers.get(registry) ?? 1) - 1
+    layers.set(registry, left)
+    if (left > 0) return
+    for (const [metric] of shown) Metric.removeUnsafe(metric, context)
+  }
+}
 
 function cancelled(guarantee: Type): Metric.Counter<number> {
   return Metric.counter("effect_asio_operations_cancelled", {

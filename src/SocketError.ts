@@ -156,7 +156,10 @@ export class SocketError extends Data.TaggedError("SocketError")<{
  * @category guards
  * @since 0.1.0
  */
-export const isSocketError = (u: unknown): u is SocketError => Predicate.isTagged(u, "SocketError")
+export const isSocketError = (u: unknown): u is SocketError =>
+  // Effect's own socket error has the same tag and another shape.
+  Predicate.isTagged(u, "SocketError") && Predicate.hasProperty(u, "operation") &&
+  Predicate.hasProperty(u, "transferred")
 
 /**
  * Says a reason in a few words, as error messages do.

@@ -14,18 +14,18 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import * as Host from "effect/net/Host"
+import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
 import { counters } from "./internal/counters.ts"
+import { cuttable } from "./internal/cuttable.ts"
 import { formatAddress } from "./internal/format.ts"
 import { endsTurn } from "./internal/Line.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
-import { resolveHost } from "./internal/resolveHost.ts"
-import { type Cancellable, CurrentRegion, cuttable, type Region, type Request, type Type } from "./internal/Signal.ts"
+import { nameOf, resolveHost } from "./internal/resolveHost.ts"
+import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
 import { type Address, Reason, SocketError } from "./SocketError.ts"
 import type { Backing, Events, ResolvedOptions, SocketOptions } from "./Transport.ts"
@@ -244,7 +244,7 @@ export function connect(
         return Exit.isFailure(exit) && socket !== undefined ? socket.abort : Effect.void
       })
     }),
-    (socket) => socket.close,
+    (socket) => outsideOf(socket.close),
     { interruptible: true }
   )
 }
@@ -253,9 +253,6 @@ export function connect(
 
 // A connection that is made at once must reach the scope before its fiber's turn ends.
 const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
-
-const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
-  NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))
 
 const connectOne = (
   address: NetAddress.SocketAddress,

@@ -30,16 +30,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import * as Host from "effect/net/Host"
-import * as NetAddress from "effect/net/NetAddress"
+import type * as Host from "effect/net/Host"
+import type * as NetAddress from "effect/net/NetAddress"
 import * as Pull from "effect/Pull"
-import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Acceptor from "./Acceptor.ts"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
-import { aborted } from "./internal/Signal.ts"
+import { nameOf } from "./internal/resolveHost.ts"
+import { aborted, assertType } from "./internal/Signal.ts"
 import * as Read from "./Read.ts"
 import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
@@ -80,7 +80,7 @@ import * as Write from "./Write.ts"
  * @since 0.1.0
  */
 export interface Abortable {
-  readonly signal?: AbortSignal | undefined
+  readonly signal?: AbortSignal | null | undefined
   readonly type?: Cancellation.Type | undefined
 }
 
@@ -649,9 +649,11 @@ const abortable = <A>(
   options: Abortable | undefined,
   asked: () => Asked
 ): Effect.Effect<A, SocketError> => {
-  const signal = options?.signal
-  if (signal === undefined) return effect
   const type = options?.type ?? "terminal"
+  assertType("type", type)
+  const signal = options?.signal
+  // `fetch` takes null for none, too.
+  if (signal === undefined || signal === null) return effect
   return signal.aborted
     ? Effect.fail(aborted({ ...asked(), transferred: 0 }, { type, origin: "signal", cause: signal.reason }, "total"))
     : Cancellation.withSignal(effect, sourceOf(signal, type))
@@ -682,9 +684,6 @@ const onNode = <A>(
 
 const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, SocketError> =>
   Pull.catchDone(pull, () => Effect.succeed(null))
-
-const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
-  NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))
 
 const over = { done: true, value: undefined } as const
 

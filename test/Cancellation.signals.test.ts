@@ -21,7 +21,7 @@ import * as MemoryTransport from "../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../src/testing/ScriptedStream.ts"
 import { type Backing, Transport, WouldBlock } from "../src/Transport.ts"
 import * as Write from "../src/Write.ts"
-import { assertBytes, defect, ending, failure, FakeBacking, start, transferOf } from "./support.ts"
+import { assertBytes, defect, ending, failure, FakeBacking, pattern, start, transferOf } from "./support.ts"
 
 const { block, data, make: scripted, take } = ScriptedStream
 const text = Buffers.utf8
@@ -1604,7 +1604,7 @@ describe("connecting, accepting and closing", () => {
       }
     }).pipe(Effect.provide(MemoryTransport.layer)))
 
-  it.effect("a server stops accepting and says why, and what a filter keeps of its handlers goes on", () =>
+  it.effect("a server stops accepting, waits for its handlers, and says why", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
       const acceptor = yield* Acceptor.listen("localhost:0")
@@ -1629,11 +1629,52 @@ describe("connecting, accepting and closing", () => {
         ended: ["accept 0/0 total"],
         ranOn: ["readSome 0/5"]
       })
-      assert.strictEqual(yield* Deferred.await(stopped), "accept 0/0 total")
+      yield* Effect.repeat(Effect.yieldNow, { times: 10 })
+      assert.isFalse(yield* Deferred.isDone(stopped))
       yield* Write.writeAll(client, hello)
-      yield* Effect.yieldNow
+      assert.strictEqual(yield* Deferred.await(stopped), "accept 0/0 total")
       assert.deepStrictEqual(handled, [5])
     }).pipe(Effect.provide(MemoryTransport.layer)))
+
+  it.effect("a server that is asked to stop finishes the message that it is in the middle of", () =>
+    Effect.gen(function*() {
+      const acceptor = yield* Acceptor.listen("localhost:0")
+      const signal = Cancellation.makeSignal()
+      const outcomes: Array<string> = []
+      const message = pattern(1_000_000)
+      const serving = yield* start(
+        Acceptor.serve(acceptor, (socket) =>
+          Write.writeAll(socket, message).pipe(
+            Effect.onExit((exit) => Effect.sync(() => outcomes.push(Cancellation.outcome(exit)._tag)))
+          )).pipe(Cancellation.withSignal(signal))
+      )
+      const client = yield* StreamSocket.connect(acceptor.address)
+      yield* Effect.repeat(Effect.yieldNow, { until: () => signal.pending.length === 2 })
+      const climbing = yield* start(
+        Cancellation.escalate(signal, { types: ["total", "terminal"], until: Fiber.await(serving) })
+      )
+      assertBytes(yield* Read.readAll(client), message)
+      assert.strictEqual((yield* Fiber.join(climbing)).enough, "total")
+      assert.deepStrictEqual(outcomes, ["Completed"])
+      assert.strictEqual(ending(yield* Fiber.await(serving)), "OperationAborted")
+    }).pipe(Effect.provide(MemoryTransport.layer)))
+
+  it.effect("a condition that ends its write by a request and then throws leaves the stream as it was asked", () =>
+    Effect.gen(function*() {
+      const signal = Cancellation.makeSignal()
+      const { socket, writable } = yield* scripted({ writes: [take(2), block] })
+      const condition = (transferred: number): number => {
+        if (transferred === 0) return 2
+        signal.emitUnsafe("partial")
+        throw new Error("too late")
+      }
+      const fiber = yield* start(Cancellation.withSignal(Write.writeAll(socket, hello, condition), signal))
+      yield* Effect.yieldNow
+      assert.strictEqual(yield* abortedOf(fiber), "writeAll 2/5 partial")
+      assert.strictEqual(socket.state.write, "open")
+      yield* start(socket.writeSome(hello))
+      yield* writable.pipe(Effect.ignore)
+    }))
 
   it.effect("a shutdown in line: no FIN is sent", () =>
     Effect.gen(function*() {
@@ -1709,7 +1750,7 @@ describe("connecting, accepting and closing", () => {
         assert.deepStrictEqual(signal.pending, [])
       }))
 
-    it.effect("of a scope is reached in the region of the scope", () =>
+    it.effect("of a scope is nobody's but its linger time's, in whatever region the stream was opened", () =>
       Effect.gen(function*() {
         const signal = Cancellation.makeSignal()
         const backing = new FakeBacking()
@@ -1717,11 +1758,16 @@ describe("connecting, accepting and closing", () => {
         const fiber = yield* start(
           Effect.scoped(StreamSocket.connect(remote)).pipe(
             Cancellation.withSignal(signal),
+            Cancellation.cancelAfter(0),
+            Cancellation.withSignal(Cancellation.fromAbortSignal(AbortSignal.abort(), "terminal")),
             Effect.provide(connecting(() => Effect.succeed(backing)))
           )
         )
-        yield* Effect.yieldNow
-        assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: ["close 0/0 terminal"], ranOn: [] })
+        yield* TestClock.adjust(0)
+        yield* Effect.repeat(Effect.yieldNow, { times: 10 })
+        assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: [], ranOn: [] })
+        assert.deepStrictEqual(backing.calls, ["close"])
+        yield* TestClock.adjust("2 seconds")
         yield* Fiber.join(fiber)
         assert.deepStrictEqual(backing.calls, ["close", "abort"])
       }))

@@ -670,9 +670,13 @@ describe("promises", () => {
       Effect.gen(function*() {
         const [left, right] = (yield* MemoryTransport.pair()).map(fromStreamSocket) as [Socket, Socket]
         yield* Effect.promise(async () => {
-          for (const signal of [{}, null, "signal"]) {
+          for (const signal of [{}, "signal"]) {
             assert.instanceOf(await rejection(left.readAll({ signal: signal as never })), TypeError)
           }
+          assert.instanceOf(await rejection(left.readAll({ type: "soft" as never })), TypeError)
+          assert.instanceOf(await rejection(left.writeAll(text("x"), { condition: -1 as never })), TypeError)
+          // As for `fetch`.
+          assert.strictEqual(await left.writeSome(text("x"), { signal: null }), 1)
           await right.writeAll(text("fine"))
           await right.shutdownWrite()
           assertBytes(await left.readAll(), "fine")

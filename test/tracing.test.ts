@@ -43,6 +43,25 @@ const statusOf = (span: Tracer.Span | undefined): string =>
 
 const unixPeer = { "network.transport": "unix", "network.peer.address": "unix:scripted" }
 
+describe("the end of a span", () => {
+  it.effect("of a read at the end of the stream is no failure", () =>
+    Effect.gen(function*() {
+      const { spans, traced } = collecting()
+      const { socket } = yield* scripted({ reads: [ScriptedStream.end] })
+      const exit = yield* Effect.exit(traced(Read.readExactly(socket, target())))
+      assert.strictEqual(ending(exit), "Done")
+      assert.strictEqual(statusOf(spans[0]), "Success")
+    }))
+
+  it.effect("of a write that failed in the middle has its bytes", () =>
+    Effect.gen(function*() {
+      const { spans, traced } = collecting()
+      const { socket } = yield* scripted({ writes: [take(2), ScriptedStream.fail(Reason.ConnectionReset())] })
+      assert.strictEqual(ending(yield* Effect.exit(traced(Write.writeAll(socket, hello)))), "ConnectionReset")
+      const { "effect_asio.total": total, "effect_asio.transferred": transferred } = attributesOf(spans[0])
+      assert.deepStrictEqual([transferred, total], [2, 5])
+    }))
+})
 /** The names of all spans that the native tracer makes while an effect runs. */
 const nativeSpans = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function*() {

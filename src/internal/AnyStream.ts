@@ -10,6 +10,7 @@ import { during, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import { finish, type Kind, proceed } from "./interruption.ts"
 import { at, type Matcher } from "./Matcher.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
+import { abortedBy } from "./Signal.ts"
 
 /**
  * The composed operations as loops of effects, for streams that are not ours:
@@ -85,7 +86,7 @@ export const write = (
         if (exit === undefined) return proceed(cause, progress("terminal"))
         if (Exit.isSuccess(exit)) return proceed(cause, progress("total"))
         // A request ended it: that is only another way in which the interruption was served.
-        return isAborted(exit.cause)
+        return abortedBy(exit.cause) !== undefined
           ? proceed(cause, progress(stopped()))
           : proceed(Cause.combine(cause, located(exit.cause)), progress("terminal"))
       })
@@ -150,9 +151,6 @@ const readInto = <A>(
 /** The same failure, told of the whole instead of the step. */
 const retold = (error: SocketError, reason: Reason): SocketError =>
   new SocketError({ reason, operation: error.operation, address: error.address, transferred: 0, cause: error.cause })
-
-const isAborted = (cause: Cause.Cause<SocketError>): boolean =>
-  cause.reasons.some((reason) => Cause.isFailReason(reason) && reason.error.reason._tag === "OperationAborted")
 
 // A loop that moves nothing would go on for ever, and a wrong count would lose or invent bytes.
 const checkCount = (operation: string, count: number, offered: number): void => {

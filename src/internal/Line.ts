@@ -74,6 +74,7 @@ export abstract class Operation<A, E> implements Cancellable {
     if (guarantee === undefined) return undefined
     this.stop(guarantee)
     this.exit = Exit.fail(aborted(this, request, guarantee))
+    counters.cancelled[guarantee]++
     return guarantee
   }
 

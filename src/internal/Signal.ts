@@ -1,8 +1,7 @@
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import { type Address, Reason, SocketError } from "../SocketError.ts"
-import { counters } from "./counters.ts"
+import { type Address, isSocketError, Reason, SocketError } from "../SocketError.ts"
 
 /**
  * Graded requests on their way from whoever emits them to the operations that
@@ -78,12 +77,12 @@ export class Signal {
   readonly emitUnsafe = (type: Type): Report => this.request(type)
 
   /** @param cause what the errors of ended operations name as theirs */
-  request(type: Type, cause?: unknown): Report {
+  request(type: Type, cause?: unknown, operations: Iterable<Cancellable> = this.waiting.keys()): Report {
     assertType("emit", type)
     // The filters are code of the caller's: all of them have their say before anything happens.
-    const asked = Array.from(this.waiting, ([operation, filter]) => ({
+    const asked = Array.from(operations, (operation) => ({
       operation,
-      type: filter === undefined ? type : filter(type)
+      type: passed(this.waiting.get(operation), type)
     }))
     const withdrawn: Array<Cancellable> = []
     const ended: Array<Ended> = []
@@ -99,7 +98,6 @@ export class Signal {
       } else {
         ended.push({ ...describe(operation), guarantee })
         withdrawn.push(operation)
-        counters.cancelled[guarantee]++
       }
     }
     for (const operation of withdrawn) operation.conclude()
@@ -142,6 +140,7 @@ export class Signal {
  */
 abstract class StandingSignal extends Signal {
   private readonly type: Type
+  private newcomers: Array<Cancellable> = []
 
   constructor(origin: Origin, type: Type) {
     super(origin)
@@ -152,14 +151,25 @@ abstract class StandingSignal extends Signal {
 
   override add(operation: Cancellable, filter: Filter | undefined): void {
     super.add(operation, filter)
-    // Its fiber is about to park.
-    if (this.stands) queueMicrotask(this.ask)
+    if (!this.stands) return
+    this.newcomers.push(operation)
+    // Their fibers are about to park.
+    if (this.newcomers.length === 1) queueMicrotask(this.askNewcomers)
+  }
+
+  /** Asks everybody who waits. */
+  protected readonly ask = (): void => this.askAll(undefined)
+
+  private readonly askNewcomers = (): void => {
+    const { newcomers } = this
+    this.newcomers = []
+    if (this.stands) this.askAll(newcomers)
   }
 
   // In a fiber, because a filter that throws must not bring down the process.
-  protected readonly ask = (): void => {
+  private askAll(operations: ReadonlyArray<Cancellable> | undefined): void {
     Effect.runFork(Effect.catchCause(
-      Effect.sync(() => this.request(this.type, this.why)),
+      Effect.sync(() => this.request(this.type, this.why, operations)),
       (cause) => Effect.logError("a filter failed, and the request was lost", cause)
     ))
   }
@@ -255,6 +265,9 @@ export const CurrentRegion: Context.Reference<Region | undefined> = Context.Refe
   { defaultValue: () => undefined }
 )
 
+/** Opening a stream may be cut by a signal that has no say in the stream, nor in its end. */
+export const outsideOf = Effect.provideService(CurrentRegion, undefined)
+
 export const compose = (outer: Filter, inner: Filter): Filter => (type) => {
   const passed = outer(type)
   return passed === undefined ? undefined : inner(passed)
@@ -264,6 +277,25 @@ export const assertType = (operation: string, type: Type): void => {
   if (type === "total" || type === "partial" || type === "terminal") return
   throw new TypeError(`${operation}: ${String(type)} is not a type of cancellation`)
 }
+
+const passed = (filter: Filter | undefined, type: Type): Type | undefined => {
+  if (filter === undefined) return type
+  const answer = filter(type)
+  if (answer !== undefined) assertType("a filter's answer", answer)
+  return answer
+}
+
+/** What ended an operation that honoured a request; `undefined` for every other cause. */
+export const abortedBy = (cause: Cause.Cause<unknown>): Aborted | undefined => {
+  for (const reason of cause.reasons) {
+    if (!Cause.isFailReason(reason) || !isSocketError(reason.error)) continue
+    const why = reason.error.reason
+    if (why._tag === "OperationAborted") return why
+  }
+  return undefined
+}
+
+type Aborted = Extract<Reason, { readonly _tag: "OperationAborted" }>
 
 /** The error of an operation that honoured a request. */
 export const aborted = (
@@ -284,57 +316,6 @@ export const aborted = (
     total: total === 0 ? undefined : total,
     cause
   })
-
-/**
- * Lets requests reach an effect that an interruption cuts whole: it is
- * interrupted, and a typed failure takes its place.
- */
-export const cuttable = <A, E, R>(
-  effect: Effect.Effect<A, E, R>,
-  what: Pick<Pending, "operation" | "address">
-): Effect.Effect<A, E | SocketError, R> =>
-  Effect.withFiber((fiber) => {
-    const region = fiber.getRef(CurrentRegion)
-    return region === undefined
-      ? effect
-      // What it consists of is cut with it, and not by itself.
-      : Effect.raceFirst(Effect.provideService(effect, CurrentRegion, undefined), new Cut(what, region).wait)
-  })
-
-class Cut implements Cancellable {
-  readonly operation: string
-  readonly address: Address | undefined
-  readonly transferred = 0
-  readonly total = 0
-  private readonly region: Region
-  private exit: Exit.Exit<never, SocketError> | undefined = undefined
-  private resume: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
-
-  constructor(what: Pick<Pending, "operation" | "address">, region: Region) {
-    this.operation = what.operation
-    this.address = what.address
-    this.region = region
-  }
-
-  get wait(): Effect.Effect<never, SocketError> {
-    return Effect.callback((resume) => {
-      this.resume = resume
-      this.region.enter(this)
-      return Effect.sync(() => this.region.leave(this))
-    })
-  }
-
-  withdraw(request: Request): Type | undefined {
-    if (this.exit !== undefined) return undefined
-    this.region.leave(this)
-    this.exit = Exit.fail(aborted(this, request, "total"))
-    return "total"
-  }
-
-  conclude(): void {
-    if (this.exit !== undefined) this.resume?.(this.exit)
-  }
-}
 
 // ---- internal
 

@@ -11,6 +11,7 @@ import { WouldBlock } from "../Transport.ts"
 import { counters } from "./counters.ts"
 import { finish, type Kind, proceed } from "./interruption.ts"
 import { endsTurn, Line, Operation, settled } from "./Line.ts"
+import { abortedBy } from "./Signal.ts"
 
 /**
  * The outgoing direction of a connection: its line of writers and whether bytes
@@ -40,7 +41,7 @@ export class WriteSide {
   take(source: Buffers.Cursor, limit: number): number | SocketError {
     const answer = this.backing.write(source, limit)
     if (typeof answer !== "number") {
-      this.stop("failed", answer)
+      this.end("failed", answer)
     } else if (answer > 0) {
       source.advance(answer)
       this.bytesWritten += answer
@@ -53,19 +54,19 @@ export class WriteSide {
 
   shutdown(): number | SocketError {
     const answer = this.backing.shutdownWrite()
-    if (typeof answer !== "number") this.stop("failed", answer)
-    else if (answer !== WouldBlock) this.stop("shutdown", this.errorOf(Reason.BrokenPipe()))
+    if (typeof answer !== "number") this.end("failed", answer)
+    else if (answer !== WouldBlock) this.end("shutdown", this.errorOf(Reason.BrokenPipe()))
     return answer
   }
 
   /** A message was cut inside: nothing may follow it. */
   tear(transferred: number, total: number): void {
     if (this.state === "open") counters.torn++
-    this.stop("torn", this.errorOf(Reason.Torn({ transferred, total })))
+    this.end("torn", this.errorOf(Reason.Torn({ transferred, total })))
   }
 
   fail(error: SocketError): void {
-    this.stop("failed", error)
+    this.end("failed", error)
     this.line.drive()
   }
 
@@ -100,7 +101,7 @@ export class WriteSide {
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
-  private stop(state: WriteSide["state"], failure: SocketError): void {
+  private end(state: WriteSide["state"], failure: SocketError): void {
     if (this.state !== "open") return
     this.state = state
     this.failure = failure
@@ -175,7 +176,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     if (!Cause.hasInterrupts(cause)) return Effect.failCause(cause)
     if (Exit.isSuccess(exit)) return this.proceed("total", cause)
     // A request ended it: that is only another way in which the interruption was served.
-    const guarantee = abortedWith(exit.cause)
+    const guarantee = abortedBy(exit.cause)?.type
     return guarantee === undefined
       ? this.proceed("terminal", Cause.combine(cause, exit.cause))
       : this.proceed(guarantee, cause)
@@ -262,6 +263,8 @@ export class WriteAll extends WriteOperation<number> {
         this.limit = undefined
       }
     } catch (defect) {
+      // A condition that ended this operation and then threw has ended it.
+      if (this.callsBack && !this.inLine) return undefined
       // The caller's buffers or condition cannot go on, so the message cannot be finished.
       if (this.transferred > 0) this.side.tear(this.transferred, this.total)
       return Exit.die(defect)
@@ -284,11 +287,5 @@ export class ShutdownWrite extends WriteOperation<void> {
 }
 
 // ---- internal
-
-/** The guarantee of the request that ended an operation, if one did. */
-const abortedWith = (cause: Cause.Cause<SocketError>): Cancellation.Type | undefined => {
-  const reason = cause.reasons.find(Cause.isFailReason)?.error.reason
-  return reason?._tag === "OperationAborted" ? reason.type : undefined
-}
 
 const nothing = Exit.succeed(0)

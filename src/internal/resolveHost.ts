@@ -2,9 +2,13 @@ import type * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as AddressResolver from "effect/net/AddressResolver"
 import * as Host from "effect/net/Host"
-import type * as NetAddress from "effect/net/NetAddress"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
-import { Reason, SocketError } from "../SocketError.ts"
+import { type Address, Reason, SocketError } from "../SocketError.ts"
+
+/** What an error names as the place, before any address is known. */
+export const nameOf = (target: NetAddress.SocketAddress | Host.HostPortInput): Address | undefined =>
+  NetAddress.isSocketAddress(target) ? target : Result.getOrUndefined(Host.hostPortFromInput(target))
 
 /** The addresses of a host and port, in the resolver's order. */
 export const resolveHost = (

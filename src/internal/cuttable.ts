@@ -1,0 +1,66 @@
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { Address, SocketError } from "../SocketError.ts"
+import { counters } from "./counters.ts"
+import {
+  aborted,
+  type Cancellable,
+  CurrentRegion,
+  outsideOf,
+  type Pending,
+  type Region,
+  type Request,
+  type Type
+} from "./Signal.ts"
+
+/**
+ * Lets requests reach an effect that an interruption cuts whole: it is
+ * interrupted, and a typed failure takes its place.
+ */
+export const cuttable = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  what: Pick<Pending, "operation" | "address">
+): Effect.Effect<A, E | SocketError, R> =>
+  Effect.withFiber((fiber) => {
+    const region = fiber.getRef(CurrentRegion)
+    return region === undefined
+      ? effect
+      // What it consists of is cut with it, and not by itself.
+      : Effect.raceFirst(outsideOf(effect), new Cut(what, region).wait)
+  })
+
+class Cut implements Cancellable {
+  readonly operation: string
+  readonly address: Address | undefined
+  readonly transferred = 0
+  readonly total = 0
+  private readonly region: Region
+  private exit: Exit.Exit<never, SocketError> | undefined = undefined
+  private resume: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
+
+  constructor(what: Pick<Pending, "operation" | "address">, region: Region) {
+    this.operation = what.operation
+    this.address = what.address
+    this.region = region
+  }
+
+  get wait(): Effect.Effect<never, SocketError> {
+    return Effect.callback((resume) => {
+      this.resume = resume
+      this.region.enter(this)
+      return Effect.sync(() => this.region.leave(this))
+    })
+  }
+
+  withdraw(request: Request): Type | undefined {
+    if (this.exit !== undefined) return undefined
+    this.region.leave(this)
+    this.exit = Exit.fail(aborted(this, request, "total"))
+    counters.cancelled.total++
+    return "total"
+  }
+
+  conclude(): void {
+    if (this.exit !== undefined) this.resume?.(this.exit)
+  }
+}
