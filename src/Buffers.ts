@@ -180,6 +180,21 @@ export class Cursor {
     return this.offset === 0 && end === this.length ? this.view : this.view.subarray(this.offset, end)
   }
 
+  /** All bytes from the position on, at most `limit` of them, piece by piece over the caller's own memory. */
+  pieces(limit: number = Number.MAX_SAFE_INTEGER): ReadonlyArray<Uint8Array> {
+    const first = this.chunk(limit)
+    const pieces = [first]
+    let left = limit - first.byteLength
+    for (let i = this.next; i < this.behind.length && left > 0; i++) {
+      const { length, view } = this.behind[i]!
+      checkAlive(view, length)
+      if (length === 0) continue
+      pieces.push(length <= left ? view : view.subarray(0, left))
+      left -= length
+    }
+    return pieces
+  }
+
   /** Copies bytes from the position to the front of `target`, without advancing, and returns how many. */
   copyTo(target: Uint8Array): number {
     let copied = copyPiece(this.view, this.length, this.offset, target, 0)

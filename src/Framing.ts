@@ -484,8 +484,9 @@ export const send: {
  * `UnexpectedEof`. A message with bad content is consumed and fails with its
  * error; the next `receive` gets the next one. Bad framing is `Framing` with the
  * position in the stream, and a message over `max` is `LimitExceeded`; nothing
- * is consumed by these. Many fibers may receive at once, each gets whole
- * messages in turn.
+ * is consumed by these. Many fibers may receive at once from a socket, each gets
+ * whole messages in turn; a stream that is not ours has no line, there the caller
+ * keeps them apart.
  *
  * **Interruption**: *total*. No byte is lost: the next `receive` gets the
  * message.

@@ -7,8 +7,9 @@
  * byte for the next read.
  *
  * They also work on streams that are not ours, anything with a `readSome`. Such
- * a stream has no read buffer: what a composed read leaves over is there for the
- * next composed read of the same stream, and not for its `readSome`.
+ * a stream has no read buffer and no line: what a composed read leaves over is
+ * there for the next composed read of the same stream, and not for its
+ * `readSome`, and the caller keeps readers apart.
  *
  * @since 0.1.0
  */

@@ -3,16 +3,20 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
+import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
+import * as Cancellation from "./Cancellation.ts"
+import { proceed } from "./internal/interruption.ts"
+import { isTraced, traced } from "./internal/tracing.ts"
 import * as Read from "./Read.ts"
-import { Reason, SocketError } from "./SocketError.ts"
-import type { ReadStream, WriteStream } from "./StreamSocket.ts"
+import { during, Reason, SocketError } from "./SocketError.ts"
+import { Core, type ReadStream, type WriteStream } from "./StreamSocket.ts"
 import * as Write from "./Write.ts"
 
 /**
@@ -39,6 +43,23 @@ export interface Counts {
 }
 
 /**
+ * How bytes are relayed.
+ *
+ * **Details**
+ *
+ * - `bufferSize`: the most bytes that are moved in one step, and the memory of
+ *   each direction. Default 65,536.
+ * - `idle`: how long no byte may move in either direction. Default: for ever.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly bufferSize?: number | undefined
+  readonly idle?: Duration.Input | undefined
+}
+
+/**
  * Writes everything that `from` reads to `to`, up to the end of stream, and
  * succeeds with the number of bytes.
  *
@@ -46,16 +67,29 @@ export interface Counts {
  *
  * One buffer of `bufferSize` bytes (default 65,536) serves the whole copy, and
  * nothing is read before the last bytes were taken: a slow receiver slows the
- * sender. Neither stream is closed or half-closed. Fails with the `SocketError`
- * of either side.
+ * sender. Neither stream is closed or half-closed. What composed reads have left
+ * over in `from` comes first.
  *
- * When it fails or is cut, bytes that were read and not taken go back to the
- * front of `from` (see `Read.unread`), so that another copy goes on exactly
+ * Fails with the reason of either side; `transferred` is what `to` has taken in
+ * all. When it fails or is cut, bytes that were read and not taken go back to
+ * the front of `from` (see `Read.unread`), so that another copy goes on exactly
  * there.
  *
- * **Interruption**: *total* while it waits for bytes. In the middle of writing
- * them, by `Cancellation.Policy`: `terminal` tears `to`; `partial` stops, with
- * both streams usable and not one byte lost; `total` writes what was read first.
+ * **Interruption**: no byte is lost. While it waits for bytes it stops there. In
+ * the middle of writing them, by `Cancellation.Policy`: `terminal` tears `to`;
+ * `partial` stops, with both streams usable; `total` finishes a buffer of which
+ * some has left.
+ * `Cancellation.transfer(cause)` has the bytes taken (`transferred`) and the
+ * bytes read (`total`) so far; the difference went back. A request
+ * (`Cancellation.withSignal`) is honoured alike: `total` only while it waits for
+ * bytes or before the first of a buffer has left, `partial` and `terminal`
+ * always.
+ *
+ * **Example** (Echoing)
+ *
+ * ```ts
+ * yield* Acceptor.serve(acceptor, (socket) => Effect.andThen(Relay.copy(socket, socket), socket.shutdownWrite))
+ * ```
  *
  * @category copying
  * @since 0.1.0
@@ -63,20 +97,20 @@ export interface Counts {
 export const copy: {
   (
     to: WriteStream,
-    options?: { readonly bufferSize?: number | undefined }
+    options?: Pick<Options, "bufferSize">
   ): (from: ReadStream) => Effect.Effect<number, SocketError>
   (
     from: ReadStream,
     to: WriteStream,
-    options?: { readonly bufferSize?: number | undefined }
+    options?: Pick<Options, "bufferSize">
   ): Effect.Effect<number, SocketError>
 } = dual(
   (args) => isReadStream(args[0]) && isWriteStream(args[1]),
   (
     from: ReadStream,
     to: WriteStream,
-    options?: { readonly bufferSize?: number | undefined }
-  ): Effect.Effect<number, SocketError> => pump(from, to, options?.bufferSize ?? defaultBufferSize, ignore)
+    options?: Pick<Options, "bufferSize">
+  ): Effect.Effect<number, SocketError> => pump("copy", from, to, options?.bufferSize, ignore)
 )
 
 /**
@@ -85,12 +119,18 @@ export const copy: {
  *
  * **Details**
  *
- * The end of one direction is passed on (`shutdownWrite`), and the other goes
- * on. A failure in one direction ends both. With `idle`, a time in which no byte
- * moves in either direction is a failure with the reason `TimedOut`. Neither
- * stream is closed.
+ * Each direction is a {@link copy} with a buffer of its own. The end of one is
+ * passed on (`shutdownWrite`), and the other goes on. Neither stream is closed.
  *
- * **Interruption**: as {@link copy}, in both directions.
+ * A failure in one direction ends the other at once, whatever the policy, and
+ * tears nothing: what was read and not taken goes back to its stream. With
+ * `idle`, a time in which no byte moves in either direction is such a failure,
+ * with the reason `TimedOut`. `transferred` on the error counts the failed
+ * direction, and both in the case of `TimedOut`; `bytesRead` and `bytesWritten`
+ * of the streams tell the whole story however it ends.
+ *
+ * **Interruption**: as {@link copy}, in both directions; of the two accounts the
+ * cause has one.
  *
  * **Example** (A port forwarder)
  *
@@ -109,33 +149,57 @@ export const copy: {
 export const relay: {
   (
     that: DuplexStream,
-    options?: { readonly bufferSize?: number | undefined; readonly idle?: Duration.Input | undefined }
+    options?: Options
   ): (self: DuplexStream) => Effect.Effect<Counts, SocketError>
   (
     self: DuplexStream,
     that: DuplexStream,
-    options?: { readonly bufferSize?: number | undefined; readonly idle?: Duration.Input | undefined }
+    options?: Options
   ): Effect.Effect<Counts, SocketError>
 } = dual(
   (args) => isReadStream(args[0]) && isReadStream(args[1]),
   (
     self: DuplexStream,
     that: DuplexStream,
-    options?: { readonly bufferSize?: number | undefined; readonly idle?: Duration.Input | undefined }
+    options?: Options
   ): Effect.Effect<Counts, SocketError> =>
     Clock.clockWith((clock) => {
-      const bufferSize = options?.bufferSize ?? defaultBufferSize
       const idle = options?.idle === undefined ? Duration.infinity : Duration.fromInputUnsafe(options.idle)
+      const stop = Cancellation.makeSignal()
+      let isOver = false
+      let total = 0
       let lastMove = clock.currentTimeMillisUnsafe()
-      const moved = Duration.isFinite(idle)
-        ? () => {
-          lastMove = clock.currentTimeMillisUnsafe()
-        }
-        : ignore
+
+      const moved = (taken: number): void => {
+        total += taken
+        lastMove = clock.currentTimeMillisUnsafe()
+      }
+      // A request and not only an interruption: no policy may hold up what has failed already.
+      const fail = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> =>
+        Effect.suspend(() => {
+          if (isOver) return Effect.interruptible(Effect.never)
+          isOver = true
+          stop.emitUnsafe("partial")
+          return Effect.failCause(cause)
+        })
       const oneWay = (from: DuplexStream, to: DuplexStream) =>
-        Effect.tap(pump(from, to, bufferSize, moved), () => to.shutdownWrite)
-      const both = Effect.all({ sent: oneWay(self, that), received: oneWay(that, self) }, { concurrency: 2 })
-      return Duration.isFinite(idle) ? Effect.raceFirst(both, silence(clock, idle, () => lastMove)) : both
+        pump("relay", from, to, options?.bufferSize, Duration.isFinite(idle) ? moved : ignore).pipe(
+          Effect.tap(() => to.shutdownWrite),
+          Effect.catchCause((cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : fail(cause))
+        )
+      const both = Cancellation.withSignal(
+        Effect.all({ sent: oneWay(self, that), received: oneWay(that, self) }, { concurrency: 2 }),
+        stop
+      )
+      if (!Duration.isFinite(idle)) return both
+
+      const silence: Effect.Effect<never, SocketError> = Effect.suspend(() => {
+        const rest = lastMove + Duration.toMillis(idle) - clock.currentTimeMillisUnsafe()
+        if (rest > 0) return Effect.andThen(Effect.sleep(rest), silence)
+        const error = new SocketError({ reason: Reason.TimedOut(), operation: "relay", transferred: total })
+        return fail(Cause.fail(error))
+      })
+      return Effect.raceFirst(both, silence)
     })
 )
 
@@ -149,43 +213,90 @@ const isReadStream = (u: unknown): u is ReadStream => typeof u === "object" && u
 
 const isWriteStream = (u: unknown): u is WriteStream => typeof u === "object" && u !== null && "writeSome" in u
 
+/** `moved` is told of every byte that was taken, and of every read by a 0. */
+type Moved = (taken: number) => void
+
 const pump = (
+  operation: string,
+  from: ReadStream,
+  to: WriteStream,
+  bufferSize: number | undefined,
+  moved: Moved
+): Effect.Effect<number, SocketError> =>
+  Effect.withFiber((fiber) => {
+    const pumping = Effect.suspend(() => pumpAll(operation, from, to, bufferSize ?? defaultBufferSize, moved))
+    // One span for the whole, and not one for each buffer.
+    return isTraced(fiber) ? traced(operation, from, Effect.withTracerEnabled(pumping, false)) : pumping
+  })
+
+const pumpAll = (
+  operation: string,
   from: ReadStream,
   to: WriteStream,
   bufferSize: number,
-  moved: () => void
-): Effect.Effect<number, SocketError> =>
-  Effect.suspend(() => {
-    if (!Number.isInteger(bufferSize) || bufferSize <= 0) {
-      throw new RangeError(`relay: bufferSize ${bufferSize} is not a positive whole number of bytes`)
+  moved: Moved
+): Effect.Effect<number, SocketError> => {
+  if (!Number.isInteger(bufferSize) || bufferSize <= 0) {
+    throw new RangeError(`${operation}: bufferSize ${bufferSize} is not a positive whole number of bytes`)
+  }
+  const buffer = new Uint8Array(bufferSize)
+  let total = 0
+  let piece = new Piece(buffer.subarray(0, 0), moved)
+  // What composed reads leave over: our streams show it to every read, others only to composed ones.
+  const read = from instanceof Core ? from.readSome(buffer) : Read.readAtLeast(from, buffer, 1)
+  const loop = Effect.forever(
+    Effect.flatMap(read, (count) => {
+      total += count
+      moved(0)
+      piece = new Piece(buffer.subarray(0, count), moved)
+      return Write.writeAll(to, piece)
+    }),
+    { disableYield: true }
+  )
+  const end = (cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> => {
+    const { remaining } = piece
+    const transferred = total - remaining
+    const stopped = (type: Cancellation.Type | undefined): Cancellation.Type =>
+      type === "terminal" ? type : transferred === 0 ? "total" : "partial"
+    const located = (error: SocketError): SocketError => {
+      const { address, reason } = error
+      return reason._tag === "OperationAborted"
+        ? new SocketError({
+          reason: { ...reason, type: stopped(reason.type), transferred, total },
+          operation,
+          address,
+          transferred,
+          cause: error.cause
+        })
+        : during(error, { operation, transferred })
     }
-    const buffer = new Uint8Array(bufferSize)
-    let total = 0
-    const write = (count: number): Effect.Effect<void, SocketError> => {
-      const cursor = Buffers.cursor(buffer.subarray(0, count))
-      return Effect.onExit(Write.writeAll(to, cursor), (exit) => {
-        total += cursor.transferred
-        moved()
-        return Exit.isSuccess(exit) || cursor.remaining === 0
-          ? Effect.void
-          // A stream that is closed has no use for them.
-          : Effect.ignore(Read.unread(from, buffer.subarray(cursor.transferred, count)))
-      })
-    }
-    return Effect.forever(Effect.flatMap(from.readSome(buffer), write), { disableYield: true }).pipe(
-      Pull.catchDone(() => Effect.sync(() => total))
+    // A stream that is closed has no use for them.
+    const putBack = remaining === 0 ? Effect.void : Effect.ignore(Read.unread(from, piece.chunk()))
+    const ending = Cause.map(cause, located)
+    const guarantee = Option.getOrUndefined(Cancellation.transfer(cause))?.guarantee
+    return Effect.andThen(
+      putBack,
+      Cause.hasInterrupts(cause)
+        ? proceed(ending, { transferred, total, guarantee: stopped(guarantee) })
+        : Effect.failCause(ending)
     )
-  })
+  }
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.catchCause(Pull.catchDone(restore(loop), () => Effect.sync(() => total)), end)
+  )
+}
 
-/** Fails once nothing has moved for so long. */
-const silence = (
-  clock: Clock.Clock,
-  idle: Duration.Duration,
-  lastMove: () => number
-): Effect.Effect<never, SocketError> =>
-  Effect.suspend(() => {
-    const rest = lastMove() + Duration.toMillis(idle) - clock.currentTimeMillisUnsafe()
-    return rest > 0
-      ? Effect.flatMap(Effect.sleep(rest), () => silence(clock, idle, lastMove))
-      : Effect.fail(new SocketError({ reason: Reason.TimedOut(), operation: "relay", transferred: 0 }))
-  })
+/** What one read brought, on its way. */
+class Piece extends Buffers.Cursor {
+  private readonly moved: Moved
+
+  constructor(bytes: Uint8Array, moved: Moved) {
+    super(bytes)
+    this.moved = moved
+  }
+
+  override advance(count: number): void {
+    super.advance(count)
+    this.moved(count)
+  }
+}

@@ -55,9 +55,9 @@ export const write = (
       const limit = source.remaining === 0 ? 0 : condition.next(transferred)
       isDone = limit === 0
       if (isDone) return Effect.succeed(transferred)
-      const offered = source.chunk(limit)
-      return Effect.flatMap(restore(stream.writeSome(offered)), (count) => {
-        checkCount(operation, count, offered.byteLength)
+      const offered = source.pieces(limit)
+      return Effect.flatMap(restore(stream.writeSome(offered.length === 1 ? offered[0]! : offered)), (count) => {
+        checkCount(operation, count, Math.min(limit, source.remaining))
         source.advance(count)
         transferred += count
         return loop(restore)

@@ -244,7 +244,7 @@ export class All implements Matcher<Uint8Array> {
 
 /** A framing error says where in the stream; only who reads knows. */
 export const at = (reason: Reason, position: number): Reason =>
-  reason._tag === "Framing" ? Reason.Framing({ ...reason, position }) : reason
+  reason._tag === "Framing" ? Reason.Framing({ ...reason, position: Math.max(0, position) }) : reason
 
 /** The bytes of the varint in front, which has at most `bits` bits. */
 export const varintLength = (bytes: Uint8Array, bits: number): number | Reason | undefined => {

@@ -19,7 +19,7 @@ export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
  * Runs a composed operation in a span of its own, which ends with the account of
  * its bytes. The end of the stream is no failure of the span.
  */
-export const traced = <A extends number | Uint8Array, E>(
+export const traced = <A, E>(
   operation: string,
   stream: object,
   effect: Effect.Effect<A, E>
@@ -27,7 +27,7 @@ export const traced = <A extends number | Uint8Array, E>(
   Effect.flatMap(
     Effect.useSpan(`effect-asio.${operation}`, { attributes: peerOf(stream) }, (span) =>
       Effect.matchCauseEffect(
-        Effect.onExit(effect, (exit) => Effect.sync(() => account(span, exit))),
+        Effect.onExit(effect, (exit) => Effect.sync(() => account(span, operation, exit))),
         {
           onSuccess: (value) => Effect.succeed(Effect.succeed(value)),
           onFailure: (cause) => isEnd(cause) ? Effect.succeed(Effect.failCause(cause)) : Effect.failCause(cause)
@@ -39,12 +39,12 @@ export const traced = <A extends number | Uint8Array, E>(
 const isEnd = (cause: Cause.Cause<unknown>): boolean =>
   cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))
 
-const account = (span: Tracer.Span, exit: Exit.Exit<number | Uint8Array, unknown>): void => {
+const account = (span: Tracer.Span, operation: string, exit: Exit.Exit<unknown, unknown>): void => {
   const outcome = Cancellation.outcome(exit)
   switch (outcome._tag) {
     case "Completed": {
-      const { value } = outcome
-      span.attribute("effect_asio.transferred", typeof value === "number" ? value : value.byteLength)
+      const bytes = bytesOf(operation, outcome.value)
+      if (bytes !== undefined) span.attribute("effect_asio.transferred", bytes)
       return
     }
     case "Cancelled":
@@ -60,6 +60,12 @@ const account = (span: Tracer.Span, exit: Exit.Exit<number | Uint8Array, unknown
       }
   }
 }
+
+/** The bytes that an operation moved, where its result tells. */
+const bytesOf = (operation: string, result: unknown): unknown =>
+  result instanceof Uint8Array ? result.byteLength : counting.has(operation) ? result : undefined
+
+const counting: ReadonlySet<string> = new Set(["writeAll", "send", "readExactly", "readAtLeast", "discard"])
 
 const peerOf = (stream: object): Record<string, unknown> => {
   if (!Predicate.hasProperty(stream, "remoteAddress")) return {}
