@@ -1186,7 +1186,7 @@ describe("Framing", () => {
 
     it.effect("works over a plain stream", () =>
       Effect.gen(function*() {
-        const { socket, written } = yield* ScriptedStream.make({ writes: [take(2), take(1), take(99), take(99)] })
+        const { socket, written } = yield* ScriptedStream.make({ writes: [take(2), take(1), take(99)] })
         const plain: WriteStream = { writeSome: socket.writeSome }
         assert.strictEqual(yield* Stream.run(Stream.fromArray(["ab", "cd"]), Framing.sink(plain, texts)), 6)
         assertBytes(yield* written, "ab\ncd\n")
