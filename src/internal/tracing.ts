@@ -65,7 +65,7 @@ const account = (span: Tracer.Span, operation: string, exit: Exit.Exit<unknown, 
 const bytesOf = (operation: string, result: unknown): unknown =>
   result instanceof Uint8Array ? result.byteLength : counting.has(operation) ? result : undefined
 
-const counting: ReadonlySet<string> = new Set(["writeAll", "send", "readExactly", "readAtLeast", "discard"])
+const counting: ReadonlySet<string> = new Set(["writeAll", "send", "readExactly", "readAtLeast", "discard", "copy"])
 
 const peerOf = (stream: object): Record<string, unknown> => {
   if (!Predicate.hasProperty(stream, "remoteAddress")) return {}
