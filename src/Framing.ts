@@ -118,25 +118,27 @@ export const defaultMax = 1_048_576
  *
  * `find` sees everything that has arrived and answers where the first message
  * lies, `undefined` for "not yet", or a text that says what is wrong. `enclose`
- * answers the pieces of the whole frame; they leave in one gather write. A `find`
- * that wants more than `max` bytes of payload and header together fails with
- * `LimitExceeded`.
+ * answers the pieces of the whole frame; they leave in one gather write. `max`
+ * bounds the payload (default 1 MiB) and `overhead` what is around it (default 64
+ * bytes); more is `LimitExceeded`, in either direction.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = (options: {
   readonly max?: number | undefined
+  readonly overhead?: number | undefined
   readonly find: (bytes: Uint8Array, scanned: number) => Frame | string | undefined
   readonly enclose: (payload: Buffers.Input, length: number) => Buffers.Input
 }): ByteFraming => {
   const max = checkMax("make", options.max ?? defaultMax)
+  const most = max + checkMax("make", options.overhead ?? 64)
   return bytes({
     max,
     callsBack: true,
     find: (found, scanned) => {
       const frame = options.find(found, scanned)
-      if (frame === undefined) return found.byteLength > max ? tooLarge(found.byteLength, max) : undefined
+      if (frame === undefined) return found.byteLength > most ? tooLarge(found.byteLength, most) : undefined
       if (typeof frame === "string") return Reason.Framing({ detail: frame })
       const { end, size, start } = frame
       const isFrame = [start, end, size].every(Number.isInteger) && start >= 0 && start <= end && end <= size &&
@@ -144,9 +146,16 @@ export const make = (options: {
       if (!isFrame) {
         throw new RangeError(`Framing.make: find answered ${start} to ${end} of ${size} for ${found.byteLength} bytes`)
       }
-      return end - start > max ? tooLarge(end - start, max) : frame
+      if (end - start > max) return tooLarge(end - start, max)
+      return size > most ? tooLarge(size, most) : frame
     },
-    enclose: (payload, length) => Result.succeed(options.enclose(payload, length))
+    enclose: (payload, length) => {
+      const frame = options.enclose(payload, length)
+      const size = Buffers.byteLength(frame)
+      return size > most
+        ? refuse(`a frame of ${formatBytes(size)} around a message of ${formatBytes(length)}: see "overhead"`)
+        : Result.succeed(frame)
+    }
   })
 }
 
@@ -269,13 +278,14 @@ export const lines = (options?: {
 }
 
 /**
- * Messages of `size` bytes each, with nothing between them.
+ * Messages of `size` bytes each, with nothing between them. A connection holds up
+ * to that many bytes of a message that has not arrived whole.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fixed = (size: number): ByteFraming => {
-  if (!Number.isInteger(size) || size <= 0) throw new RangeError(`fixed: messages of ${size} bytes`)
+  if (!Number.isSafeInteger(size) || size <= 0) throw new RangeError(`Framing.fixed: messages of ${size} bytes`)
   return bytes({
     max: size,
     callsBack: false,
@@ -330,8 +340,9 @@ export const netstring = (options?: { readonly max?: number | undefined }): Byte
  *
  * **Details**
  *
- * `decode` may run again for the same message only if it failed with a defect of
- * its own. Both run where they are, so they should be quick.
+ * `decode` runs before its message is consumed, and may run twice for one with
+ * bad content or one whose `receive` was cut. Both run where they are, so they
+ * should be quick.
  *
  * @category combinators
  * @since 0.1.0
@@ -351,6 +362,7 @@ export const map: {
     options: { readonly encode: (message: In2) => In; readonly decode: (message: Out) => Out2 }
   ): Framing<In2, Out2, E | ContentError> => ({
     ...framing,
+    callsBack: true,
     encode: (message) => Result.flatMap(attempt("send", () => options.encode(message)), framing.encode),
     decode: (payload) =>
       Result.flatMap(framing.decode(payload), (found) => attempt("receive", () => options.decode(found)))
@@ -358,17 +370,25 @@ export const map: {
 )
 
 /**
- * Messages that are text, as UTF-8. Bytes that are no UTF-8 are a
- * `ContentError`.
+ * Messages that are text, as UTF-8. Bytes that are no UTF-8, and text that has
+ * none (half of a surrogate pair), are a `ContentError`.
  *
  * @category combinators
  * @since 0.1.0
  */
 export const text = (framing: ByteFraming): Framing<string, string, ContentError> =>
-  lending(framing, Buffers.utf8, (payload) => strictUtf8.decode(payload))
+  lending(
+    framing,
+    (message: string) => {
+      if (!message.isWellFormed()) throw new TypeError("half of a surrogate pair has no UTF-8")
+      return Buffers.utf8(message)
+    },
+    (payload) => strictUtf8.decode(payload)
+  )
 
 /**
- * Messages that are JSON values. With {@link lines} this is ndjson.
+ * Messages that are JSON values. With {@link lines} this is ndjson. As for
+ * `JSON.stringify`, a number that JSON has not (`NaN`) is `null`.
  *
  * @category combinators
  * @since 0.1.0
@@ -376,7 +396,11 @@ export const text = (framing: ByteFraming): Framing<string, string, ContentError
 export const json = (framing: ByteFraming): Framing<Schema.Json, Schema.Json, ContentError> =>
   lending(
     framing,
-    (value: Schema.Json) => Buffers.utf8(JSON.stringify(value)),
+    (value: Schema.Json) => {
+      const line: string | undefined = JSON.stringify(value)
+      if (line === undefined) throw new TypeError("the value has no JSON")
+      return Buffers.utf8(line)
+    },
     (payload): Schema.Json => JSON.parse(strictUtf8.decode(payload))
   )
 
@@ -408,7 +432,11 @@ export const schema = <A, I>(
   const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
   const encode = Schema.encodeSync(codec)
   const decode = Schema.decodeSync(codec)
-  return lending(framing, (value: A) => Buffers.utf8(encode(value)), (payload) => decode(strictUtf8.decode(payload)))
+  return {
+    ...lending(framing, (value: A) => Buffers.utf8(encode(value)), (payload) => decode(strictUtf8.decode(payload))),
+    // Its transformations.
+    callsBack: true
+  }
 }
 
 /**
@@ -425,7 +453,10 @@ export const schemaBinary = <A, I>(
   const codec = SchemaBinary.toCodec(schema)
   const encode = Schema.encodeSync(codec)
   const decode = Schema.decodeSync(codec)
-  return lending(framing, (value: A) => encode(value), (payload) => decode(payload.slice()))
+  return {
+    ...lending(framing, (value: A) => encode(value), (payload) => decode(payload.slice())),
+    callsBack: true
+  }
 }
 
 // ---- operations
@@ -517,10 +548,14 @@ export const receive: {
  * @category conversions
  * @since 0.1.0
  */
-export const stream = <In, Out, E>(
-  stream: ReadStream,
-  framing: Framing<In, Out, E>
-): Stream.Stream<Out, SocketError | E> => Stream.fromPull(Effect.succeed(receiveMany(stream, framing)))
+export const stream: {
+  <In, Out, E>(framing: Framing<In, Out, E>): (stream: ReadStream) => Stream.Stream<Out, SocketError | E>
+  <In, Out, E>(stream: ReadStream, framing: Framing<In, Out, E>): Stream.Stream<Out, SocketError | E>
+} = dual(
+  2,
+  <In, Out, E>(stream: ReadStream, framing: Framing<In, Out, E>): Stream.Stream<Out, SocketError | E> =>
+    Stream.fromPull(Effect.succeed(receiveMany(stream, framing)))
+)
 
 /**
  * A sink that sends every message, and ends with the bytes of their frames.
@@ -536,7 +571,15 @@ export const stream = <In, Out, E>(
  * @category conversions
  * @since 0.1.0
  */
-export const sink = <In, Out, E>(
+export const sink: {
+  <In, Out, E>(
+    framing: Framing<In, Out, E>
+  ): (stream: WriteStream) => Sink.Sink<number, In, never, SocketError | ContentError | E>
+  <In, Out, E>(
+    stream: WriteStream,
+    framing: Framing<In, Out, E>
+  ): Sink.Sink<number, In, never, SocketError | ContentError | E>
+} = dual(2, <In, Out, E>(
   stream: WriteStream,
   framing: Framing<In, Out, E>
 ): Sink.Sink<number, In, never, SocketError | ContentError | E> =>
@@ -550,7 +593,7 @@ export const sink = <In, Out, E>(
       ),
       () => sent
     )
-  })
+  }))
 
 /**
  * Both directions as one channel: it sends what it is given and emits what is
@@ -560,7 +603,9 @@ export const sink = <In, Out, E>(
  *
  * When its input ends, it half-closes a stream that can (`shutdownWrite`), and
  * goes on receiving. It ends at end of stream, and with the first failure of
- * either direction.
+ * either direction. What is lost: input that was not sent by then is dropped, and
+ * a send that is under way is interrupted. Where the peer may end first, use
+ * {@link stream} and {@link sink}.
  *
  * **Interruption**: both directions are interrupted, as {@link send} and
  * {@link receive}.

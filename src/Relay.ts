@@ -185,7 +185,7 @@ export const relay: {
       const oneWay = (from: DuplexStream, to: DuplexStream) =>
         pump("relay", from, to, options?.bufferSize, Duration.isFinite(idle) ? moved : ignore).pipe(
           Effect.tap(() => to.shutdownWrite),
-          Effect.catchCause((cause) => Cause.hasInterrupts(cause) ? Effect.failCause(cause) : fail(cause))
+          Effect.catchCause(fail)
         )
       const both = Cancellation.withSignal(
         Effect.all({ sent: oneWay(self, that), received: oneWay(that, self) }, { concurrency: 2 }),
@@ -225,8 +225,8 @@ const pump = (
 ): Effect.Effect<number, SocketError> =>
   Effect.withFiber((fiber) => {
     const pumping = Effect.suspend(() => pumpAll(operation, from, to, bufferSize ?? defaultBufferSize, moved))
-    // One span for the whole, and not one for each buffer.
-    return isTraced(fiber) ? traced(operation, from, Effect.withTracerEnabled(pumping, false)) : pumping
+    // One span for each direction, and not one for each buffer.
+    return isTraced(fiber) ? traced("copy", from, Effect.withTracerEnabled(pumping, false)) : pumping
   })
 
 const pumpAll = (

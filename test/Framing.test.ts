@@ -516,7 +516,8 @@ describe("Framing", () => {
         const { socket } = yield* script(data("abcdef"), end)
         const asked: Array<readonly [number, number]> = []
         const framing = Framing.make({
-          max: 5,
+          max: 4,
+          overhead: 1,
           find: (bytes, scanned) => {
             asked.push([bytes.byteLength, scanned])
             return undefined
@@ -1078,11 +1079,61 @@ describe("Framing", () => {
         yield* Fiber.join(sending)
       }))
 
+    it.effect("what a decode does to its own stream loses and repeats nothing", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* script(data("a\nb\nc\n"), end)
+        let pushed = false
+        const framing = Framing.map(texts, {
+          encode: (text: string) => text,
+          decode: (text) => {
+            if (text === "b" && !pushed) {
+              pushed = true
+              Effect.runSync(Read.unread(socket, Buffers.utf8("new\n")))
+            }
+            return text
+          }
+        })
+        assert.deepStrictEqual(yield* Stream.runCollect(Framing.stream(socket, framing)), ["new", "a", "b", "c"])
+      }))
+
+    it.effect("a decode that interrupts its fiber leaves its message, and those around it, unread", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* script(data("a\nb\nc\n"), end)
+        let stop = () => {}
+        const framing = Framing.map(texts, {
+          encode: (text: string) => text,
+          decode: (text) => {
+            if (text === "b") stop()
+            return text
+          }
+        })
+        const fiber = yield* start(Effect.withFiber((self) => {
+          stop = () => self.interruptUnsafe()
+          return Stream.runCollect(Framing.stream(socket, framing))
+        }))
+        assert.strictEqual(ending(yield* Fiber.await(fiber)), "Interrupt")
+        stop = () => {}
+        assert.deepStrictEqual(yield* Stream.runCollect(Framing.stream(socket, texts)), ["a", "b", "c"])
+      }))
+
+    it.effect("text that has no UTF-8, and values that have no JSON, are refused", () =>
+      Effect.gen(function*() {
+        const { socket } = yield* script(end)
+        const { json, lines, text } = Framing
+        for (
+          const send of [
+            Framing.send(socket, text(lines()), "a\ud800b"),
+            Framing.send(socket, json(lines()), undefined as never)
+          ]
+        ) assert.strictEqual((yield* Effect.flip(send))._tag, "ContentError")
+        assert.strictEqual(socket.bytesWritten, 0)
+      }))
+
     it.effect("a batch has an upper bound, and goes on with the next", () =>
       Effect.gen(function*() {
-        const { socket } = yield* script(data(new Uint8Array(3000)), end)
+        const { socket } = yield* script(data(new Uint8Array(300)), end)
         const chunks = yield* Stream.runCollect(Stream.chunks(Framing.stream(socket, Framing.fixed(1))))
-        assert.deepStrictEqual(chunks.map((chunk) => chunk.length), [1024, 1024, 952])
+        assert.deepStrictEqual(chunks.map((chunk) => chunk.length), [128, 128, 44])
       }))
 
     it.effect("an interruption while it waits loses nothing", () =>

@@ -41,15 +41,15 @@ const decode = (bytes: Uint8Array): Reply => {
 
 /** RESP2 for one connection: it remembers how far it has looked, so that no reply is scanned twice. */
 export const resp = (max = 64 * 1_048_576): Framing.Framing<Command, Reply, Framing.ContentError> => {
-  let [at, missing] = [0, 1] // where the next value begins, and how many values there are from there to the end
+  let [at, missing, seen] = [0, 1, 0] // where the next value begins, how many there are from there, where no line ends
   const find = (bytes: Uint8Array, scanned: number) => {
-    if (scanned === 0) [at, missing] = [0, 1]
+    if (scanned === 0) [at, missing, seen] = [0, 1, 0]
     for (; missing > 0; missing--) {
       if (at === bytes.byteLength) return undefined
       const type = String.fromCharCode(bytes[at]!)
       if (!"+-:$*".includes(type)) return `no type of RESP: ${JSON.stringify(type)}`
-      let next = bytes.indexOf(LF, at) + 1
-      if (next === 0) return undefined
+      let next = bytes.indexOf(LF, Math.max(at, seen)) + 1
+      if (next === 0) return (seen = bytes.byteLength) - at > 65_536 ? "a line that is too long" : undefined
       const line = Buffers.toUtf8(bytes.subarray(at + 1, next - 2))
       if ((type === "$" || type === "*") && !/^(-1|\d{1,15})$/.test(line)) return `a length of ${JSON.stringify(line)}`
       if (type === "*") missing += Math.max(0, Number(line))
@@ -60,7 +60,7 @@ export const resp = (max = 64 * 1_048_576): Framing.Framing<Command, Reply, Fram
     }
     return { start: 0, end: at, size: at }
   }
-  return Framing.map(Framing.make({ max, find, enclose: (payload) => payload }), { encode, decode })
+  return Framing.map(Framing.make({ max, overhead: 0, find, enclose: (payload) => payload }), { encode, decode })
 }
 
 /** Whether the whole command left, so that it will be answered. */

@@ -512,6 +512,7 @@ class DuplexBacking implements Backing {
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
   private sawUnread = false
+  private giveUp: NodeJS.Timeout | undefined = undefined
 
   constructor(duplex: Duplex, sliceSize: number) {
     this.duplex = duplex
@@ -613,6 +614,8 @@ class DuplexBacking implements Backing {
     const { duplex } = this
     const hasFlushed = this.phase === "closing" && duplex.writableFinished
     this.phase = "closing"
+    // A stream that never says that it is closed must not hold up whoever waits for that.
+    this.giveUp ??= setTimeout(() => this.onClose(), patience)
     if (duplex.destroyed) return
     // Nothing is left to discard.
     if (hasFlushed) duplex.destroy()
@@ -657,6 +660,8 @@ class DuplexBacking implements Backing {
   }
 
   private onClose(): void {
+    if (this.phase === "closed") return
+    clearTimeout(this.giveUp)
     const wasOpen = this.phase === "open"
     this.phase = "closed"
     this.failure ??= this.ended
@@ -723,6 +728,9 @@ class DuplexBacking implements Backing {
     return new SocketError({ reason, operation: "socket", address: this.remoteAddress, transferred: 0, code, cause })
   }
 }
+
+// Milliseconds, after which nobody waits for a stream that was destroyed.
+const patience = 1000
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
 

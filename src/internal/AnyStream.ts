@@ -128,7 +128,7 @@ const readInto = <A>(
     const found = matcher.find(buffer)
     if (typeof found === "number") return Effect.succeed(matcher.take(buffer, found))
     if (found !== undefined) return fail(at(found, buffer.consumed))
-    const target = new Uint8Array(Math.min(matcher.want(buffer.length), maxChunk))
+    const target = new Uint8Array(matcher.want(buffer.length))
     return Effect.matchCauseEffect(stream.readSome(target), {
       onSuccess: (count) => {
         checkCount(matcher.operation, count, target.byteLength)
@@ -159,4 +159,3 @@ const checkCount = (operation: string, count: number, offered: number): void => 
 }
 
 const leftovers = new WeakMap<ReadStream, ReadBuffer>()
-const maxChunk = 16_384

@@ -15,13 +15,18 @@ interface Framing<Out, E> {
   readonly decode: (payload: Uint8Array) => Result.Result<Out, E>
 }
 
+/**
+ * Finding decodes, because decoding may run code of the caller's: whatever that
+ * does (interrupt this fiber, close the stream, put bytes back), nothing has
+ * been consumed. Taking only consumes.
+ */
 abstract class Frames<A, Out, E> implements Matcher<A> {
   readonly operation = "receive"
   readonly total = undefined
   readonly endsWithStream = false
   readonly callsBack: boolean
   protected readonly framing: Framing<Out, E>
-  protected frame: Frame | undefined = undefined
+  private result: A | undefined = undefined
   private scanned = 0
   private version = 0
 
@@ -31,57 +36,68 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
   }
 
   find(buffer: ReadBuffer): number | Reason | undefined {
-    if (this.version !== buffer.version) {
-      this.version = buffer.version
-      this.scanned = 0
+    for (;;) {
+      if (this.version !== buffer.version) {
+        this.version = buffer.version
+        this.scanned = 0
+      }
+      const bytes = buffer.bytes()
+      const found = this.framing.find(bytes, this.scanned)
+      this.scanned = bytes.byteLength
+      if (found === undefined || isReason(found)) return found
+      const [result, size] = this.decode(bytes, found)
+      // Unless the caller's code has put bytes in front of these.
+      if (this.version === buffer.version) {
+        this.result = result
+        return size
+      }
     }
-    const found = this.framing.find(buffer.bytes(), this.scanned)
-    this.scanned = buffer.length
-    if (found === undefined || isReason(found)) return found
-    this.frame = found
-    return found.size
   }
 
-  abstract take(buffer: ReadBuffer, length: number): A
+  take(buffer: ReadBuffer, length: number): A {
+    buffer.consume(length)
+    return this.result!
+  }
 
   want(): number {
     return chunkSize
   }
 
-  /** Consumes the frame that was found. Its content may be bad; it is consumed all the same. */
-  protected next(buffer: ReadBuffer, { end, size, start }: Frame): Result.Result<Out, E> {
-    const payload = buffer.bytes().subarray(start, end)
-    buffer.consume(size)
-    return this.framing.decode(payload)
-  }
+  /** The result, and how many bytes it consumes. */
+  protected abstract decode(bytes: Uint8Array, first: Frame): readonly [A, number]
 }
 
-/** One message. */
+/** One message. Its content may be bad; it is consumed all the same. */
 export class FrameMatcher<Out, E> extends Frames<Result.Result<Out, E>, Out, E> {
-  take(buffer: ReadBuffer): Result.Result<Out, E> {
-    return this.next(buffer, this.frame!)
+  protected decode(bytes: Uint8Array, { end, size, start }: Frame): readonly [Result.Result<Out, E>, number] {
+    return [this.framing.decode(bytes.subarray(start, end)), size]
   }
 }
 
 /** Every message that is there whole, up to one with bad content: that one stays for the next time. */
 export class FramesMatcher<Out, E> extends Frames<Result.Result<[Out, ...Array<Out>], E>, Out, E> {
-  take(buffer: ReadBuffer): Result.Result<[Out, ...Array<Out>], E> {
-    const first = this.next(buffer, this.frame!)
-    if (Result.isFailure(first)) return Result.fail(first.failure)
+  protected decode(
+    bytes: Uint8Array,
+    { end, size, start }: Frame
+  ): readonly [Result.Result<[Out, ...Array<Out>], E>, number] {
+    const first = this.framing.decode(bytes.subarray(start, end))
+    if (Result.isFailure(first)) return [Result.fail(first.failure), size]
     const messages: [Out, ...Array<Out>] = [first.success]
-    while (messages.length < most && buffer.length > 0) {
-      const bytes = buffer.bytes()
-      const frame = this.framing.find(bytes, 0)
+    let consumed = size
+    while (messages.length < most && consumed < bytes.byteLength) {
+      const rest = bytes.subarray(consumed)
+      const frame = this.framing.find(rest, 0)
       if (frame === undefined || isReason(frame)) break
-      const message = this.framing.decode(bytes.subarray(frame.start, frame.end))
+      const message = this.framing.decode(rest.subarray(frame.start, frame.end))
       if (Result.isFailure(message)) break
       messages.push(message.success)
-      buffer.consume(frame.size)
+      consumed += frame.size
     }
-    return Result.succeed(messages)
+    return [Result.succeed(messages), consumed]
   }
 }
 
-const most = 1024
+// Others want their turn, too.
+const most = 128
 
 const isReason = (found: Frame | Reason): found is Reason => "_tag" in found

@@ -48,16 +48,11 @@ export class ReadSide {
     return answer
   }
 
-  /** One attempt into the read buffer. */
+  /** One attempt into the read buffer, for at most `chunkSize` bytes. */
   collect(want: number): number | SocketError {
-    const buffer = this.collected()
-    // A buffer that is empty while its reader waits holds no memory: small reads go through one shared scratch.
-    const target = want <= scratch.byteLength ? scratch.subarray(0, want) : buffer.space(want)
-    const answer = this.receive(target)
-    if (typeof answer === "number" && answer > 0) {
-      if (want <= scratch.byteLength) buffer.append(scratch.subarray(0, answer))
-      else buffer.commit(answer)
-    }
+    // By way of one scratch that all share: a buffer that is empty while its reader waits holds no memory.
+    const answer = this.receive(scratch.subarray(0, want))
+    if (typeof answer === "number" && answer > 0) this.collected().append(scratch.subarray(0, answer))
     return answer
   }
 
@@ -341,7 +336,7 @@ export const readInto = (side: ReadSide, target: AtLeast): Operation<number, Soc
 
 // ---- internal
 
-const scratch = new Uint8Array(16_384)
+const scratch = new Uint8Array(chunkSize)
 
 const none = new Uint8Array(0)
 

@@ -36,6 +36,13 @@ const within = async <A>(what: string, child: ChildProcess, body: (signal: Abort
   }
 }
 
+/** The port in the line that everything which listens begins with. */
+export const portOf = (name: string, line: string): number => {
+  const port = Number(/^listening on tcp:.*:(\d+)$/.exec(line)?.[1])
+  if (Number.isNaN(port)) throw new Error(`${name}: said ${JSON.stringify(line)} instead of its address`)
+  return port
+}
+
 export class Server {
   readonly name: string
   readonly port: number
@@ -47,13 +54,13 @@ export class Server {
     this.child = child
   }
 
-  static async start(name: string): Promise<Server> {
-    const child = start("0", ["--expose-gc", "--import", "./report.ts", `servers/${name}.ts`, "0"], true)
+  /** `args` come behind the port, which is free to choose. */
+  static async start(name: string, ...args: ReadonlyArray<string | number>): Promise<Server> {
+    const script = ["--expose-gc", "--import", "./report.ts", `servers/${name}.ts`, "0", ...args.map(String)]
+    const child = start("0", script, true)
     const lines = createInterface({ input: child.stdout! })
     const [line] = await within(name, child, (signal) => once(lines, "line", { signal }))
-    const port = Number(/^listening on tcp:.*:(\d+)$/.exec(String(line))?.[1])
-    if (Number.isNaN(port)) throw new Error(`${name}: said ${JSON.stringify(line)} instead of its address`)
-    return new Server(name, port, child)
+    return new Server(name, portOf(name, String(line)), child)
   }
 
   async ask(question: Question): Promise<Report> {
@@ -73,15 +80,15 @@ export class Server {
   }
 }
 
-/** A load client; `line` waits for the next line that it prints. */
+/** A load client, or whatever else is at the other end of a server; `line` waits for the next line that it prints. */
 export class Load {
   private readonly name: string
   private readonly child: ChildProcess
   private readonly lines: AsyncIterator<string>
 
-  constructor(mode: "echo" | "bulk" | "idle", port: number, ...args: ReadonlyArray<number>) {
-    this.name = `load ${mode}`
-    this.child = start("1", ["load.ts", mode, String(port), ...args.map(String)], false)
+  constructor(script: string, mode: string, ...args: ReadonlyArray<number>) {
+    this.name = `${script} ${mode}`
+    this.child = start("1", [script, mode, ...args.map(String)], false)
     this.lines = createInterface({ input: this.child.stdout! })[Symbol.asyncIterator]()
   }
 

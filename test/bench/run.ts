@@ -1,5 +1,5 @@
 /**
- * Compares this library with raw `node:net` and with Effect's own sockets.
+ * Compares this library with raw `node:net` and with Effect's own sockets: echo, bulk, memory, relaying, messages.
  *
  * Usage: npm run bench [-- --quick]
  *
@@ -9,7 +9,9 @@
  */
 import { setTimeout } from "node:timers/promises"
 import { cancellation } from "./cancellation.ts"
+import { framing } from "./framing.ts"
 import { Load, pinned, Server } from "./processes.ts"
+import { relay } from "./relay.ts"
 import { compare, print, type Row } from "./table.ts"
 
 const quick = process.argv.includes("--quick")
@@ -47,7 +49,7 @@ const pick = (by: ByServer, index: number): Pick<Row, "ours" | "nodeNet" | "effe
 
 /** Things per second, and server time in microseconds for each. */
 const rate = (mode: "echo" | "bulk", connections: number, unit: number) => async (server: Server): Promise<Figures> => {
-  const load = new Load(mode, server.port, connections, seconds, warmUp)
+  const load = new Load("load.ts", mode, server.port, connections, seconds, warmUp)
   try {
     await load.line()
     const before = await server.ask("time")
@@ -75,7 +77,7 @@ const idle = async (server: Server): Promise<Figures> => {
   }
   // Also waits until the connections of the turn before are gone.
   const before = await memory((count) => count === 0)
-  const load = new Load("idle", server.port, idleConnections)
+  const load = new Load("load.ts", "idle", server.port, idleConnections)
   try {
     await load.line()
     const fresh = await memory((count) => count >= idleConnections)
@@ -139,6 +141,21 @@ try {
   const { interrupt, writeAll } = await cancellation(quick ? 20 : 60)
   compare("interrupting a waiting writeSome, ns", interrupt, "a bare Effect.callback", { atMost: 2 })
   compare("writeAll in one attempt, ns", writeAll, "writeSome", { atMost: 1.3 })
+
+  console.log()
+  const size = quick ? 256 : 1024
+  const relayed = await relay(quick ? 3 : 7, size * 1_048_576)
+  compare(`relay of ${size} MiB, MB/s`, relayed.speed, "stream.pipeline", { atLeast: 0.9 })
+  compare("    relay CPU, us/MB", relayed.cpu, "stream.pipeline")
+
+  console.log()
+  const { cpu, speed } = await framing(quick ? 3 : 7, quick ? 200_000 : 1_000_000)
+  const batches = "ndjson over Effect's sockets"
+  compare("100-byte messages, 64 together, messages/s", [speed.stream, speed.ndjson], batches, { atLeast: 1.5 })
+  compare("    receiver CPU, us/message", [cpu.stream, cpu.ndjson], batches, undefined, 2)
+  compare("    the same as JSON, messages/s", [speed.json, speed.ndjson], batches)
+  compare("100-byte messages, one by one, messages/s", [speed.each, speed["ndjson-each"]], batches, { atLeast: 1.5 })
+  compare("    receiver CPU, us/message", [cpu.each, cpu["ndjson-each"]], batches, undefined, 2)
 } finally {
   await Promise.all(started.map((server) => server.stop()))
 }

@@ -54,8 +54,14 @@ export const print = (rows: ReadonlyArray<Row>): void => {
   }
 }
 
-/** One line about two of our own figures. */
-export const compare = (figure: string, [ours, theirs]: readonly [Rounds, Rounds], other: string, target: Target) => {
-  const ratio = judge(ratioOf(ours, theirs), target)
-  console.log(`${figure}: ${number(median(ours), 0)}; ${other}: ${number(median(theirs), 0)}; ratio ${ratio}`)
+/** One line about two figures. */
+export const compare = (
+  figure: string,
+  [ours, theirs]: readonly [Rounds, Rounds],
+  other: string,
+  target?: Target,
+  digits = 0
+): void => {
+  const [left, right] = [ours, theirs].map((values) => number(median(values), digits))
+  console.log(`${figure}: ${left}; ${other}: ${right}; ratio ${judge(ratioOf(ours, theirs), target)}`)
 }
