@@ -12,6 +12,7 @@ import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
+import * as AnyStream from "./internal/AnyStream.ts"
 import { proceed } from "./internal/interruption.ts"
 import { isTraced, traced } from "./internal/tracing.ts"
 import * as Read from "./Read.ts"
@@ -243,7 +244,7 @@ const pumpAll = (
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)
   // What composed reads leave over: our streams show it to every read, others only to composed ones.
-  const read = from instanceof Core ? from.readSome(buffer) : Read.readAtLeast(from, buffer, 1)
+  const read = from instanceof Core ? from.readSome(buffer) : AnyStream.readSome(operation, from, buffer)
   const loop = Effect.forever(
     Effect.flatMap(read, (count) => {
       total += count

@@ -98,6 +98,25 @@ export const write = (
 export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
   Effect.suspend(() => readInto(stream, matcher, bufferOf(stream)))
 
+/** One read. What composed reads have left over comes first. */
+export const readSome = (
+  operation: string,
+  stream: ReadStream,
+  target: Uint8Array
+): Effect.Effect<number, SocketError | Cause.Done> =>
+  Effect.suspend(() => {
+    const buffer = leftovers.get(stream)
+    if (buffer === undefined || buffer.length === 0) {
+      return Effect.map(stream.readSome(target), (count) => {
+        checkCount(operation, count, target.byteLength)
+        return count
+      })
+    }
+    const count = buffer.peek(target)
+    buffer.consume(count)
+    return Effect.succeed(count)
+  })
+
 export const unread = (stream: ReadStream, bytes: Uint8Array): undefined => {
   bufferOf(stream).unread(bytes)
 }
