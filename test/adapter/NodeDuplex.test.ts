@@ -581,6 +581,22 @@ describe("NodeDuplex", () => {
   })
 
   describe("fromDuplex", () => {
+    for (
+      const [name, options] of [
+        ["that emits no close", { emitClose: false }],
+        ["whose destroy never ends", { destroy: () => {} }]
+      ] as const
+    ) {
+      it.live(`closing one ${name} ends all the same, and leaves nothing`, () =>
+        leavingNothing(Effect.gen(function*() {
+          const silent = new Duplex({ read: () => {}, write: () => {}, ...options })
+          const socket = yield* NodeDuplex.fromDuplex(silent, { linger: 0 })
+          yield* start(Write.writeAll(socket, text("never taken")))
+          yield* socket.close
+          assert.strictEqual(socket.state.socket, "closed")
+        })))
+    }
+
     it.effect("carries bytes both ways, with half-close", () =>
       Effect.gen(function*() {
         const [near, far] = duplexPair()
