@@ -7,7 +7,6 @@ import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
@@ -166,29 +165,37 @@ export const serve = <E, R>(
   handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<never, SocketError, R> =>
   Effect.suspend(() => {
-    const handlers = new Set<Fiber.Fiber<unknown, unknown>>()
+    // A number and not a set of fibers: an idle connection should cost little.
+    let handlers = 0
+    let onLast: (() => void) | undefined
+    const ended = Effect.sync(() => {
+      if (--handlers === 0) onLast?.()
+    })
+    const allEnded = Effect.callback<void>((resume) => {
+      if (handlers === 0) resume(Effect.void)
+      else onLast = () => resume(Effect.void)
+    })
     return Effect.forever(
       Effect.uninterruptibleMask((restore) =>
         Effect.matchEffect(restore(acceptor.take), {
-          onSuccess: (socket) =>
+          onSuccess: (socket) => {
+            handlers++
             // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
-            Effect.map(
-              Effect.forkChild(
-                Effect.onExit(restore(Effect.suspend(() => handler(socket))), (exit) => end(socket, exit)),
-                { startImmediately: true, uninterruptible: "inherit" }
+            return Effect.forkChild(
+              Effect.onExit(
+                restore(Effect.suspend(() => handler(socket))),
+                (exit) => Effect.andThen(end(socket, exit), ended)
               ),
-              (fiber) => {
-                handlers.add(fiber)
-                fiber.addObserver(() => handlers.delete(fiber))
-              }
-            ),
+              { startImmediately: true, uninterruptible: "inherit" }
+            )
+          },
           onFailure: (error) => {
             if (error.reason._tag === "Closed") return Effect.fail(error)
             if (error.reason._tag !== "OperationAborted") {
               return Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
             }
             // Asked to stop accepting. Failing now would interrupt the handlers, which have been asked themselves.
-            return Effect.andThen(restore(Effect.suspend(() => Fiber.awaitAll(handlers))), Effect.fail(error))
+            return Effect.andThen(restore(allEnded), Effect.fail(error))
           }
         })
       )

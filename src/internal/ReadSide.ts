@@ -151,7 +151,6 @@ export class ReadSide {
 
 class ReadSome extends Operation<number, SocketError | Cause.Done> {
   private readonly side: ReadSide
-  readonly operation = "readSome"
   total = 0
   private target: Uint8Array = none
   // What a fiber does to wait is the same each time.
@@ -166,6 +165,10 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
     this.target = target
     this.total = length
     return this
+  }
+
+  override get operation(): string {
+    return "readSome"
   }
 
   override get address(): Address {
