@@ -1,5 +1,6 @@
-import { it } from "@effect/vitest"
+import { describe, it } from "@effect/vitest"
+import { isSupported } from "../../src/transport/EpollTransport.ts"
 import { conformance } from "./bind.ts"
 import { epollUnix } from "./epoll.ts"
 
-conformance(epollUnix(), it.live)
+describe.skipIf(!isSupported())("epoll", () => conformance(epollUnix(), it.live))
