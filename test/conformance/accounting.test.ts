@@ -35,6 +35,8 @@ import {
   turns
 } from "../../src/testing/checks/support.ts"
 import { MemoryTransport, type StreamChecks } from "../../src/testing/index.ts"
+import * as EpollTransport from "../../src/transport/EpollTransport.ts"
+import { epollTcp, epollUnix } from "./epoll.ts"
 import { leavingNothing } from "./leftovers.ts"
 import { tcp, unix } from "./node.ts"
 
@@ -533,3 +535,11 @@ const overUnix = kernel(unix(), 400_000)
 
 property(overTcp.subject.name, "node", 5, () => overTcp)
 property(overUnix.subject.name, "node", 8, () => overUnix)
+
+describe.skipIf(!EpollTransport.isSupported())("the epoll transport", () => {
+  const overTcp = kernel(epollTcp("EpollTransport over TCP", "127.0.0.1"), 2_000_000)
+  const overUnix = kernel(epollUnix(), 400_000)
+
+  property(overTcp.subject.name, "node", 5, () => overTcp)
+  property(overUnix.subject.name, "node", 8, () => overUnix)
+})

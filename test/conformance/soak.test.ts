@@ -7,12 +7,13 @@
  * path, and `RUNS=<factor>` that many times as many.
  */
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { NetAddress } from "effect/net"
 import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { describe } from "vitest"
 import { resolveOptions, Transport } from "../../src/Transport.ts"
+import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import { layer } from "../../src/transport/NodeTransport.ts"
 import { leavingNothing } from "./leftovers.ts"
 import {
@@ -114,7 +115,7 @@ describe("random operations and cancellations, and the model beside them", () =>
       ])
     })), patience + 60_000)
 
-  it.effect("over TCP", () =>
+  const overTcp = (name: string, layer: Layer.Layer<Transport>, share: number) =>
     leavingNothing(
       Effect.gen(function*() {
         const transport = yield* Transport
@@ -125,13 +126,21 @@ describe("random operations and cancellations, and the model beside them", () =>
         const source = overListener(transport, listener)
         const room = yield* roomOf(source, { filling: [], sliceSize: 65_536 })
         // Rounded, so that a seed stands for the same programs each time.
-        const tally = yield* soak(tcpPrograms(Math.ceil(room / 1_000_000) * 1_000_000), source, 400)
+        const tally = yield* soak(tcpPrograms(Math.ceil(room / 1_000_000) * 1_000_000), source, 400 * share)
         // How often an operation is caught in the middle is for the kernel to decide.
-        enough("Over TCP", tally, 20_000, [
+        enough(name, tally, 20_000 * share, [
           [1, ...everyOperation, ...ways("interrupted"), ...ways("request"), "deadline: total", "abortSignal: total"],
           [1, "refused: request", "held back by a filter", "torn", "end of stream", "the connection failed"],
           [1, "failed: Torn", "failed: Closed", "failed: UnexpectedEof", "failed: LimitExceeded"]
         ])
       }).pipe(Effect.provide(layer))
-    ), patience + 60_000)
+    )
+
+  it.effect("over TCP", () => overTcp("Over TCP", layer, 1), patience + 60_000)
+
+  it.effect.skipIf(!EpollTransport.isSupported())(
+    "over TCP, straight from the kernel",
+    () => overTcp("Over TCP with epoll", Layer.orDie(EpollTransport.layer), 0.5),
+    patience + 60_000
+  )
 })

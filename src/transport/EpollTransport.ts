@@ -1,0 +1,782 @@
+/**
+ * TCP and Unix-domain sockets straight from the Linux kernel: every count is
+ * the kernel's, and no byte that was taken sits in this process.
+ *
+ * **Details**
+ *
+ * Needs Linux on x64 or arm64, the main thread, and the package `koffi` (an
+ * optional peer dependency); {@link isSupported} says whether all of that is
+ * there. One epoll descriptor serves every socket of the process.
+ *
+ * - A write hands the caller's own memory to the kernel, which copies it; small
+ *   pieces of a gather list are put together first. What the kernel does not
+ *   take stays with the caller.
+ * - A read goes straight into the caller's memory.
+ * - The process is kept alive by operations that wait, and not by idle sockets.
+ *   An operation that was cancelled counts as waiting until its socket is closed
+ *   or becomes ready.
+ * - What one connection moves, and what one listener accepts, in one turn of the
+ *   event loop is limited, so that others get theirs.
+ *
+ * @since 0.1.0
+ */
+import * as NodeAddressResolver from "@effect/platform-node/NodeAddressResolver"
+import * as NodeDns from "@effect/platform-node/NodeDns"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import { unlinkSync } from "node:fs"
+import type * as Buffers from "../Buffers.ts"
+import { fromErrno, Reason, SocketError } from "../SocketError.ts"
+import {
+  type Backing,
+  type Events,
+  type ListenerBacking,
+  type ResolvedListenOptions,
+  type ResolvedOptions,
+  Transport,
+  WouldBlock
+} from "../Transport.ts"
+import * as Linux from "./internal/linux.ts"
+import { broken, Reactor, type Registered } from "./internal/Reactor.ts"
+
+/**
+ * Whether this process can use the transport. Has no side effects.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isSupported = (): boolean => Linux.unsupported() === undefined
+
+/**
+ * Options of the kernel that only this transport has, for every connection and
+ * listener of a layer; those that are absent stay as the system has them.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface KernelOptions {
+  /**
+   * Bytes of the kernel's send buffer (`SO_SNDBUF`) of each connection. Linux
+   * reserves twice as much, and does not adapt it any more.
+   */
+  readonly sendBuffer?: number | undefined
+  /** Bytes of the kernel's receive buffer (`SO_RCVBUF`) of each connection, as for `sendBuffer`. */
+  readonly receiveBuffer?: number | undefined
+  /** Lets listeners of several processes share an address (`SO_REUSEPORT`). Default `false`. TCP only. */
+  readonly reusePort?: boolean | undefined
+  /**
+   * How long bytes may stay unacknowledged before the connection fails with
+   * `TimedOut` (`TCP_USER_TIMEOUT`, whole milliseconds). TCP only.
+   */
+  readonly userTimeout?: Duration.Input | undefined
+  /** Time between two probes of an idle peer (`TCP_KEEPINTVL`, whole seconds). Together with `keepAlive`. TCP only. */
+  readonly keepAliveInterval?: Duration.Input | undefined
+  /** How many probes may stay unanswered (`TCP_KEEPCNT`). Together with `keepAlive`. TCP only. */
+  readonly keepAliveCount?: number | undefined
+}
+
+/**
+ * The transport with options of the kernel, together with Node's resolver for
+ * host names.
+ *
+ * **Details**
+ *
+ * Values that the kernel does not accept are brought into its range. A buffer
+ * size or a count that is not a positive whole number throws a `RangeError`.
+ * Building the layer fails as {@link layer} does.
+ *
+ * **Example** (Four servers on one port)
+ *
+ * ```ts
+ * const transport = EpollTransport.layerWith({ reusePort: true })
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (
+  options: KernelOptions
+): Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError> => {
+  const presets = presetsOf(options)
+  return Layer.merge(
+    Layer.effect(
+      Transport,
+      Effect.map(
+        Effect.acquireRelease(
+          Effect.suspend(() => acquire()),
+          (reactor) => Effect.sync(() => reactor.release())
+        ),
+        (reactor) => ({
+          name: "epoll",
+          connect: (address, options) => connect(reactor, presets, address, options),
+          listen: (address, options) => listen(reactor, presets, address, options)
+        })
+      )
+    ),
+    Layer.provide(NodeAddressResolver.layer, NodeDns.layer)
+  )
+}
+
+/**
+ * The transport, together with Node's resolver for host names.
+ *
+ * **Details**
+ *
+ * Where it cannot run, building the layer fails with the reason `Unsupported`,
+ * which says why; use `NodeTransport.layer` there.
+ *
+ * **Example** (The fast one where it is there)
+ *
+ * ```ts
+ * const transport = EpollTransport.layer.pipe(Layer.catchCause(() => NodeTransport.layer))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError> = Layer.suspend(() =>
+  layerWith({})
+)
+
+// ---- internal
+
+// One for the process.
+let theReactor: Reactor | undefined = undefined
+
+const acquire = (): Effect.Effect<Reactor, SocketError> => {
+  const reason = Linux.unsupported()
+  if (reason !== undefined) return Effect.fail(unsupported(reason))
+  try {
+    const reactor = theReactor ??= new Reactor(Linux.load())
+    const used = reactor.use()
+    return used < 0 ? Effect.fail(failure("EpollTransport.layer", undefined, -used)) : Effect.succeed(reactor)
+  } catch (cause) {
+    return Effect.fail(unsupported(cause instanceof Error ? cause.message : String(cause), cause))
+  }
+}
+
+const unsupported = (why: string, cause?: unknown): SocketError =>
+  new SocketError({
+    reason: Reason.Unsupported({ feature: `EpollTransport (${why}; use NodeTransport)` }),
+    operation: "EpollTransport.layer",
+    transferred: 0,
+    cause
+  })
+
+const failure = (
+  operation: string,
+  address: NetAddress.SocketAddress | undefined,
+  errno: number
+): SocketError => {
+  const code = Linux.errnoCode(errno)
+  return fromErrno(Object.assign(new Error(`${operation}: ${code}`), { code }), { operation, address })
+}
+
+const familyOf = (address: NetAddress.SocketAddress): number =>
+  NetAddress.isUnixPathAddress(address)
+    ? Linux.AF_UNIX
+    : NetAddress.isInetAddressV4(address)
+    ? Linux.AF_INET
+    : Linux.AF_INET6
+
+/** Options in the form of `setsockopt`: level, name and value. */
+type Presets = ReadonlyArray<readonly [level: number, name: number, value: number]>
+
+interface Kernel {
+  readonly connection: Presets
+  readonly tcp: Presets
+  readonly listener: Presets
+}
+
+const presetsOf = (options: KernelOptions): Kernel => {
+  const preset = (
+    level: number,
+    name: number,
+    value: number | undefined,
+    least: number,
+    most: number
+  ): Presets => value === undefined ? [] : [[level, name, Math.max(least, Math.min(most, Math.ceil(value)))]]
+  const duration = (input: Duration.Input | undefined): number | undefined =>
+    input === undefined ? undefined : Duration.toMillis(Duration.fromInputUnsafe(input))
+  const seconds = (millis: number | undefined): number | undefined => millis === undefined ? undefined : millis / 1000
+  const { IPPROTO_TCP, SOL_SOCKET } = Linux
+  return {
+    connection: [
+      ...preset(SOL_SOCKET, Linux.SO_SNDBUF, positive("sendBuffer", options.sendBuffer), 1, mostInt),
+      ...preset(SOL_SOCKET, Linux.SO_RCVBUF, positive("receiveBuffer", options.receiveBuffer), 1, mostInt)
+    ],
+    tcp: [
+      ...preset(IPPROTO_TCP, Linux.TCP_USER_TIMEOUT, duration(options.userTimeout), 1, mostInt),
+      ...preset(IPPROTO_TCP, Linux.TCP_KEEPINTVL, seconds(duration(options.keepAliveInterval)), 1, mostKeepAlive),
+      ...preset(IPPROTO_TCP, Linux.TCP_KEEPCNT, positive("keepAliveCount", options.keepAliveCount), 1, 127)
+    ],
+    listener: options.reusePort === true ? [[SOL_SOCKET, Linux.SO_REUSEPORT, 1]] : []
+  }
+}
+
+const positive = (name: keyof KernelOptions, value: number | undefined): number | undefined => {
+  if (value === undefined || (Number.isInteger(value) && value > 0)) return value
+  throw new RangeError(`KernelOptions.${name}: ${value} is not a positive whole number`)
+}
+
+const setAll = ({ linux }: Reactor, fd: number, presets: Presets): void => {
+  for (const [level, name, value] of presets) linux.setInt(fd, level, name, value)
+}
+
+const connect = (
+  reactor: Reactor,
+  kernel: Kernel,
+  address: NetAddress.SocketAddress,
+  options: ResolvedOptions
+): Effect.Effect<Backing, SocketError> =>
+  Effect.callback((resume) => {
+    const refused = badPath("connect", address)
+    if (refused !== undefined) {
+      resume(Effect.fail(refused))
+      return
+    }
+    const attempt = new ConnectAttempt(reactor, kernel, address, options, resume)
+    attempt.start()
+    return Effect.sync(() => attempt.cancel())
+  })
+
+/** A connection that is being made. */
+class ConnectAttempt implements Registered {
+  fd = -1
+  private readonly reactor: Reactor
+  private readonly kernel: Kernel
+  private readonly address: NetAddress.SocketAddress
+  private readonly options: ResolvedOptions
+  private readonly resume: (result: Effect.Effect<Backing, SocketError>) => void
+  private isPending = false
+  private retry: NodeJS.Timeout | undefined = undefined
+
+  constructor(
+    reactor: Reactor,
+    kernel: Kernel,
+    address: NetAddress.SocketAddress,
+    options: ResolvedOptions,
+    resume: (result: Effect.Effect<Backing, SocketError>) => void
+  ) {
+    this.reactor = reactor
+    this.kernel = kernel
+    this.address = address
+    this.options = options
+    this.resume = resume
+  }
+
+  start(): void {
+    this.fd = this.reactor.linux.socket(familyOf(this.address))
+    if (this.fd < 0) {
+      this.resume(Effect.fail(failure("connect", this.address, -this.fd)))
+      return
+    }
+    setAll(this.reactor, this.fd, this.kernel.connection)
+    if (!NetAddress.isUnixPathAddress(this.address)) {
+      setAll(this.reactor, this.fd, this.kernel.tcp)
+      setOptions(this.reactor, this.fd, this.options)
+    }
+    this.attempt()
+  }
+
+  onEvents(flags: number): void {
+    if (!this.isPending) return
+    const errno = this.reactor.linux.takeError(this.fd)
+    if (errno === 0 && (flags & (Linux.EPOLLOUT | broken)) === 0) return
+    this.settle()
+    if (errno === 0) this.succeed(flags)
+    else this.fail(errno)
+  }
+
+  cancel(): void {
+    clearTimeout(this.retry)
+    if (this.isPending) this.settle()
+    this.release()
+  }
+
+  private attempt(): void {
+    const connected = this.reactor.linux.connect(this.fd, Linux.encodeAddress(this.address))
+    // A Unix-domain listener whose backlog is full has no event for that.
+    if (connected === -Linux.EAGAIN) {
+      this.retry = setTimeout(() => this.attempt(), connectRetry)
+      return
+    }
+    if (connected < 0 && connected !== -Linux.EINPROGRESS && connected !== -Linux.EINTR) {
+      this.fail(-connected)
+      return
+    }
+    const registered = this.reactor.register(this)
+    if (registered < 0) this.fail(-registered)
+    else if (connected === 0) this.succeed(0)
+    else {
+      this.isPending = true
+      this.reactor.owe()
+    }
+  }
+
+  private settle(): void {
+    this.isPending = false
+    this.reactor.settle()
+  }
+
+  /** What the event of the connection says besides, nobody says again: the peer may have ended already. */
+  private succeed(flags: number): void {
+    const { fd } = this
+    this.fd = -1
+    const backing = new EpollBacking(this.reactor, fd, this.address, undefined)
+    backing.note(flags)
+    this.reactor.hand(backing)
+    this.resume(Effect.succeed(backing))
+  }
+
+  private fail(errno: number): void {
+    this.release()
+    this.resume(Effect.fail(failure("connect", this.address, errno)))
+  }
+
+  private release(): void {
+    if (this.fd < 0) return
+    this.reactor.unregister(this)
+    this.reactor.linux.close(this.fd)
+    this.fd = -1
+  }
+}
+
+const listen = (
+  reactor: Reactor,
+  kernel: Kernel,
+  address: NetAddress.SocketAddress,
+  options: ResolvedListenOptions
+): Effect.Effect<ListenerBacking, SocketError> =>
+  Effect.suspend((): Effect.Effect<ListenerBacking, SocketError> => {
+    const refused = badPath("listen", address)
+    if (refused !== undefined) return Effect.fail(refused)
+    const { linux } = reactor
+    const fd = linux.socket(familyOf(address))
+    if (fd < 0) return Effect.fail(failure("listen", address, -fd))
+    const give = (answer: number): Effect.Effect<never, SocketError> => {
+      linux.close(fd)
+      return Effect.fail(failure("listen", address, -answer))
+    }
+    setAll(reactor, fd, kernel.connection)
+    if (!NetAddress.isUnixPathAddress(address)) {
+      linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
+      setAll(reactor, fd, kernel.listener)
+      setAll(reactor, fd, kernel.tcp)
+      // Accepted connections inherit all of it.
+      setOptions(reactor, fd, options)
+    }
+    if (NetAddress.isInetAddressV6(address)) {
+      linux.setInt(fd, Linux.IPPROTO_IPV6, Linux.IPV6_V6ONLY, options.ipv6Only ? 1 : 0)
+    }
+    const bound = linux.bind(fd, Linux.encodeAddress(address))
+    if (bound < 0) return give(bound)
+    const listening = linux.listen(fd, options.backlog)
+    if (listening < 0) return give(listening)
+    const listener = new EpollListener(reactor, kernel, fd, address)
+    const registered = reactor.register(listener)
+    return registered < 0 ? give(registered) : Effect.succeed(listener)
+  })
+
+class EpollListener implements ListenerBacking, Registered {
+  fd: number
+  readonly address: NetAddress.SocketAddress
+  private readonly reactor: Reactor
+  private readonly kernel: Kernel
+  private readonly path: string | undefined
+  private acceptable: () => void = ignore
+  private isOwed = false
+  /** Accepted since the last event. */
+  private taken = 0
+
+  constructor(reactor: Reactor, kernel: Kernel, fd: number, address: NetAddress.SocketAddress) {
+    this.reactor = reactor
+    this.kernel = kernel
+    this.fd = fd
+    this.address = NetAddress.isUnixPathAddress(address) ? address : reactor.linux.localAddress(fd) ?? address
+    this.path = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") ? address.path : undefined
+  }
+
+  attach(events: { readonly acceptable: () => void }): void {
+    this.acceptable = events.acceptable
+  }
+
+  accept(): Backing | typeof WouldBlock | SocketError {
+    const { linux } = this.reactor
+    while (this.taken < mostAccepted) {
+      this.taken++
+      const fd = linux.accept(this.fd)
+      if (fd >= 0) return this.opened(fd, linux.accepted())
+      if (fd === -Linux.EAGAIN) {
+        this.taken--
+        if (!this.isOwed) {
+          this.isOwed = true
+          this.reactor.owe()
+        }
+        return WouldBlock
+      }
+      if (!passing.has(-fd)) return failure("accept", this.address, -fd)
+    }
+    if (this.taken === mostAccepted) {
+      this.taken++
+      this.reactor.again(this)
+    }
+    return WouldBlock
+  }
+
+  onEvents(): void {
+    this.taken = 0
+    this.settle()
+    this.acceptable()
+  }
+
+  close(): void {
+    this.settle()
+    // Before the descriptor goes: afterwards the path may be that of another listener.
+    if (this.path !== undefined) {
+      try {
+        unlinkSync(this.path)
+      } catch {
+        // Somebody else has removed it, or may not let us.
+      }
+    }
+    this.reactor.unregister(this)
+    this.reactor.linux.close(this.fd)
+    this.fd = -1
+  }
+
+  private settle(): void {
+    if (!this.isOwed) return
+    this.isOwed = false
+    this.reactor.settle()
+  }
+
+  private opened(fd: number, remote: NetAddress.SocketAddress): Backing | SocketError {
+    const { address, reactor } = this
+    // Only there, nothing is inherited.
+    if (NetAddress.isUnixPathAddress(address)) setAll(reactor, fd, this.kernel.connection)
+    const backing = new EpollBacking(
+      reactor,
+      fd,
+      remote,
+      NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) ? address : undefined
+    )
+    const registered = reactor.register(backing)
+    if (registered === 0) return backing
+    reactor.linux.close(fd)
+    return failure("accept", address, -registered)
+  }
+}
+
+class EpollBacking implements Backing, Registered {
+  fd: number
+  readonly remoteAddress: NetAddress.SocketAddress
+  private local: NetAddress.SocketAddress | undefined
+  private readonly reactor: Reactor
+  private events: Events = deaf
+  // What the kernel was last known to answer, so that it is not asked twice.
+  private isDrained = false
+  private isFull = false
+  /**
+   * A read that brings less than there was room for has emptied the connection, unless something stands in between: the
+   * end of the stream, TCP's urgent data, or (nothing tells of it) descriptors that were sent along a Unix-domain path.
+   */
+  private asksTwice: boolean
+  // What may be moved until the next event.
+  private readsLeft = perTurn
+  private writesLeft = perTurn
+  private isWaitingForTurn = false
+  // Whether the reactor has been told that somebody waits.
+  private owesRead = false
+  private owesWrite = false
+  /** The connection is broken: writing has failed, and so does reading, behind what has arrived. */
+  private error: SocketError | undefined = undefined
+  private writeError: SocketError | undefined = undefined
+  private phase: "open" | "closing" | "closed" = "open"
+
+  constructor(
+    reactor: Reactor,
+    fd: number,
+    remote: NetAddress.SocketAddress,
+    local: NetAddress.SocketAddress | undefined
+  ) {
+    this.reactor = reactor
+    this.fd = fd
+    this.remoteAddress = remote
+    this.local = local
+    this.asksTwice = NetAddress.isUnixPathAddress(remote)
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.local ??= (this.phase === "closed" ? undefined : this.reactor.linux.localAddress(this.fd)) ??
+      NetAddress.unixPathAddress("")
+  }
+
+  attach(events: Events): void {
+    this.events = events
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    const { linux } = this.reactor
+    while (!this.isDrained) {
+      if (this.readsLeft <= 0) return this.waitForTurn()
+      const most = Math.min(target.byteLength, this.readsLeft)
+      const count = linux.recv(this.fd, target, most)
+      if (count > 0) {
+        this.readsLeft -= count + perCall
+        this.isDrained = count < most && !this.asksTwice
+        return count
+      }
+      if (count === 0) return this.error ?? 0
+      if (count === -Linux.EINTR) continue
+      if (count !== -Linux.EAGAIN) return this.error ??= failure("socket", this.remoteAddress, -count)
+      if (this.error !== undefined) return this.error
+      this.isDrained = true
+    }
+    if (!this.owesRead) {
+      this.owesRead = true
+      this.reactor.owe()
+    }
+    return WouldBlock
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.writeError !== undefined) return this.writeError
+    const { linux } = this.reactor
+    const most = Math.min(limit, source.remaining, Math.max(1, this.writesLeft))
+    const first = source.chunk(most)
+    // A large piece leaves from where it is. Smaller ones are put together for one call: that costs less than telling
+    // the kernel the address of each, up to some 4 KiB, and hardly more above.
+    const bytes = first.byteLength === most || first.byteLength >= scratch.byteLength / 4
+      ? first
+      : scratch.subarray(0, source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength))))
+    while (!this.isFull) {
+      if (this.writesLeft <= 0) return this.waitForTurn()
+      const count = linux.send(this.fd, bytes)
+      if (count >= 0) {
+        this.writesLeft -= count + perCall
+        return count
+      }
+      if (count === -Linux.EINTR) continue
+      if (count !== -Linux.EAGAIN) return this.fail(-count)
+      this.isFull = true
+    }
+    if (!this.owesWrite) {
+      this.owesWrite = true
+      this.reactor.owe()
+    }
+    return WouldBlock
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.writeError !== undefined) return this.writeError
+    const { linux } = this.reactor
+    const done = linux.shutdownWrite(this.fd)
+    if (done === 0) return 0
+    // The connection is gone, and the kernel may still know why.
+    return this.fail(linux.takeError(this.fd) || -done)
+  }
+
+  close(): void {
+    if (this.phase !== "open") {
+      if (this.phase === "closed") this.events.closed()
+      return
+    }
+    this.phase = "closing"
+    const { linux } = this.reactor
+    // Everything taken is the kernel's already, and goes on its way behind a closed descriptor. Only unread input would
+    // turn FIN into a reset: if there is any, the peer's end of stream is awaited.
+    linux.shutdownWrite(this.fd)
+    if (this.discard() === "nothing") this.release()
+    else this.onClosing()
+  }
+
+  abort(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    this.phase = "closing"
+    if (!NetAddress.isUnixPathAddress(this.remoteAddress)) this.reactor.linux.setReset(this.fd)
+    this.release()
+  }
+
+  configure(options: Partial<ResolvedOptions>): void {
+    if (!NetAddress.isUnixPathAddress(this.remoteAddress)) setOptions(this.reactor, this.fd, options)
+  }
+
+  /** Takes in what an event says. */
+  note(flags: number): void {
+    this.readsLeft = this.writesLeft = perTurn
+    this.isWaitingForTurn = false
+    if ((flags & (Linux.EPOLLRDHUP | Linux.EPOLLPRI | broken)) !== 0) this.asksTwice = true
+    if ((flags & (Linux.EPOLLIN | Linux.EPOLLPRI | Linux.EPOLLRDHUP | broken)) !== 0) {
+      this.isDrained = false
+      this.settleRead()
+    }
+    if ((flags & (Linux.EPOLLOUT | broken)) !== 0) {
+      this.isFull = false
+      this.settleWrite()
+    }
+  }
+
+  onEvents(flags: number): void {
+    if (this.phase === "closing") {
+      this.isWaitingForTurn = false
+      this.onClosing()
+      return
+    }
+    this.note(flags)
+    if ((flags & Linux.EPOLLERR) !== 0) {
+      const errno = this.reactor.linux.takeError(this.fd)
+      if (errno !== 0) this.fail(errno)
+    }
+    if (this.writeError !== undefined) {
+      this.events.failed(this.writeError)
+      return
+    }
+    if (!this.isDrained) this.events.readable()
+    // A woken reader may have ended everything.
+    if (this.isOpen() && !this.isFull) this.events.writable()
+  }
+
+  /** The kernel tells of a failure once; a broken pipe leaves what has arrived and its end to the reader. */
+  private fail(errno: number): SocketError {
+    const error = failure("socket", this.remoteAddress, errno)
+    if (errno !== Linux.EPIPE) this.error ??= error
+    return this.writeError ??= error
+  }
+
+  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  private isOpen(): boolean {
+    return this.phase === "open"
+  }
+
+  private onClosing(): void {
+    if (this.discard() === "end") {
+      this.release()
+      return
+    }
+    if (!this.owesRead) {
+      this.owesRead = true
+      this.reactor.owe()
+    }
+  }
+
+  /** Throws unread input away, and answers whether there was none, some, or the end of the stream. */
+  private discard(): "nothing" | "some" | "end" {
+    const { linux } = this.reactor
+    let found: "nothing" | "some" = "nothing"
+    for (let left = perTurn; left > 0;) {
+      const count = linux.recv(this.fd, scratch, scratch.byteLength)
+      if (count > 0) {
+        found = "some"
+        left -= count + perCall
+      } else if (count === -Linux.EAGAIN) return found
+      else if (count !== -Linux.EINTR) return "end"
+    }
+    this.waitForTurn()
+    return found
+  }
+
+  /** It has moved enough for this turn; the next one is an event. */
+  private waitForTurn(): typeof WouldBlock {
+    if (!this.isWaitingForTurn) {
+      this.isWaitingForTurn = true
+      this.reactor.again(this)
+    }
+    return WouldBlock
+  }
+
+  private release(): void {
+    if (this.phase === "closed") return
+    // Asked once now: afterwards nobody knows.
+    void this.localAddress
+    this.phase = "closed"
+    this.settleRead()
+    this.settleWrite()
+    this.reactor.unregister(this)
+    this.reactor.linux.close(this.fd)
+    this.fd = -1
+    this.events.closed()
+  }
+
+  private settleRead(): void {
+    if (!this.owesRead) return
+    this.owesRead = false
+    this.reactor.settle()
+  }
+
+  private settleWrite(): void {
+    if (!this.owesWrite) return
+    this.owesWrite = false
+    this.reactor.settle()
+  }
+}
+
+// One call at a time uses it.
+const scratch = new Uint8Array(65_536)
+
+// Bytes that a connection may move before the others have their turn; a call counts as some, so that tiny ones end too.
+const perTurn = 1024 * 1024
+const perCall = 1024
+
+const mostAccepted = 64
+
+// Of a connection that was gone before it was accepted, or that met a network error on its way here.
+const passing: ReadonlySet<number> = new Set([
+  Linux.EINTR,
+  Linux.ECONNABORTED,
+  Linux.EHOSTDOWN,
+  Linux.EHOSTUNREACH,
+  Linux.ENETDOWN,
+  Linux.ENETUNREACH,
+  Linux.ENONET,
+  Linux.ENOPROTOOPT,
+  Linux.EOPNOTSUPP,
+  Linux.EPROTO
+])
+
+// Seconds that the kernel accepts.
+const mostKeepAlive = 32_767
+
+const mostInt = 2 ** 31 - 1
+
+const connectRetry = 5
+
+const ignore = (): void => {}
+
+const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
+
+const setOptions = ({ linux }: Reactor, fd: number, options: Partial<ResolvedOptions>): void => {
+  if (options.noDelay !== undefined) linux.setInt(fd, Linux.IPPROTO_TCP, Linux.TCP_NODELAY, options.noDelay ? 1 : 0)
+  if (options.keepAlive === undefined) return
+  linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_KEEPALIVE, options.keepAlive === false ? 0 : 1)
+  if (options.keepAlive === false || Duration.isZero(options.keepAlive)) return
+  const seconds = Math.ceil(Duration.toSeconds(options.keepAlive))
+  linux.setInt(fd, Linux.IPPROTO_TCP, Linux.TCP_KEEPIDLE, Math.min(seconds, mostKeepAlive))
+}
+
+const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
+  if (!NetAddress.isUnixPathAddress(address)) return undefined
+  const { path } = address
+  const isAbstract = path.startsWith("\0")
+  const limit = isAbstract ? Linux.mostPathBytes : Linux.mostPathBytes - 1
+  if (Buffer.byteLength(path) > limit) {
+    return new SocketError({
+      reason: Reason.LimitExceeded({ limit, subject: "the path" }),
+      operation,
+      address,
+      transferred: 0,
+      code: "ENAMETOOLONG"
+    })
+  }
+  // The kernel would take the part before the zero.
+  return path === "" || (!isAbstract && path.includes("\0"))
+    ? new SocketError({ reason: Reason.AddressNotAvailable(), operation, address, transferred: 0, code: "ENOENT" })
+    : undefined
+}

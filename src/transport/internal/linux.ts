@@ -1,0 +1,304 @@
+/**
+ * The system calls of Linux that the epoll transport makes, through koffi: every
+ * constant, structure layout and declaration is here, and nothing else is.
+ *
+ * Calls answer what the kernel answers, and the negative number of the error
+ * where that is -1. Memory is handed over with the length that it really has.
+ */
+import * as NetAddress from "effect/net/NetAddress"
+import type * as Koffi from "koffi"
+import { Buffer } from "node:buffer"
+import { createRequire } from "node:module"
+import { endianness } from "node:os"
+import { getSystemErrorName } from "node:util"
+import { isMainThread } from "node:worker_threads"
+
+export const AF_UNIX = 1
+export const AF_INET = 2
+export const AF_INET6 = 10
+
+export const SOCK_STREAM = 1
+export const SOCK_NONBLOCK = 0o4000
+export const SOCK_CLOEXEC = 0o2000000
+
+export const SOL_SOCKET = 1
+export const SO_REUSEADDR = 2
+export const SO_ERROR = 4
+export const SO_SNDBUF = 7
+export const SO_RCVBUF = 8
+export const SO_KEEPALIVE = 9
+export const SO_LINGER = 13
+export const SO_REUSEPORT = 15
+export const IPPROTO_TCP = 6
+export const TCP_NODELAY = 1
+export const TCP_KEEPIDLE = 4
+export const TCP_KEEPINTVL = 5
+export const TCP_KEEPCNT = 6
+export const TCP_USER_TIMEOUT = 18
+export const IPPROTO_IPV6 = 41
+export const IPV6_V6ONLY = 26
+
+export const MSG_DONTWAIT = 0x40
+export const MSG_NOSIGNAL = 0x4000
+
+export const SHUT_WR = 1
+
+export const EPOLLIN = 0x1
+export const EPOLLPRI = 0x2
+export const EPOLLOUT = 0x4
+export const EPOLLERR = 0x8
+export const EPOLLHUP = 0x10
+export const EPOLLRDHUP = 0x2000
+export const EPOLLET = 0x80000000
+export const EPOLL_CTL_ADD = 1
+export const EPOLL_CLOEXEC = 0o2000000
+
+export const EINTR = 4
+export const EAGAIN = 11
+export const EPIPE = 32
+export const ENONET = 64
+export const EPROTO = 71
+export const ENOPROTOOPT = 92
+export const EOPNOTSUPP = 95
+export const ENETDOWN = 100
+export const ENETUNREACH = 101
+export const ECONNABORTED = 103
+export const ECONNRESET = 104
+export const ENOTCONN = 107
+export const EHOSTDOWN = 112
+export const EHOSTUNREACH = 113
+export const EINPROGRESS = 115
+
+const UV_POLL = 8
+const UV_READABLE = 1
+
+/** Why this process cannot use epoll from here; `undefined` when it can. */
+export const unsupported = (): string | undefined => {
+  if (process.platform !== "linux") return `the platform is ${process.platform}, and epoll is Linux's`
+  if (process.arch !== "x64" && process.arch !== "arm64") return `the architecture is ${process.arch}`
+  const other = ["bun", "deno"].find((name) => process.versions[name] !== undefined)
+  if (other !== undefined) return `the runtime is ${other}, whose event loop cannot be reached`
+  if (!isMainThread) return "this is a worker thread, whose event loop cannot be reached"
+  const { permission } = process
+  if (permission !== undefined && !permission.has("addon")) return "the permission model forbids native code"
+  try {
+    createRequire(import.meta.url).resolve("koffi")
+    return undefined
+  } catch {
+    return "the package koffi is not installed"
+  }
+}
+
+/** What `load` answers: system calls on descriptors, and the reactor's own. */
+export type Linux = ReturnType<typeof load>
+
+/** Loads koffi and declares everything. Throws where `unsupported` has a reason, and where a function is missing. */
+export const load = () => {
+  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
+  // The executable with everything that it is linked to: the C library, whichever it is, and libuv.
+  const library = koffi.load(null)
+  const uvPollCallback = koffi.pointer(koffi.proto("void", ["void *", "int", "int"]))
+  const uvCloseCallback = koffi.pointer(koffi.proto("void", ["void *"]))
+
+  const socket = library.func("int socket(int domain, int type, int protocol)")
+  const connect = library.func("int connect(int fd, const void *address, uint32_t length)")
+  const bind = library.func("int bind(int fd, const void *address, uint32_t length)")
+  const listen = library.func("int listen(int fd, int backlog)")
+  const accept4 = library.func("int accept4(int fd, void *address, void *length, int flags)")
+  const recv = library.func("long recv(int fd, void *buffer, size_t length, int flags)")
+  const send = library.func("long send(int fd, const void *buffer, size_t length, int flags)")
+  const shutdown = library.func("int shutdown(int fd, int how)")
+  const close = library.func("int close(int fd)")
+  const setsockopt = library.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)")
+  const getsockopt = library.func("int getsockopt(int fd, int level, int name, void *value, void *length)")
+  const getsockname = library.func("int getsockname(int fd, void *address, void *length)")
+  const epollCreate = library.func("int epoll_create1(int flags)")
+  const epollCtl = library.func("int epoll_ctl(int epfd, int op, int fd, const void *event)")
+  const epollWait = library.func("int epoll_wait(int epfd, void *events, int most, int timeout)")
+  const uvDefaultLoop = library.func("void *uv_default_loop()")
+  const uvHandleSize = library.func("size_t uv_handle_size(int type)")
+  const uvPollInit = library.func("int uv_poll_init(void *loop, void *handle, int fd)")
+  const uvPollStart = library.func("uv_poll_start", "int", ["void *", "int", uvPollCallback])
+  const uvClose = library.func("uv_close", "void", ["void *", uvCloseCallback])
+  const uvRef = library.func("void uv_ref(void *handle)")
+  const uvUnref = library.func("void uv_unref(void *handle)")
+
+  // Asked at once: whatever runs in between may fail at something of its own.
+  const answer = (result: number): number => result < 0 ? -koffi.errno() : result
+
+  const setInt = (fd: number, level: number, name: number, value: number): number => {
+    int.setInt32(0, value, littleEndian)
+    return answer(setsockopt(fd, level, name, int, 4))
+  }
+
+  const getInt = (fd: number, level: number, name: number): number => {
+    lengthOf.setUint32(0, 4, littleEndian)
+    const result = answer(getsockopt(fd, level, name, int, lengthOf))
+    return result < 0 ? result : int.getInt32(0, littleEndian)
+  }
+
+  return {
+    socket: (family: number): number => answer(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)),
+    connect: (fd: number, address: Uint8Array): number => answer(connect(fd, address, bytesOf(address))),
+    bind: (fd: number, address: Uint8Array): number => answer(bind(fd, address, bytesOf(address))),
+    listen: (fd: number, backlog: number): number => answer(listen(fd, Math.min(backlog, 65_535))),
+    /** Leaves the peer's address in `accepted`. */
+    accept: (fd: number): number => {
+      lengthOf.setUint32(0, sockaddr.byteLength, littleEndian)
+      return answer(accept4(fd, sockaddr, lengthOf, SOCK_NONBLOCK | SOCK_CLOEXEC))
+    },
+    accepted: (): NetAddress.SocketAddress => decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian)),
+    recv: (fd: number, target: Uint8Array, most: number): number =>
+      answer(recv(fd, target, Math.min(most, bytesOf(target)), MSG_DONTWAIT)),
+    send: (fd: number, source: Uint8Array): number =>
+      answer(send(fd, source, bytesOf(source), MSG_DONTWAIT | MSG_NOSIGNAL)),
+    shutdownWrite: (fd: number): number => answer(shutdown(fd, SHUT_WR)),
+    close: (fd: number): number => answer(close(fd)),
+
+    setInt,
+    getInt,
+    /** The next `close` resets. */
+    setReset: (fd: number): number => answer(setsockopt(fd, SOL_SOCKET, SO_LINGER, lingerZero, lingerZero.byteLength)),
+    /** The number of the error that the kernel holds for the socket, which this clears; 0 when there is none. */
+    takeError: (fd: number): number => Math.abs(getInt(fd, SOL_SOCKET, SO_ERROR)),
+    localAddress: (fd: number): NetAddress.SocketAddress | undefined => {
+      lengthOf.setUint32(0, sockaddr.byteLength, littleEndian)
+      return getsockname(fd, sockaddr, lengthOf) < 0
+        ? undefined
+        : decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian))
+    },
+
+    epollCreate: (): number => answer(epollCreate(EPOLL_CLOEXEC)),
+    /** Edge-triggered, both directions, for good. `generation` tells a descriptor from an earlier one of its number. */
+    epollAdd: (epfd: number, fd: number, generation: number): number => {
+      event.setUint32(0, (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0, littleEndian)
+      event.setInt32(eventData, fd, littleEndian)
+      event.setUint32(eventData + 4, generation, littleEndian)
+      return answer(epollCtl(epfd, EPOLL_CTL_ADD, fd, event))
+    },
+    /** Leaves the events in `eventFlags` and its like. */
+    epollWait: (epfd: number): number => answer(epollWait(epfd, events, mostEvents, 0)),
+    eventFlags: (index: number): number => events.getUint32(index * eventSize, littleEndian),
+    eventFd: (index: number): number => events.getInt32(index * eventSize + eventData, littleEndian),
+    eventGeneration: (index: number): number => events.getUint32(index * eventSize + eventData + 4, littleEndian),
+
+    /** Watches a descriptor from Node's event loop, which must be open until it was stopped. */
+    watch: (fd: number, onReadable: () => void) => {
+      const handle = koffi.alloc("uint8_t", Number(uvHandleSize(UV_POLL)))
+      const initialized = uvPollInit(uvDefaultLoop(), handle, fd)
+      if (initialized < 0) throw new Error(`uv_poll_init: ${errnoCode(-initialized)}`)
+      const callback = koffi.register(onReadable, uvPollCallback)
+      const memory = { callback, handle }
+      inUse.add(memory)
+      const stop = (): void => {
+        const closed = koffi.register(() => {
+          // Not from inside the callbacks themselves.
+          setImmediate(() => {
+            inUse.delete(memory)
+            koffi.unregister(callback)
+            koffi.unregister(closed)
+          })
+        }, uvCloseCallback)
+        uvClose(handle, closed)
+      }
+      const started = uvPollStart(handle, UV_READABLE, callback)
+      if (started < 0) {
+        stop()
+        throw new Error(`uv_poll_start: ${errnoCode(-started)}`)
+      }
+      return {
+        ref: (): void => uvRef(handle),
+        unref: (): void => uvUnref(handle),
+        stop
+      }
+    }
+  }
+}
+
+/** The name of an error's number, such as `"ECONNRESET"`. */
+export const errnoCode = (errno: number): string => getSystemErrorName(-errno)
+
+/** The most events of one `epollWait`. */
+export const mostEvents = 512
+
+// `struct epoll_event`: packed on x86-64 only.
+export const eventSize = process.arch === "x64" ? 12 : 16
+export const eventData = process.arch === "x64" ? 4 : 8
+
+/** Of `struct sockaddr_storage`. */
+export const mostAddressBytes = 128
+
+/** Of `sun_path`, with the zero at its end that an abstract name has not. */
+export const mostPathBytes = 108
+
+/** `struct linger { 1, 0 }` */
+export const lingerZero = new Int32Array([1, 0])
+
+/** `struct sockaddr_in`, `sockaddr_in6` or `sockaddr_un`. */
+export const encodeAddress = (address: NetAddress.SocketAddress): Uint8Array => {
+  if (NetAddress.isUnixPathAddress(address)) {
+    // An abstract name begins with a zero byte and has none at its end.
+    const path = Buffer.from(address.path)
+    const isAbstract = path[0] === 0
+    const bytes = new Uint8Array(2 + path.byteLength + (isAbstract ? 0 : 1))
+    new DataView(bytes.buffer).setUint16(0, AF_UNIX, littleEndian)
+    bytes.set(path, 2)
+    return bytes
+  }
+  if (NetAddress.isInetAddressV4(address)) {
+    const view = new DataView(new ArrayBuffer(16))
+    view.setUint16(0, AF_INET, littleEndian)
+    view.setUint16(2, address.port)
+    NetAddress.ipv4ToOctets(address.address).forEach((octet, index) => view.setUint8(4 + index, octet))
+    return new Uint8Array(view.buffer)
+  }
+  const view = new DataView(new ArrayBuffer(28))
+  view.setUint16(0, AF_INET6, littleEndian)
+  view.setUint16(2, address.port)
+  NetAddress.ipv6ToSegments(address.address).forEach((segment, index) => view.setUint16(8 + 2 * index, segment))
+  view.setUint32(24, address.scopeId, littleEndian)
+  return new Uint8Array(view.buffer)
+}
+
+export const decodeAddress = (view: DataView, length: number): NetAddress.SocketAddress => {
+  const family = length < 2 ? AF_UNIX : view.getUint16(0, littleEndian)
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, Math.min(length, view.byteLength))
+  if (family === AF_INET) {
+    return NetAddress.inetAddressUnsafe(NetAddress.ipv4FromBytesUnsafe(bytes.slice(4, 8)), view.getUint16(2))
+  }
+  if (family === AF_INET6) {
+    const ip = NetAddress.ipv6FromBytesUnsafe(bytes.slice(8, 24))
+    const scopeId = view.getUint32(24, littleEndian)
+    return scopeId === 0
+      ? NetAddress.inetAddressUnsafe(ip, view.getUint16(2))
+      : NetAddress.inetAddressFromInputUnsafe({ address: ip, port: view.getUint16(2), scopeId })
+  }
+  const path = bytes.subarray(2)
+  // The kernel may or may not count the zero at the end.
+  const end = path[0] === 0 ? path.byteLength : path.indexOf(0)
+  return NetAddress.unixPathAddress(Buffer.from(path.subarray(0, end === -1 ? path.byteLength : end)).toString())
+}
+
+// ---- internal
+
+const littleEndian = endianness() === "LE"
+
+// The native side holds pointers into these, so nothing else keeps them from being collected.
+const inUse = new Set<object>()
+
+// The length that the engine knows: a property of a subclass, or one that was defined on the view, says anything.
+const trueLength = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), "byteLength")
+
+/** The bytes of a view. None at all would be an end of stream that is none, so it is refused, as a detached view is. */
+const bytesOf = (view: Uint8Array): number => {
+  const length: number = trueLength?.get?.call(view)
+  if (length > 0) return length
+  throw new TypeError("EpollTransport: a view of no memory; was its buffer detached?")
+}
+
+// Memory that calls fill in or read. One call at a time uses it.
+const int = new DataView(new ArrayBuffer(4))
+const lengthOf = new DataView(new ArrayBuffer(4))
+const sockaddr = new DataView(new ArrayBuffer(mostAddressBytes))
+const event = new DataView(new ArrayBuffer(16))
+const events = new DataView(new ArrayBuffer(mostEvents * eventSize))

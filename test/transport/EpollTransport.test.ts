@@ -1,0 +1,520 @@
+/** What only the epoll transport can get wrong: edges, numbers used again, turns, the life of the process. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as NetAddress from "effect/net/NetAddress"
+import type * as Koffi from "koffi"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { createRequire } from "node:module"
+import * as Net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll } from "vitest"
+import * as Acceptor from "../../src/Acceptor.ts"
+import { utf8 as text } from "../../src/Buffers.ts"
+import * as Read from "../../src/Read.ts"
+import { isSocketError } from "../../src/SocketError.ts"
+import * as StreamSocket from "../../src/StreamSocket.ts"
+import { type ListenerBacking, resolveOptions, Transport, WouldBlock } from "../../src/Transport.ts"
+import * as EpollTransport from "../../src/transport/EpollTransport.ts"
+import * as Linux from "../../src/transport/internal/linux.ts"
+import * as Write from "../../src/Write.ts"
+import { assertBytes, defect, ending, pattern, start } from "../support.ts"
+import { eventually, hangingListener, nextTurn, openSockets, portOf } from "./network.ts"
+
+const { isSupported } = EpollTransport
+const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+
+const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
+let paths = 0
+const anyPath = () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`))
+
+const pair = (address: NetAddress.SocketAddress = anyPort) =>
+  Effect.gen(function*() {
+    const acceptor = yield* Acceptor.listen(address)
+    const client = yield* StreamSocket.connect(acceptor.address)
+    const server = yield* acceptor.accept
+    return { acceptor, client, server }
+  })
+
+/** System calls of peers that are nobody's sockets, made when they are called and not a turn later. */
+const raw = () => {
+  const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
+  const library = koffi.load(null)
+  const send = library.func("long send(int fd, const void *buffer, size_t length, int flags)")
+  const sendmsg = library.func("long sendmsg(int fd, const void *message, int flags)")
+  return {
+    ...Linux.load(),
+    sendUrgent: (fd: number, byte: string): number => send(fd, text(byte), 1, 1),
+    /** Sends a byte with a copy of a descriptor. */
+    sendDescriptor: (fd: number, byte: string, descriptor: number): number => {
+      const data = text(byte)
+      const piece = new BigUint64Array([koffi.address(data), 1n])
+      // `struct cmsghdr` of SCM_RIGHTS with one descriptor.
+      const control = new DataView(new ArrayBuffer(24))
+      control.setBigUint64(0, 20n, true)
+      control.setInt32(8, Linux.SOL_SOCKET, true)
+      control.setInt32(12, 1, true)
+      control.setInt32(16, descriptor, true)
+      const message = new BigUint64Array([0n, 0n, koffi.address(piece), 1n, koffi.address(control), 24n, 0n])
+      return sendmsg(fd, message, 0)
+    }
+  }
+}
+
+/** A raw connection to an acceptor: its descriptor, which the test closes. */
+const rawConnection = (linux: Linux.Linux, address: NetAddress.SocketAddress) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => linux.socket(NetAddress.isUnixPathAddress(address) ? Linux.AF_UNIX : Linux.AF_INET)),
+      (fd) => Effect.sync(() => linux.close(fd))
+    ),
+    (fd) => {
+      const answer = linux.connect(fd, Linux.encodeAddress(address))
+      assert.include([0, -Linux.EINPROGRESS], answer)
+      return fd
+    }
+  )
+
+describe.skipIf(!isSupported())("EpollTransport", () => {
+  it.layer(EpollTransport.layer, { excludeTestServices: true })("edges", (it) => {
+    it.effect("a peer that ends before the connection was told of is read to its end", () =>
+      Effect.gen(function*() {
+        const linux = raw()
+        const listener = linux.socket(Linux.AF_INET)
+        yield* Effect.addFinalizer(() => Effect.sync(() => linux.close(listener)))
+        assert.strictEqual(linux.bind(listener, Linux.encodeAddress(anyPort)), 0)
+        assert.strictEqual(linux.listen(listener, 1), 0)
+        const address = linux.localAddress(listener) ?? assert.fail("no address")
+        const connecting = yield* start(StreamSocket.connect(address))
+        // All of it in one turn, and so in one event.
+        const peer = linux.accept(listener)
+        assert.strictEqual(linux.send(peer, text("farewell")), 8)
+        linux.close(peer)
+        assertBytes(yield* Read.readAll(yield* Fiber.join(connecting)), "farewell")
+      }))
+
+    it.effect("what is behind a byte of urgent data is read, and the byte is not in between", () =>
+      Effect.gen(function*() {
+        const linux = raw()
+        const acceptor = yield* Acceptor.listen(anyPort)
+        const peer = yield* rawConnection(linux, acceptor.address)
+        const server = yield* acceptor.accept
+        linux.send(peer, text("before "))
+        linux.sendUrgent(peer, "!")
+        linux.send(peer, text("behind\n"))
+        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        assertBytes(yield* Read.readUntil(server, "\n"), "before behind\n")
+      }))
+
+    it.effect("what is behind a descriptor that was sent along a path is read, and the descriptor is gone", () =>
+      Effect.gen(function*() {
+        const linux = raw()
+        const acceptor = yield* Acceptor.listen(anyPath())
+        const peer = yield* rawConnection(linux, acceptor.address)
+        const server = yield* acceptor.accept
+        const before = openSockets()
+        linux.sendDescriptor(peer, "a", peer)
+        linux.sendDescriptor(peer, "b", peer)
+        linux.send(peer, text("c\n"))
+        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        assertBytes(yield* Read.readUntil(server, "\n"), "abc\n")
+        assert.strictEqual(openSockets(), before)
+      }))
+
+    it.effect("a connection and its acceptor on an abstract name leave no file", () =>
+      Effect.gen(function*() {
+        const address = NetAddress.unixPathAddress(`\0effect-asio-${process.pid}-${paths++}`)
+        const { acceptor, client, server } = yield* pair(address)
+        assert.deepStrictEqual([acceptor.address, client.remoteAddress, server.localAddress], [
+          address,
+          address,
+          address
+        ])
+        assert.deepStrictEqual(client.localAddress, NetAddress.unixPathAddress(""))
+        assert.deepStrictEqual(server.remoteAddress, NetAddress.unixPathAddress(""))
+        yield* Write.writeAll(client, text("hello\n"))
+        assertBytes(yield* Read.readUntil(server, "\n"), "hello\n")
+        assert.strictEqual(ending(yield* Effect.exit(Acceptor.listen(address))), "AddressInUse")
+      }))
+
+    it.effect("a path with a zero inside is refused, and nothing listens at the part before it", () =>
+      Effect.gen(function*() {
+        const plain = join(directory, `${paths++}.sock`)
+        const odd = NetAddress.unixPathAddress(`${plain}\0x`)
+        assert.strictEqual(ending(yield* Effect.exit(Acceptor.listen(odd))), "AddressNotAvailable")
+        assert.strictEqual(ending(yield* Effect.exit(StreamSocket.connect(odd))), "AddressNotAvailable")
+        assert.isFalse(existsSync(plain))
+      }))
+
+    it.effect("closing an acceptor whose path has become something else harms nobody", () =>
+      Effect.gen(function*() {
+        const address = anyPath()
+        yield* Effect.scoped(Effect.gen(function*() {
+          yield* Acceptor.listen(address)
+          rmSync(address.path)
+          mkdirSync(address.path)
+        }))
+        assert.isTrue(existsSync(address.path))
+      }))
+  })
+
+  it.layer(EpollTransport.layer, { excludeTestServices: true })("descriptors that are used again", (it) => {
+    // Which of the two events comes first is for the kernel to say.
+    for (const order of ["ab", "ba"] as const) {
+      it.effect(`an event of a closed socket does not reach the next one of its number (${order})`, () =>
+        Effect.gen(function*() {
+          const { target } = yield* hangingListener
+          const scope = yield* Effect.scope
+          const a = yield* pair()
+          const b = yield* pair()
+          const ends = { a: a.server, b: b.server }
+          let opened: Fiber.Fiber<unknown, unknown> | undefined
+          // Whoever is told first closes the other one, whose event is in the same batch, and takes its number.
+          const race = (mine: "a" | "b", other: "a" | "b") =>
+            start(Effect.gen(function*() {
+              yield* ends[mine].readSome(new Uint8Array(9))
+              if (opened !== undefined) return
+              yield* ends[other].abort
+              opened = yield* Effect.forkIn(StreamSocket.connect(target), scope, { startImmediately: true })
+            }))
+          const fibers = [yield* race("a", "b"), yield* race("b", "a")]
+          yield* nextTurn
+          // Both in the same turn.
+          const [first, second] = order === "ab" ? [a.client, b.client] : [b.client, a.client]
+          yield* Effect.all([first.writeSome(text("x")), second.writeSome(text("x"))])
+          yield* Effect.forEach(fibers, Fiber.await)
+          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          if (opened === undefined) return assert.fail("nobody was told")
+          // A connect that hangs has no event: it would have taken the other one's for its own.
+          assert.isUndefined(opened.pollUnsafe())
+          yield* Fiber.interrupt(opened)
+        }))
+    }
+
+    it.effect("an object that is closed has no number any more", () =>
+      Effect.gen(function*() {
+        const transport = yield* Transport
+        const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
+        const backing = yield* transport.connect(listener.address, resolveOptions(undefined))
+        backing.abort()
+        listener.close()
+        const before = openSockets()
+        // Another socket may have the numbers now.
+        const { client, server } = yield* pair()
+        assert.isTrue(typeof backing.read(new Uint8Array(1)) === "object")
+        assert.isTrue(typeof backing.shutdownWrite() === "object")
+        assert.isTrue(typeof listener.accept() === "object")
+        backing.configure({ noDelay: false })
+        backing.abort()
+        yield* Write.writeAll(client, text("fine\n"))
+        assertBytes(yield* Read.readUntil(server, "\n"), "fine\n")
+        assert.strictEqual(openSockets(), before + 3)
+      }))
+
+    it.effect("the service of a layer that is gone still works", () =>
+      Effect.gen(function*() {
+        const transport = yield* Effect.scoped(Effect.provide(Effect.service(Transport), EpollTransport.layer))
+        const { client, server } = yield* pair().pipe(Effect.provideService(Transport, transport))
+        yield* Write.writeAll(client, text("x"))
+        assert.strictEqual(yield* server.readSome(new Uint8Array(9)), 1)
+      }))
+  })
+
+  it.layer(EpollTransport.layer, { excludeTestServices: true })("memory", (it) => {
+    /** A view that says of itself that it is longer. */
+    class Liar extends Uint8Array<ArrayBuffer> {
+      override get byteLength() {
+        return 1_000_000
+      }
+    }
+
+    it.effect("the kernel is told the true length of a view, whatever the view says", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* pair()
+        const transport = Linux.load()
+        const peer = yield* rawConnection(transport, (yield* Acceptor.listen(anyPort)).address)
+        yield* nextTurn
+        assert.strictEqual(transport.send(peer, new Liar(new ArrayBuffer(10))), 10)
+        yield* Write.writeAll(client, pattern(100))
+        const behind = new Uint8Array(64)
+        const target = new Liar(behind.buffer, 0, 8)
+        // However the operation ends, it has not written over what is behind.
+        yield* Effect.exit(server.readSome(target))
+        assertBytes(behind.subarray(8), new Uint8Array(56))
+        yield* server.abort
+      }))
+
+    it.effect("memory that is gone is refused, not taken for the end of the stream", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* pair()
+        const gone = new Uint8Array(8)
+        gone.buffer.transfer()
+        const linux = Linux.load()
+        assert.throws(() => linux.recv(0, gone, 8), TypeError)
+        assert.throws(() => linux.send(0, gone), TypeError)
+        const target = new Uint8Array(8)
+        const reading = yield* start(server.readSome(target))
+        target.buffer.transfer()
+        yield* Write.writeAll(client, text("kept"))
+        assert.instanceOf(defect(yield* Fiber.await(reading)), TypeError)
+        const kept = new Uint8Array(8)
+        assert.strictEqual(yield* server.readSome(kept), 4)
+        assertBytes(kept.subarray(0, 4), "kept")
+      }))
+
+    it.effect("memory of every kind carries bytes", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* pair()
+        const kinds = (): ReadonlyArray<Uint8Array> => [
+          new Uint8Array(40),
+          new Uint8Array(4000).subarray(1000, 1040),
+          Buffer.from(new Uint8Array(40)),
+          new Uint8Array(new SharedArrayBuffer(40)),
+          new Uint8Array(new ArrayBuffer(40, { maxByteLength: 4000 })),
+          new Uint8Array(new ArrayBuffer(80, { maxByteLength: 4000 }), 7, 40)
+        ]
+        for (const source of kinds()) {
+          for (const target of kinds()) {
+            source.set(pattern(40))
+            target.fill(0)
+            yield* Write.writeAll(client, source)
+            yield* Read.readExactly(server, target)
+            assertBytes(target, pattern(40))
+          }
+        }
+      }))
+
+    it.effect("a gather list of pieces of every size arrives in order", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* pair()
+        const bytes = pattern(1_500_000)
+        const pieces: Array<Uint8Array> = []
+        for (let at = 0, i = 0; at < bytes.byteLength; i++) {
+          const size = [1, 0, 100, 16_383, 16_384, 16_385, 65_535, 3, 65_536, 200_000][i % 10]!
+          pieces.push(bytes.subarray(at, at + size))
+          at += size
+        }
+        const writing = yield* start(Write.writeAll(client, pieces))
+        const got = new Uint8Array(bytes.byteLength)
+        yield* Read.readExactly(server, got)
+        assert.strictEqual(yield* Fiber.join(writing), bytes.byteLength)
+        assertBytes(got, bytes)
+      }))
+  })
+
+  it.layer(EpollTransport.layer, { excludeTestServices: true })("turns", (it) => {
+    it.effect("connections that never rest starve no other one, no timer and no signal", () =>
+      Effect.gen(function*() {
+        const acceptor = yield* Acceptor.listen(anyPort)
+        const flood = `const socket = require("node:net").connect(${portOf(acceptor.address)}, "127.0.0.1")
+          socket.resume()
+          socket.on("error", () => process.exit())
+          const fill = () => { while (socket.write(Buffer.alloc(65536))); }
+          socket.on("drain", fill)
+          fill()`
+        for (let i = 0; i < 2; i++) {
+          yield* Effect.acquireRelease(
+            Effect.sync(() => {
+              const child = spawn(process.execPath, ["-e", flood], { stdio: "inherit" })
+              return { child, closed: once(child, "close") }
+            }),
+            ({ child, closed }) =>
+              Effect.promise(() => {
+                child.kill("SIGKILL")
+                return closed
+              })
+          )
+        }
+        const flooded = [yield* acceptor.accept, yield* acceptor.accept] as const
+        const target = new Uint8Array(4_000_000)
+        yield* start(Effect.forever(flooded[0].readSome(target)))
+        yield* start(Effect.forever(Read.readExactly(flooded[1], target)))
+        yield* start(Effect.forever(Write.writeAll(flooded[0], pattern(1_000_000))))
+        yield* start(Effect.forever(Write.writeAll(flooded[1], [pattern(1_000_000), pattern(100)])))
+        yield* eventually(() => flooded.every((socket) => socket.bytesRead > 10_000_000), "a flood")
+
+        const { client, server } = yield* pair()
+        yield* start(
+          Effect.forever(Effect.flatMap(Read.readUntil(server, "\n"), (line) => Write.writeAll(server, line)))
+        )
+        for (let round = 0; round < 50; round++) {
+          yield* Write.writeAll(client, text(`${round}\n`))
+          assertBytes(yield* Read.readUntil(client, "\n"), `${round}\n`)
+          yield* Effect.sleep(1)
+        }
+        const signal = once(process, "SIGUSR2")
+        process.kill(process.pid, "SIGUSR2")
+        yield* Effect.promise(() => signal)
+        const before = flooded.map((socket) => socket.bytesRead)
+        yield* eventually(() => flooded.every((socket, i) => socket.bytesRead > before[i]!), "the flood goes on")
+        for (const socket of flooded) yield* socket.abort
+      }))
+
+    it.effect("a write moves a megabyte in one turn, and what the kernel takes in the next ones", () =>
+      Effect.gen(function*() {
+        for (const input of [new Uint8Array(32_000_000), Array.from({ length: 500 }, () => new Uint8Array(64_000))]) {
+          const { client, server } = yield* pair()
+          yield* start(Write.writeAll(client, input))
+          assert.isAbove(client.bytesWritten, 0)
+          assert.isAtMost(client.bytesWritten, 1024 * 1024)
+          yield* eventually(() => client.bytesWritten > 1024 * 1024, "another turn")
+          yield* client.abort
+          yield* server.abort
+        }
+      }))
+
+    it.effect("closing a flooded connection ends with its linger time, and others go on meanwhile", () =>
+      Effect.gen(function*() {
+        const acceptor = yield* Acceptor.listen(anyPort, { linger: "100 millis" })
+        const peer = Net.connect({ port: portOf(acceptor.address), allowHalfOpen: true }).on("error", () => {})
+        const fill = () => {
+          while (peer.write(pattern(65_536)));
+        }
+        fill()
+        peer.on("drain", fill)
+        const flooded = yield* acceptor.accept
+        yield* flooded.readSome(new Uint8Array(1))
+        const closing = yield* start(flooded.close)
+        assert.strictEqual(flooded.state.socket, "closing")
+        const { client, server } = yield* pair()
+        for (let round = 0; round < 10; round++) {
+          yield* Write.writeAll(client, text("x"))
+          yield* server.readSome(new Uint8Array(1))
+        }
+        yield* Fiber.join(closing)
+        assert.strictEqual(flooded.state.socket, "closed")
+        peer.destroy()
+      }))
+
+    it.effect("a listener gives a limited number of connections in one turn, and the others in the next ones", () =>
+      Effect.gen(function*() {
+        const linux = raw()
+        const transport = yield* Transport
+        const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
+        const turns: Array<number> = []
+        listener.attach({ acceptable: () => void turns.push(acceptAll(listener)) })
+        for (let i = 0; i < 150; i++) yield* rawConnection(linux, listener.address)
+        turns.push(acceptAll(listener))
+        yield* eventually(() => turns.reduce((sum, count) => sum + count) === 150, "everybody was accepted")
+        assert.isAtLeast(turns.length, 3)
+        assert.isAtMost(Math.max(...turns), 64)
+        listener.close()
+      }))
+  })
+
+  it.layer(EpollTransport.layer, { excludeTestServices: true })("connecting", (it) => {
+    it.effect("waits at a path whose backlog is full, and gets in when somebody is accepted", () =>
+      Effect.gen(function*() {
+        const acceptor = yield* Acceptor.listen(anyPath(), { backlog: 1 })
+        const before = openSockets()
+        const attempts = yield* Effect.forEach(
+          [0, 1, 2, 3, 4],
+          () => start(StreamSocket.connect(acceptor.address))
+        )
+        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        const waiting = attempts.filter((fiber) => fiber.pollUnsafe() === undefined)
+        assert.isAbove(waiting.length, 0)
+        yield* Fiber.interrupt(waiting[0]!)
+        assert.strictEqual(openSockets(), before + 4)
+        for (let i = 0; i < 4; i++) yield* acceptor.accept
+        for (const fiber of attempts) {
+          if (fiber !== waiting[0]) yield* Fiber.join(fiber)
+        }
+      }))
+  })
+
+  describe("options of the kernel", () => {
+    const rejected: ReadonlyArray<EpollTransport.KernelOptions> = [
+      { sendBuffer: 0 },
+      { receiveBuffer: 1.5 },
+      { keepAliveCount: -1 }
+    ]
+    it("refuses what is no size", () => {
+      for (const options of rejected) assert.throws(() => EpollTransport.layerWith(options), RangeError)
+    })
+
+    it.live("buffers have the size that was asked for, at both ends", () =>
+      Effect.gen(function*() {
+        for (const address of [anyPort, anyPath()]) {
+          const { acceptor, client, server } = yield* pair(address)
+          const sent = yield* start(Write.writeAll(client, new Uint8Array(10_000_000)))
+          const answered = yield* start(Write.writeAll(server, new Uint8Array(10_000_000)))
+          for (let turn = 0; turn < 50; turn++) yield* nextTurn
+          for (const socket of [client, server]) {
+            assert.isAbove(socket.bytesWritten, 1000)
+            assert.isBelow(socket.bytesWritten, 100_000)
+          }
+          yield* Fiber.interruptAll([sent, answered])
+          yield* client.abort
+          yield* server.abort
+          yield* acceptor.close
+        }
+      }).pipe(Effect.scoped, Effect.provide(EpollTransport.layerWith({ sendBuffer: 8192, receiveBuffer: 8192 }))))
+
+    it.live("a port can be shared, and only by those who ask for it", () =>
+      Effect.gen(function*() {
+        const { address } = yield* Acceptor.listen(anyPort)
+        yield* Acceptor.listen(address)
+        const error = yield* Effect.flip(Effect.provide(Acceptor.listen(address), EpollTransport.layer))
+        assert.strictEqual(error.reason._tag, "AddressInUse")
+      }).pipe(Effect.scoped, Effect.provide(EpollTransport.layerWith({ reusePort: true }))))
+
+    it.live("every option reaches the sockets, brought into the kernel's range", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* Effect.gen(function*() {
+          const acceptor = yield* Acceptor.listen(anyPort, { keepAlive: "1 day" })
+          const client = yield* StreamSocket.connect(acceptor.address, { keepAlive: "1 day", noDelay: false })
+          return { client, server: yield* acceptor.accept }
+        })
+        const linux = Linux.load()
+        const { IPPROTO_TCP, SOL_SOCKET } = Linux
+        const optionsOf = (port: number) => {
+          const fd = descriptorOf(linux, port)
+          return [
+            linux.getInt(fd, SOL_SOCKET, Linux.SO_KEEPALIVE),
+            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPIDLE),
+            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPINTVL),
+            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPCNT),
+            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_USER_TIMEOUT),
+            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_NODELAY)
+          ]
+        }
+        const clientPort = portOf(client.localAddress)
+        assert.deepStrictEqual(optionsOf(clientPort), [1, 32_767, 7, 127, 90_000, 0])
+        yield* client.configure({ keepAlive: "200 millis", noDelay: true })
+        assert.deepStrictEqual(optionsOf(clientPort), [1, 1, 7, 127, 90_000, 1])
+        yield* client.configure({ keepAlive: false })
+        assert.strictEqual(optionsOf(clientPort)[0], 0)
+        yield* client.abort
+        assert.deepStrictEqual(optionsOf(portOf(server.localAddress)), [1, 32_767, 7, 127, 90_000, 1])
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          EpollTransport.layerWith({ userTimeout: "90 seconds", keepAliveInterval: 6500, keepAliveCount: 1000 })
+        )
+      ))
+  })
+})
+
+/** Takes what a listener gives at once, ends it, and answers how many that were. */
+const acceptAll = (listener: ListenerBacking): number => {
+  for (let count = 0;; count++) {
+    const answer = listener.accept()
+    if (answer === WouldBlock) return count
+    if (isSocketError(answer)) return assert.fail(answer.message)
+    answer.abort()
+  }
+}
+
+/** The descriptor of this process's connection from a local port; the lowest one, as the listener is closed. */
+const descriptorOf = (linux: Linux.Linux, port: number): number => {
+  for (let fd = 0; fd < 1000; fd++) {
+    const address = linux.localAddress(fd)
+    if (address !== undefined && !NetAddress.isUnixPathAddress(address) && address.port === port) return fd
+  }
+  return assert.fail(`no socket has the port ${port}`)
+}
