@@ -43,18 +43,9 @@ export class ReadBuffer {
     this.version++
   }
 
-  /** At least one and at most `count` bytes of free space behind the last byte; `commit` makes them part of the buffer. */
-  space(count: number): Uint8Array {
-    if (this.memory.byteLength - this.end < count) this.makeRoom(count)
-    return this.memory.subarray(this.end, this.end + count)
-  }
-
-  commit(count: number): void {
-    this.end += count
-  }
-
   append(bytes: Uint8Array): void {
-    this.space(bytes.byteLength).set(bytes)
+    if (this.memory.byteLength - this.end < bytes.byteLength) this.makeRoom(bytes.byteLength)
+    this.memory.set(bytes, this.end)
     this.end += bytes.byteLength
   }
 

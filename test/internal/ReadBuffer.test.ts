@@ -69,24 +69,6 @@ describe("ReadBuffer", () => {
     assertBytes(buffer.bytes(), "abc")
   })
 
-  it("space offers room behind the last byte and keeps what is there", () => {
-    const buffer = new ReadBuffer()
-    buffer.append(Buffer.from("abc"))
-    for (const size of [1, 10, 2000, 70_000]) {
-      const space = buffer.space(size)
-      assert.isAtLeast(space.byteLength, 1)
-      assert.isAtMost(space.byteLength, size)
-      assertBytes(buffer.bytes(), "abc")
-    }
-    const space = buffer.space(2)
-    space.set(Buffer.from("de"))
-    buffer.commit(2)
-    assertBytes(buffer.bytes(), "abcde")
-    buffer.space(5)
-    buffer.commit(0)
-    assertBytes(buffer.bytes(), "abcde")
-  })
-
   it("does not grow without need while bytes pass through", () => {
     const buffer = new ReadBuffer()
     const chunk = pattern(1000)
@@ -131,10 +113,6 @@ describe("ReadBuffer", () => {
         do: fc.constant("append" as const),
         size: fc.oneof(fc.nat(40), fc.integer({ min: 900, max: 3000 }))
       }),
-      fc.record({
-        do: fc.constant("commit" as const),
-        size: fc.oneof(fc.nat(40), fc.integer({ min: 900, max: 3000 }))
-      }),
       fc.record({ do: fc.constant("consume" as const), size: fc.oneof(fc.nat(60), fc.nat(3000)) }),
       fc.record({ do: fc.constant("peek" as const), size: fc.nat(3000) }),
       fc.record({ do: fc.constant("unread" as const), size: fc.oneof(fc.nat(40), fc.nat(3000)) })
@@ -148,12 +126,6 @@ describe("ReadBuffer", () => {
         if (action === "append") {
           const bytes = fresh(size)
           buffer.append(bytes)
-          model = Buffer.concat([model, bytes])
-        } else if (action === "commit") {
-          const space = buffer.space(size)
-          const bytes = fresh(Math.floor(space.byteLength / 2))
-          space.set(bytes)
-          buffer.commit(bytes.byteLength)
           model = Buffer.concat([model, bytes])
         } else if (action === "consume") {
           const count = Math.min(size, model.byteLength)
