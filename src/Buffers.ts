@@ -129,8 +129,7 @@ export const toUtf8 = (bytes: Uint8Array): string => decoder.decode(bytes)
  * @since 0.1.0
  */
 export class Cursor {
-  /** All bytes from the first to the last view. */
-  readonly total: number
+  private all: number
   // The view at the position and its length, apart from those behind it: most inputs are one view.
   private view: Uint8Array = empty
   private length = 0
@@ -150,13 +149,18 @@ export class Cursor {
         total += view.byteLength
       }
       this.behind = pieces
-      this.total = total
+      this.all = total
       this.step()
     } else {
       this.behind = nothingBehind
       this.view = bytesOf(input)
-      this.total = this.length = this.view.byteLength
+      this.all = this.length = this.view.byteLength
     }
+  }
+
+  /** All bytes from the first to the last view. */
+  get total(): number {
+    return this.all
   }
 
   /** Bytes taken so far. */
@@ -166,7 +170,7 @@ export class Cursor {
 
   /** Bytes still to go. */
   get remaining(): number {
-    return this.total - this.taken
+    return this.all - this.taken
   }
 
   /**
@@ -174,7 +178,7 @@ export class Cursor {
    * caller's own memory; empty at the end.
    */
   chunk(limit: number = Number.MAX_SAFE_INTEGER): Uint8Array {
-    if (this.taken === this.total) return empty
+    if (this.taken === this.all) return empty
     checkAlive(this.view, this.length)
     const end = Math.min(this.length, this.offset + limit)
     return this.offset === 0 && end === this.length ? this.view : this.view.subarray(this.offset, end)
@@ -207,7 +211,7 @@ export class Cursor {
 
   /** Moves the position forward. More than `remaining`, a negative or a fractional count is a `RangeError`. */
   advance(count: number): void {
-    if (!Number.isInteger(count) || count < 0 || count > this.total - this.taken) {
+    if (!Number.isInteger(count) || count < 0 || count > this.all - this.taken) {
       throw new RangeError(`Cursor.advance: ${count} is not a whole number from 0 to ${this.remaining}`)
     }
     this.taken += count
@@ -216,6 +220,14 @@ export class Cursor {
       this.offset -= this.length
       this.step()
     }
+  }
+
+  /** Starts over at one view, for whoever would make a cursor and throw it away for every message. @internal */
+  aim(view: Uint8Array): this {
+    this.view = view
+    this.all = this.length = view.byteLength
+    this.offset = this.taken = 0
+    return this
   }
 
   private step(): void {

@@ -2,7 +2,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type * as Buffers from "../Buffers.ts"
+import * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
 import { type CompletionCondition, transferAll } from "../CompletionCondition.ts"
 import { type Address, during, Reason, SocketError } from "../SocketError.ts"
@@ -39,17 +39,24 @@ export class WriteSide {
 
   /** One attempt: takes bytes and advances the cursor, or says why not. */
   take(source: Buffers.Cursor, limit: number): number | SocketError {
-    const answer = this.backing.write(source, limit)
+    return this.account(source, this.backing.write(source, limit))
+  }
+
+  private account(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
     if (typeof answer !== "number") {
       this.end("failed", answer)
     } else if (answer > 0) {
       source.advance(answer)
-      this.bytesWritten += answer
-      counters.bytesWritten += answer
+      this.count(answer)
     } else if (answer !== WouldBlock) {
       throw new Error(`the transport took ${answer} bytes of ${source.remaining}`)
     }
     return answer
+  }
+
+  private count(taken: number): void {
+    this.bytesWritten += taken
+    counters.bytesWritten += taken
   }
 
   shutdown(): number | SocketError {
@@ -86,18 +93,30 @@ export class WriteSide {
     condition: CompletionCondition,
     kind: Kind
   ): Effect.Effect<number, SocketError> {
-    const total = source.remaining
-    const isUsual = condition === transferAll && total > 0 && this.state === "open" &&
-      this.line.front === undefined && !endsTurn(fiber)
-    if (!isUsual) return this.line.run(fiber, new WriteAll(this, source, condition, kind, 0))
-    // When everything fits at once, no operation need be made.
-    const answer = this.take(source, total)
+    return this.line.run(fiber, new WriteAll(this, source, condition, kind, 0))
+  }
+
+  /** `writeAll` of one piece, as most messages are. When it fits at once, neither operation nor cursor need be made. */
+  writePiece(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    piece: Uint8Array,
+    kind: Kind
+  ): Effect.Effect<number, SocketError> {
+    const total = piece.byteLength
+    if (total === 0 || this.state !== "open" || this.line.front !== undefined || endsTurn(fiber)) {
+      return this.writeAll(fiber, Buffers.cursor(piece), transferAll, kind)
+    }
+    const answer = this.backing.write(lent.aim(piece), total)
+    lent.aim(none)
     if (answer === total) {
+      this.count(total)
       counters.completed++
       return Exit.succeed(total)
     }
-    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, condition, kind, 0))
-    return this.line.run(fiber, new WriteAll(this, source, condition, kind, typeof answer === "number" ? answer : 0))
+    const source = Buffers.cursor(piece)
+    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, transferAll, kind, 0))
+    const taken = this.account(source, answer)
+    return this.line.run(fiber, new WriteAll(this, source, transferAll, kind, typeof taken === "number" ? taken : 0))
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
@@ -289,3 +308,8 @@ export class ShutdownWrite extends WriteOperation<void> {
 // ---- internal
 
 const nothing = Exit.succeed(0)
+
+const none = new Uint8Array(0)
+
+// Backings neither keep a cursor nor call back, so one at a time is in use.
+const lent = Buffers.cursor(none)

@@ -32,8 +32,13 @@ const start = (
   condition: CompletionCondition.Input,
   kind: Kind
 ): Effect.Effect<number, SocketError> => {
-  const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
   const until = CompletionCondition.fromInput(condition)
+  if (
+    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof StreamSocket.Core
+  ) {
+    return stream.output.writePiece(fiber, source, kind)
+  }
+  const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
   return stream instanceof StreamSocket.Core
     ? stream.output.writeAll(fiber, cursor, until, kind)
     : AnyStream.write(
