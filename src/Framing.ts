@@ -13,7 +13,6 @@
  * @since 0.1.0
  */
 import type * as Arr from "effect/Array"
-import type * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
@@ -25,8 +24,8 @@ import * as Schema from "effect/Schema"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as Buffers from "./Buffers.ts"
-import * as Cancellation from "./Cancellation.ts"
 import { transferAll } from "./CompletionCondition.ts"
+import { bothWays } from "./internal/bothWays.ts"
 import * as ComposedRead from "./internal/composedRead.ts"
 import * as ComposedWrite from "./internal/composedWrite.ts"
 import { formatBytes } from "./internal/format.ts"
@@ -624,32 +623,13 @@ export const channel = <In, Out, E>(
   Arr.NonEmptyReadonlyArray<In>,
   InErr
 > =>
-  Channel.fromTransform((upstream, scope) =>
-    Effect.gen(function*() {
-      const signal = Cancellation.makeSignal()
-      let failure: Cause.Cause<SocketError | ContentError | E | InErr> | undefined
-      const sending = Effect.forever(
-        Effect.flatMap(upstream, (messages) => sendMany(stream, framing, messages)),
-        { disableYield: true }
-      )
-      yield* sending.pipe(
-        Pull.catchDone(() => stream.shutdownWrite ?? Effect.void),
-        Effect.catchCause((cause) =>
-          Effect.sync(() => {
-            failure = cause
-            // Ends the receive that waits, if one does; it has consumed nothing.
-            signal.emitUnsafe("total")
-          })
-        ),
-        Effect.forkIn(scope, { startImmediately: true })
-      )
-      type Received = Pull.Pull<Arr.NonEmptyReadonlyArray<Out>, SocketError | ContentError | E | InErr>
-      const receiving: Received = Cancellation.withSignal(receiveMany(stream, framing), signal)
-      return Effect.suspend((): Received =>
-        failure === undefined
-          ? Effect.catchCause(receiving, (cause): Received => Effect.failCause(failure ?? cause))
-          : Effect.failCause(failure)
-      )
+  Channel.fromTransform((upstream: Pull.Pull<Arr.NonEmptyReadonlyArray<In>, InErr, unknown>, scope) =>
+    bothWays({
+      upstream,
+      scope,
+      write: (messages) => sendMany(stream, framing, messages),
+      end: stream.shutdownWrite ?? Effect.void,
+      read: receiveMany(stream, framing)
     })
   )
 

@@ -5,14 +5,13 @@
  * @since 0.1.0
  */
 import type * as Arr from "effect/Array"
-import type * as Cause from "effect/Cause"
 import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Buffers from "../Buffers.ts"
-import * as Cancellation from "../Cancellation.ts"
+import { bothWays } from "../internal/bothWays.ts"
 import type { SocketError } from "../SocketError.ts"
 import type { ReadStream, StreamSocket, WriteStream } from "../StreamSocket.ts"
 import * as Write from "../Write.ts"
@@ -113,26 +112,12 @@ export const toChannel = <IE = never>(
   IE
 > =>
   Channel.fromTransform((upstream: Pull.Pull<Arr.NonEmptyReadonlyArray<Buffers.View>, IE, unknown>, scope) =>
-    Effect.gen(function*() {
-      const stopReading = Cancellation.makeSignal()
-      let failure: Cause.Cause<SocketError | IE> | undefined
-      yield* upstream.pipe(
-        Effect.flatMap((chunk) => Write.writeAll(socket, chunk)),
-        Effect.forever({ disableYield: true }),
-        Pull.catchDone(() => socket.shutdownWrite),
-        Effect.catchCause((cause) =>
-          Effect.sync(() => {
-            failure = cause
-            stopReading.emitUnsafe("total")
-          })
-        ),
-        Effect.forkIn(scope)
-      )
-      const read = Cancellation.withSignal(pullFrom(socket, "toChannel", options?.chunkSize), stopReading)
-      const pull = Effect.suspend((): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>, SocketError | IE> =>
-        failure === undefined ? read : Effect.failCause(failure)
-      )
-      return Effect.catchCause(pull, (cause) => Effect.failCause(failure ?? cause))
+    bothWays({
+      upstream,
+      scope,
+      write: (chunk) => Write.writeAll(socket, chunk),
+      end: socket.shutdownWrite,
+      read: pullFrom(socket, "toChannel", options?.chunkSize)
     })
   )
 

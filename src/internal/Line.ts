@@ -129,17 +129,21 @@ export class Line {
     this.again = true
     if (this.driving) return
     this.driving = true
-    while (this.front !== undefined && this.again) {
-      this.again = false
-      const operation = this.front
-      const exit = operation.perform()
-      if (exit !== undefined || !operation.inLine) this.again = true
-      if (exit !== undefined && operation.inLine) {
-        if (Exit.isSuccess(exit)) counters.completed++
-        this.settle(operation, exit)
+    try {
+      while (this.front !== undefined && this.again) {
+        this.again = false
+        const operation = this.front
+        const exit = operation.perform()
+        if (exit !== undefined || !operation.inLine) this.again = true
+        if (exit !== undefined && operation.inLine) {
+          if (Exit.isSuccess(exit)) counters.completed++
+          this.settle(operation, exit)
+        }
       }
+    } finally {
+      // An observer of a resumed fiber may throw, which is for the process to judge; others still have their turn.
+      this.driving = false
     }
-    this.driving = false
   }
 
   private start<A, E>(

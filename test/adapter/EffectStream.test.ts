@@ -290,7 +290,8 @@ describe("EffectStream", () => {
       Effect.gen(function*() {
         const { socket } = yield* ScriptedStream.make({ reads: [block], writes: [take(9)] })
         const exit = yield* Stream.make(text("hello")).pipe(
-          Stream.concat(Stream.fail("no more")),
+          // By then its reader waits.
+          Stream.concat(Stream.fromEffect(Effect.andThen(Effect.yieldNow, Effect.fail("no more")))),
           Stream.pipeThroughChannel(EffectStream.toChannel<string>(socket)),
           Stream.runDrain,
           Effect.exit

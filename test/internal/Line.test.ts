@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Result, Scheduler, Tracer } from "effect"
 import { Buffers, Cancellation, Read, Write } from "../../src/index.ts"
+import { Line, Operation } from "../../src/internal/Line.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
 
 // A fiber that has used up its turn lets others in between two steps. These tests make every possible step the last of
@@ -168,5 +169,31 @@ describe("the end of a fiber's turn", () => {
         Effect.provideService(Scheduler.MaxOpsBeforeYield, 8)
       )
       assert.strictEqual(Buffers.toUtf8(target.subarray(0, count)), "hello")
+    }))
+})
+
+describe("an observer that throws", () => {
+  class Always extends Operation<number, never> {
+    readonly operation = "test"
+    readonly total = 0
+    readonly address = undefined
+
+    perform(): Exit.Exit<number> {
+      return Exit.succeed(1)
+    }
+  }
+
+  it.effect("costs the others in line nothing", () =>
+    Effect.gen(function*() {
+      const line = new Line()
+      const wait = Effect.withFiber((fiber) => line.enqueue(fiber, new Always()))
+      const first = yield* Effect.forkChild(wait, { startImmediately: true })
+      const second = yield* Effect.forkChild(wait, { startImmediately: true })
+      first.addObserver(() => {
+        throw new Error("an observer failed")
+      })
+      assert.throws(() => line.drive(), "an observer failed")
+      line.drive()
+      assert.strictEqual(yield* Fiber.join(second), 1)
     }))
 })
