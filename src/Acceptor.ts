@@ -69,6 +69,50 @@ export interface Acceptor {
 export const isAcceptor = (u: unknown): u is Acceptor => typeof u === "object" && u !== null && TypeId in u
 
 /**
+ * Makes an acceptor over a backing. The caller owns it: nothing closes it but
+ * `close`. `linger` is that of every accepted connection.
+ *
+ * **When to use**
+ *
+ * Use it for a descriptor that was opened elsewhere
+ * (`EpollTransport.listenerFromFd`), or to put a transport of your own under this
+ * library. Programs use {@link listen}.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "linger">): Acceptor =>
+  new Core(backing, resolveOptions(options).linger)
+
+/**
+ * Gives the descriptor of a listening address away, open, and succeeds with its
+ * number: to a child process (`stdio`), to `server.listen({ fd })`, to native
+ * code.
+ *
+ * **Details**
+ *
+ * The acceptor is closed from then on, and whoever took the descriptor has to
+ * close it. The address stays bound, a Unix-domain path stays in place, and no
+ * waiting connection is lost: who takes the descriptor accepts them.
+ *
+ * Fails, and changes nothing, with `Closed` after `close`, and with `Unsupported`
+ * while an `accept` waits and where the transport has no descriptor to give away.
+ * Only `EpollTransport` has.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * @category destructors
+ * @since 0.1.0
+ */
+export const release = (acceptor: Acceptor): Effect.Effect<number, SocketError> =>
+  Effect.suspend(() => {
+    const answer = acceptor instanceof Core
+      ? acceptor.release()
+      : errorOf(acceptor, Reason.Unsupported({ feature: "giving away an acceptor of another make" }), "release")
+    return typeof answer === "number" ? Effect.succeed(answer) : Effect.fail(answer)
+  })
+
+/**
  * Listens on an address, or on the first address of a host and port, until the
  * scope closes.
  *
@@ -214,6 +258,9 @@ const end = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown
       Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
     )
 
+const errorOf = ({ address }: Acceptor, reason: Reason, operation: string): SocketError =>
+  new SocketError({ reason, operation, address, transferred: 0 })
+
 const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
   Cause.isInterruptReason(reason) ||
   (Cause.isFailReason(reason) && (isSocketError(reason.error) || Cause.isDone(reason.error)))
@@ -239,7 +286,7 @@ class Accept extends Operation<Backing, SocketError> {
 
 class Core implements Acceptor {
   readonly [TypeId]: typeof TypeId = TypeId
-  private readonly line = new Line()
+  private readonly line: Line = new Line(this)
   private readonly backing: ListenerBacking
   private readonly linger: Duration.Duration
   private isClosed = false
@@ -274,12 +321,23 @@ class Core implements Acceptor {
     })
   }
 
-  attempt(): Exit.Exit<Backing, SocketError> | undefined {
-    if (this.isClosed) {
-      return Exit.fail(
-        new SocketError({ reason: Reason.Closed(), operation: "accept", address: this.address, transferred: 0 })
-      )
+  idle(): void {
+    this.backing.idle?.()
+  }
+
+  release(): number | SocketError {
+    if (this.isClosed) return errorOf(this, Reason.Closed(), "release")
+    if (this.line.front !== undefined) {
+      return errorOf(this, Reason.Unsupported({ feature: "giving away an address while an accept waits" }), "release")
     }
+    const answer = this.backing.detach?.() ??
+      errorOf(this, Reason.Unsupported({ feature: "giving away an address of this transport" }), "release")
+    if (typeof answer === "number") this.isClosed = true
+    return answer
+  }
+
+  attempt(): Exit.Exit<Backing, SocketError> | undefined {
+    if (this.isClosed) return Exit.fail(errorOf(this, Reason.Closed(), "accept"))
     const answer = this.backing.accept()
     if (answer === WouldBlock) return undefined
     return isSocketError(answer)

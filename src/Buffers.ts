@@ -184,12 +184,15 @@ export class Cursor {
     return this.offset === 0 && end === this.length ? this.view : this.view.subarray(this.offset, end)
   }
 
-  /** All bytes from the position on, at most `limit` of them, piece by piece over the caller's own memory. */
-  pieces(limit: number = Number.MAX_SAFE_INTEGER): ReadonlyArray<Uint8Array> {
+  /**
+   * All bytes from the position on, at most `limit` of them, piece by piece over the caller's own memory, and at most
+   * `most` pieces.
+   */
+  pieces(limit: number = Number.MAX_SAFE_INTEGER, most: number = Infinity): ReadonlyArray<Uint8Array> {
     const first = this.chunk(limit)
     const pieces = [first]
     let left = limit - first.byteLength
-    for (let i = this.next; i < this.behind.length && left > 0; i++) {
+    for (let i = this.next; i < this.behind.length && left > 0 && pieces.length < most; i++) {
       const { length, view } = this.behind[i]!
       checkAlive(view, length)
       if (length === 0) continue

@@ -21,13 +21,13 @@ import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
 import { counters } from "./internal/counters.ts"
 import { cuttable } from "./internal/cuttable.ts"
-import { formatAddress } from "./internal/format.ts"
+import { formatAddress, formatBytes } from "./internal/format.ts"
 import { endsTurn } from "./internal/Line.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { nameOf, resolveHost } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
-import { type Address, Reason, SocketError } from "./SocketError.ts"
+import { type Address, during, Reason, SocketError } from "./SocketError.ts"
 import type { Backing, Events, ResolvedOptions, SocketOptions } from "./Transport.ts"
 import { resolveKeepAlive, resolveOptions, Transport } from "./Transport.ts"
 
@@ -173,6 +173,48 @@ export const isStreamSocket = (u: unknown): u is StreamSocket => typeof u === "o
  */
 export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">): StreamSocket =>
   new Core(backing, resolveOptions(options).linger)
+
+/**
+ * Gives the descriptor of a stream away, open, and succeeds with its number: to
+ * `new net.Socket({ fd })`, to a child process (`stdio`), to native code.
+ *
+ * **Details**
+ *
+ * The stream is closed from then on, and whoever took the descriptor has to close
+ * it. It stays non-blocking and close-on-exec, with the options it has. Every
+ * byte that was taken is the kernel's already, and none that has arrived is left
+ * here.
+ *
+ * Fails, and changes nothing, with `Closed` after `close`; with the reason of the
+ * write side where that is torn or has failed; and with `Unsupported` while an
+ * operation waits, while bytes that nobody has read are in the read buffer (take
+ * them with `Read` first), and where the transport has no descriptor to give
+ * away. Only `EpollTransport` has.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * **Example** (Handing a connection to `node:net`)
+ *
+ * ```ts
+ * const fd = yield* StreamSocket.release(socket)
+ * const native = new Net.Socket({ fd, readable: true, writable: true })
+ * ```
+ *
+ * @category destructors
+ * @since 0.1.0
+ */
+export const release = (socket: StreamSocket): Effect.Effect<number, SocketError> =>
+  Effect.suspend(() => {
+    const answer = socket instanceof Core
+      ? socket.release()
+      : new SocketError({
+        reason: Reason.Unsupported({ feature: "giving away a stream that is no socket of a transport" }),
+        operation: "release",
+        address: socket.remoteAddress,
+        transferred: 0
+      })
+    return typeof answer === "number" ? Effect.succeed(answer) : Effect.fail(answer)
+  })
 
 /**
  * Connects to an address or to a host and port, and closes the stream with the
@@ -410,6 +452,25 @@ export class Core implements StreamSocket, Events {
         })
         return Effect.void
       })
+  }
+
+  release(): number | SocketError {
+    const { backing, input, output } = this
+    if (this.phase !== "open") return input.error(Reason.Closed(), "release", 0)
+    if (output.state === "torn" || output.state === "failed") {
+      if (output.failure !== undefined) return during(output.failure, { operation: "release", transferred: 0 })
+    }
+    const unread = input.unreadBytes
+    const refused = (feature: string) => input.error(Reason.Unsupported({ feature }), "release", 0)
+    if (input.line.front !== undefined || output.line.front !== undefined) {
+      return refused("giving away a stream while an operation waits")
+    }
+    if (unread > 0) return refused(`giving away a stream with ${formatBytes(unread)} in its read buffer`)
+    const answer = backing.detach?.() ?? refused("giving away a stream of this transport")
+    if (typeof answer !== "number") return answer
+    this.refuse()
+    this.phase = "closed"
+    return answer
   }
 
   readable(): void {

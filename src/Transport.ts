@@ -178,6 +178,19 @@ export interface Backing {
   readonly close: () => void
   /** Starts an immediate release: discard, RST where the platform can; then `closed`. */
   readonly abort: () => void
+  /**
+   * Nobody waits any more for the event of a direction that an attempt has left
+   * owing: whoever did was cancelled, or was served in another way. A transport
+   * that has nothing to gain from knowing it leaves this out.
+   */
+  readonly idle?: ((direction: "read" | "write") => void) | undefined
+  /**
+   * Gives the descriptor away, open, and answers its number; or says why not, and
+   * then nothing has happened. Called only while nobody waits. From then on the
+   * core calls nothing, and no event comes. A transport that has no descriptor,
+   * or buffers of its own, leaves this out.
+   */
+  readonly detach?: (() => number | SocketError) | undefined
   /** Changes options of the live connection; those that are absent stay. */
   readonly configure: (options: Pick<Partial<ResolvedOptions>, "noDelay" | "keepAlive">) => void
 }
@@ -214,6 +227,10 @@ export interface ListenerBacking {
   readonly accept: () => Backing | typeof WouldBlock | SocketError
   /** Releases the address and resets every connection that was not accepted. */
   readonly close: () => void
+  /** Nobody waits for `acceptable` any more; see {@link Backing}. */
+  readonly idle?: (() => void) | undefined
+  /** Gives the descriptor away, open, and answers its number; see {@link Backing}. */
+  readonly detach?: (() => number | SocketError) | undefined
 }
 
 // ---- internal

@@ -61,6 +61,7 @@ export abstract class Operation<A, E> implements Cancellable {
   stop(_guarantee: Type): void {
     this.undo()
     this.line?.leave(this)
+    this.line?.rest()
   }
 
   /** Takes back what it has done so far, where that is what stopping means. */
@@ -99,6 +100,12 @@ export class Line {
   private back: Operation<unknown, unknown> | undefined = undefined
   private driving = false
   private again = false
+  private readonly owner: { readonly idle: () => void }
+
+  /** The owner hears when the line has emptied in another way than by what its transport reports. */
+  constructor(owner: { readonly idle: () => void }) {
+    this.owner = owner
+  }
 
   /** Starts an operation: tries at once when nobody is in line, else joins it and waits. */
   run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
@@ -176,6 +183,11 @@ export class Line {
       operation.region.leave(operation)
       operation.region = undefined
     }
+  }
+
+  /** Tells the owner, if nobody waits. */
+  rest(): void {
+    if (this.front === undefined) this.owner.idle()
   }
 
   settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E | SocketError>): void {

@@ -16,7 +16,7 @@ import { ReadBuffer } from "./ReadBuffer.ts"
  * that have arrived but not been consumed.
  */
 export class ReadSide {
-  readonly line = new Line()
+  readonly line: Line = new Line(this)
   bytesRead = 0
   state: "open" | "ended" | "failed" | "closed" = "open"
   readonly backing: Backing
@@ -61,7 +61,17 @@ export class ReadSide {
     if (this.state === "closed") return this.error(Reason.Closed(), "unread", 0)
     this.collected().unread(bytes)
     this.line.drive()
+    this.line.rest()
     return undefined
+  }
+
+  /** Bytes that have arrived and that nobody has consumed. */
+  get unreadBytes(): number {
+    return this.buffer?.length ?? 0
+  }
+
+  idle(): void {
+    this.backing.idle?.("read")
   }
 
   /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */

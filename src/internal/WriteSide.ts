@@ -18,11 +18,11 @@ import { abortedBy } from "./Signal.ts"
  * may still leave.
  */
 export class WriteSide {
-  readonly line = new Line()
+  readonly line: Line = new Line(this)
   bytesWritten = 0
   state: "open" | "shutdown" | "torn" | "failed" | "closed" = "open"
   /** Why every later write fails; set whenever `state` is not "open". */
-  private failure: SocketError | undefined = undefined
+  failure: SocketError | undefined = undefined
   readonly backing: Backing
 
   constructor(backing: Backing) {
@@ -81,6 +81,10 @@ export class WriteSide {
     this.state = "closed"
     this.failure = this.errorOf(Reason.Closed())
     this.line.drive()
+  }
+
+  idle(): void {
+    this.backing.idle?.("write")
   }
 
   run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {

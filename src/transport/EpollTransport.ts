@@ -8,13 +8,17 @@
  * optional peer dependency); {@link isSupported} says whether all of that is
  * there. One epoll descriptor serves every socket of the process.
  *
- * - A write hands the caller's own memory to the kernel, which copies it; small
- *   pieces of a gather list are put together first. What the kernel does not
- *   take stays with the caller.
+ * - A write hands the caller's own memory to the kernel, which copies it. Of a
+ *   gather list, up to 64 pieces leave by one system call while they have 4 KiB
+ *   or more on the average; smaller ones are first put together, up to 64 KiB
+ *   of them, which costs less. What the kernel does not take stays with the
+ *   caller.
  * - A read goes straight into the caller's memory.
+ * - The kernel is shown no memory whose size can change. To write a view of a
+ *   resizable `ArrayBuffer` or a growable `SharedArrayBuffer`, or to read into
+ *   one, is a defect (`TypeError`), and nothing is moved. Pieces of a gather list
+ *   that are put together first may be of any memory.
  * - The process is kept alive by operations that wait, and not by idle sockets.
- *   An operation that was cancelled counts as waiting until its socket is closed
- *   or becomes ready.
  * - What one connection moves, and what one listener accepts, in one turn of the
  *   event loop is limited, so that others get theirs.
  *
@@ -30,7 +34,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
 import { unlinkSync } from "node:fs"
 import type * as Buffers from "../Buffers.ts"
-import { fromErrno, Reason, SocketError } from "../SocketError.ts"
+import { fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import {
   type Backing,
   type Events,
@@ -40,8 +44,10 @@ import {
   Transport,
   WouldBlock
 } from "../Transport.ts"
+import * as Descriptor from "./internal/descriptor.ts"
 import * as Linux from "./internal/linux.ts"
 import { broken, Reactor, type Registered } from "./internal/Reactor.ts"
+import * as Support from "./internal/support.ts"
 
 /**
  * Whether this process can use the transport. Has no side effects.
@@ -49,7 +55,7 @@ import { broken, Reactor, type Registered } from "./internal/Reactor.ts"
  * @category guards
  * @since 0.1.0
  */
-export const isSupported = (): boolean => Linux.unsupported() === undefined
+export const isSupported = (): boolean => Support.unsupported() === undefined
 
 /**
  * Options of the kernel that only this transport has, for every connection and
@@ -107,7 +113,7 @@ export const layerWith = (
       Transport,
       Effect.map(
         Effect.acquireRelease(
-          Effect.suspend(() => acquire()),
+          Effect.suspend(() => acquire("EpollTransport.layer")),
           (reactor) => Effect.sync(() => reactor.release())
         ),
         (reactor) => ({
@@ -142,29 +148,159 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, Soc
   layerWith({})
 )
 
+/**
+ * Takes over a connected stream socket that was opened elsewhere: inherited from
+ * a parent process, or opened by native code.
+ *
+ * **Details**
+ *
+ * Needs no layer. The descriptor belongs to the backing from then on: make a
+ * stream of it with `StreamSocket.make`, and close that. It becomes non-blocking
+ * (as it does for everybody who has the same socket) and close-on-exec; its other
+ * options stay as they are, and `StreamSocket.configure` changes them.
+ *
+ * Fails with `Unsupported` where the transport cannot run, and for a descriptor
+ * that is not open (`EBADF`), is no socket (`ENOTSOCK`), is not a TCP or
+ * Unix-domain stream, listens, or is in use by this transport already; with
+ * `NotConnected` for a socket that is not connected any more or not yet. After a
+ * failure the descriptor is as it was, and the caller's. A number that is no
+ * descriptor at all throws a `RangeError`.
+ *
+ * **Gotchas**
+ *
+ * Nobody else in this process may use the descriptor or close it: a number that
+ * is used again is another socket's. Where another process has the same socket,
+ * `close` still ends the connection for both, and `abort` resets it only when
+ * the last of them has closed it.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * **Example** (A connection from the parent process)
+ *
+ * ```ts
+ * const socket = yield* Effect.acquireRelease(
+ *   Effect.map(EpollTransport.fromFd(3), (backing) => StreamSocket.make(backing)),
+ *   (socket) => socket.close
+ * )
+ * ```
+ *
+ * @see `StreamSocket.release` for the opposite
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromFd = (fd: number): Effect.Effect<Backing, SocketError> =>
+  adopt("fromFd", fd, (reactor) => {
+    const found = Descriptor.inspect(reactor.linux, "fromFd", fd, "connection")
+    if (isSocketError(found)) return found
+    return new EpollBacking(reactor, fd, found.remote, found.local, true)
+  })
+
+/**
+ * Takes over a listening socket that was opened elsewhere, such as one of
+ * systemd's ({@link listenFds}).
+ *
+ * **Details**
+ *
+ * As {@link fromFd}, with `Acceptor.make`; fails with `Unsupported` for a socket
+ * that does not listen. Connections inherit the options that the socket has.
+ *
+ * Closing it here releases the address only where nobody else has the same
+ * socket. A Unix-domain path stays: it is removed by whoever made it.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * **Example** (A server that systemd starts with its first connection)
+ *
+ * ```ts
+ * const acceptor = yield* Effect.acquireRelease(
+ *   Effect.gen(function*() {
+ *     const [first] = yield* EpollTransport.listenFds
+ *     return Acceptor.make(yield* EpollTransport.listenerFromFd(first?.fd ?? 3))
+ *   }),
+ *   (acceptor) => acceptor.close
+ * )
+ * ```
+ *
+ * @see `Acceptor.release` for the opposite
+ * @category constructors
+ * @since 0.1.0
+ */
+export const listenerFromFd = (fd: number): Effect.Effect<ListenerBacking, SocketError> =>
+  adopt("listenerFromFd", fd, (reactor) => {
+    const found = Descriptor.inspect(reactor.linux, "listenerFromFd", fd, "listener")
+    if (isSocketError(found)) return found
+    return new EpollListener(reactor, noPresets, fd, found.local, true)
+  })
+
+/**
+ * The descriptors that the service manager has opened for this process and
+ * passed on to it, as `sd_listen_fds` of systemd tells them: from 3 on, each
+ * with the name that the unit gives it (`FileDescriptorName=`; `"unknown"`
+ * where none was passed).
+ *
+ * **Details**
+ *
+ * Empty for a process that was started in another way. The environment
+ * (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`) is read each time and stays as
+ * it is; as `LISTEN_PID` names this process, no child takes it for its own.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const listenFds: Effect.Effect<ReadonlyArray<{ readonly fd: number; readonly name: string }>> = Effect.sync(() =>
+  Descriptor.passedOn(process.env, process.pid)
+)
+
 // ---- internal
 
 // One for the process.
 let theReactor: Reactor | undefined = undefined
 
-const acquire = (): Effect.Effect<Reactor, SocketError> => {
-  const reason = Linux.unsupported()
-  if (reason !== undefined) return Effect.fail(unsupported(reason))
+const acquire = (operation: string): Effect.Effect<Reactor, SocketError> => {
+  const reason = Support.unsupported()
+  if (reason !== undefined) return Effect.fail(unsupported(operation, reason))
   try {
     const reactor = theReactor ??= new Reactor(Linux.load())
     const used = reactor.use()
-    return used < 0 ? Effect.fail(failure("EpollTransport.layer", undefined, -used)) : Effect.succeed(reactor)
+    return used < 0 ? Effect.fail(failure(operation, undefined, -used)) : Effect.succeed(reactor)
   } catch (cause) {
-    return Effect.fail(unsupported(cause instanceof Error ? cause.message : String(cause), cause))
+    return Effect.fail(unsupported(operation, cause instanceof Error ? cause.message : String(cause), cause))
   }
 }
 
-const unsupported = (why: string, cause?: unknown): SocketError =>
+const unsupported = (operation: string, why: string, cause?: unknown): SocketError =>
   new SocketError({
     reason: Reason.Unsupported({ feature: `EpollTransport (${why}; use NodeTransport)` }),
-    operation: "EpollTransport.layer",
+    operation,
     transferred: 0,
     cause
+  })
+
+/** Puts a descriptor of the caller's under the reactor; what fails leaves it alone. */
+const adopt = <A extends Registered>(
+  operation: string,
+  fd: number,
+  open: (reactor: Reactor) => A | SocketError
+): Effect.Effect<A, SocketError> =>
+  Effect.suspend(() => {
+    if (!Number.isInteger(fd) || fd < 0 || fd > mostInt) {
+      throw new RangeError(`EpollTransport.${operation}: ${fd} is not a descriptor`)
+    }
+    return Effect.flatMap(acquire(operation), (reactor): Effect.Effect<A, SocketError> => {
+      try {
+        if (reactor.has(fd)) return Effect.fail(Descriptor.refused(operation, fd, "is in use already", undefined))
+        const opened = open(reactor)
+        if (isSocketError(opened)) return Effect.fail(opened)
+        const registered = reactor.register(opened)
+        if (registered < 0) return Effect.fail(failure(operation, undefined, -registered))
+        const flagged = Math.min(reactor.linux.setNonBlocking(fd), reactor.linux.setCloseOnExec(fd))
+        if (flagged >= 0) return Effect.succeed(opened)
+        reactor.remove(opened)
+        return Effect.fail(failure(operation, undefined, -flagged))
+      } finally {
+        reactor.release()
+      }
+    })
   })
 
 const failure = (
@@ -217,6 +353,8 @@ const presetsOf = (options: KernelOptions): Kernel => {
     listener: options.reusePort === true ? [[SOL_SOCKET, Linux.SO_REUSEPORT, 1]] : []
   }
 }
+
+const noPresets: Kernel = { connection: [], tcp: [], listener: [] }
 
 const positive = (name: keyof KernelOptions, value: number | undefined): number | undefined => {
   if (value === undefined || (Number.isInteger(value) && value > 0)) return value
@@ -327,7 +465,7 @@ class ConnectAttempt implements Registered {
   private succeed(flags: number): void {
     const { fd } = this
     this.fd = -1
-    const backing = new EpollBacking(this.reactor, fd, this.address, undefined)
+    const backing = new EpollBacking(this.reactor, fd, this.address, undefined, false)
     backing.note(flags)
     this.reactor.hand(backing)
     this.resume(Effect.succeed(backing))
@@ -377,7 +515,7 @@ const listen = (
     if (bound < 0) return give(bound)
     const listening = linux.listen(fd, options.backlog)
     if (listening < 0) return give(listening)
-    const listener = new EpollListener(reactor, kernel, fd, address)
+    const listener = new EpollListener(reactor, kernel, fd, address, false)
     const registered = reactor.register(listener)
     return registered < 0 ? give(registered) : Effect.succeed(listener)
   })
@@ -392,13 +530,24 @@ class EpollListener implements ListenerBacking, Registered {
   private isOwed = false
   /** Accepted since the last event. */
   private taken = 0
+  /** Others may have the same socket, in this process or another one. */
+  private readonly isShared: boolean
 
-  constructor(reactor: Reactor, kernel: Kernel, fd: number, address: NetAddress.SocketAddress) {
+  constructor(
+    reactor: Reactor,
+    kernel: Kernel,
+    fd: number,
+    address: NetAddress.SocketAddress,
+    isShared: boolean
+  ) {
     this.reactor = reactor
     this.kernel = kernel
     this.fd = fd
     this.address = NetAddress.isUnixPathAddress(address) ? address : reactor.linux.localAddress(fd) ?? address
-    this.path = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") ? address.path : undefined
+    this.path = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") && !isShared
+      ? address.path
+      : undefined
+    this.isShared = isShared
   }
 
   attach(events: { readonly acceptable: () => void }): void {
@@ -444,9 +593,22 @@ class EpollListener implements ListenerBacking, Registered {
         // Somebody else has removed it, or may not let us.
       }
     }
-    this.reactor.unregister(this)
+    if (this.isShared) this.reactor.remove(this)
+    else this.reactor.unregister(this)
     this.reactor.linux.close(this.fd)
     this.fd = -1
+  }
+
+  idle(): void {
+    this.settle()
+  }
+
+  detach(): number {
+    this.settle()
+    this.reactor.remove(this)
+    const { fd } = this
+    this.fd = -1
+    return fd
   }
 
   private settle(): void {
@@ -463,7 +625,8 @@ class EpollListener implements ListenerBacking, Registered {
       reactor,
       fd,
       remote,
-      NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) ? address : undefined
+      NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) ? address : undefined,
+      false
     )
     const registered = reactor.register(backing)
     if (registered === 0) return backing
@@ -497,17 +660,21 @@ class EpollBacking implements Backing, Registered {
   private error: SocketError | undefined = undefined
   private writeError: SocketError | undefined = undefined
   private phase: "open" | "closing" | "closed" = "open"
+  /** Others may have the same socket, in this process or another one. */
+  private readonly isShared: boolean
 
   constructor(
     reactor: Reactor,
     fd: number,
     remote: NetAddress.SocketAddress,
-    local: NetAddress.SocketAddress | undefined
+    local: NetAddress.SocketAddress | undefined,
+    isShared: boolean
   ) {
     this.reactor = reactor
     this.fd = fd
     this.remoteAddress = remote
     this.local = local
+    this.isShared = isShared
     this.asksTwice = NetAddress.isUnixPathAddress(remote)
   }
 
@@ -549,14 +716,10 @@ class EpollBacking implements Backing, Registered {
     const { linux } = this.reactor
     const most = Math.min(limit, source.remaining, Math.max(1, this.writesLeft))
     const first = source.chunk(most)
-    // A large piece leaves from where it is. Smaller ones are put together for one call: that costs less than telling
-    // the kernel the address of each, up to some 4 KiB, and hardly more above.
-    const bytes = first.byteLength === most || first.byteLength >= scratch.byteLength / 4
-      ? first
-      : scratch.subarray(0, source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength))))
+    if (first.byteLength < source.remaining && source.transferred === 0) assertFixed(source, most)
     while (!this.isFull) {
       if (this.writesLeft <= 0) return this.waitForTurn()
-      const count = linux.send(this.fd, bytes)
+      const count = first.byteLength === most ? linux.send(this.fd, first) : this.sendPieces(source, most)
       if (count >= 0) {
         this.writesLeft -= count + perCall
         return count
@@ -570,6 +733,24 @@ class EpollBacking implements Backing, Registered {
       this.reactor.owe()
     }
     return WouldBlock
+  }
+
+  /** Large pieces leave from where they are, by one call; small ones are put together first, which costs less. */
+  private sendPieces(source: Buffers.Cursor, most: number): number {
+    const { linux } = this.reactor
+    const pieces = source.pieces(most, Linux.mostPieces)
+    let gathered = 0
+    let length = 0
+    for (let i = 0; i < pieces.length; i++) {
+      length += pieces[i]?.byteLength ?? 0
+      if (length >= (i + 1) * gatheredFrom) gathered = i + 1
+    }
+    // Either all of what fits into the scratch, or none: then nothing is left that could still be refused.
+    if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
+      return linux.sendAll(this.fd, pieces, gathered)
+    }
+    const copied = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+    return linux.send(this.fd, scratch.subarray(0, copied))
   }
 
   shutdownWrite(): number | SocketError {
@@ -603,6 +784,24 @@ class EpollBacking implements Backing, Registered {
     this.phase = "closing"
     if (!NetAddress.isUnixPathAddress(this.remoteAddress)) this.reactor.linux.setReset(this.fd)
     this.release()
+  }
+
+  idle(direction: "read" | "write"): void {
+    // Closing waits by itself.
+    if (this.phase !== "open") return
+    if (direction === "read") this.settleRead()
+    else this.settleWrite()
+  }
+
+  detach(): number {
+    void this.localAddress
+    this.phase = "closed"
+    this.settleRead()
+    this.settleWrite()
+    this.reactor.remove(this)
+    const { fd } = this
+    this.fd = -1
+    return fd
   }
 
   configure(options: Partial<ResolvedOptions>): void {
@@ -699,7 +898,8 @@ class EpollBacking implements Backing, Registered {
     this.phase = "closed"
     this.settleRead()
     this.settleWrite()
-    this.reactor.unregister(this)
+    if (this.isShared) this.reactor.remove(this)
+    else this.reactor.unregister(this)
     this.reactor.linux.close(this.fd)
     this.fd = -1
     this.events.closed()
@@ -721,9 +921,20 @@ class EpollBacking implements Backing, Registered {
 // One call at a time uses it.
 const scratch = new Uint8Array(65_536)
 
+// Bytes that pieces must have on the average, so that telling the kernel their addresses costs less than copying them.
+const gatheredFrom = 4096
+
 // Bytes that a connection may move before the others have their turn; a call counts as some, so that tiny ones end too.
 const perTurn = 1024 * 1024
 const perCall = 1024
+
+/** The whole of what takes several calls, once: what is refused is refused before anything of it has left. */
+const assertFixed = (source: Buffers.Cursor, most: number): void => {
+  if (source.remaining <= most && most <= scratch.byteLength) return
+  for (const piece of source.pieces()) {
+    if (piece.byteLength >= gatheredFrom) Linux.assertFixed(piece)
+  }
+}
 
 const mostAccepted = 64
 

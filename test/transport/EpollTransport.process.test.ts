@@ -9,6 +9,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
 import { isSupported } from "../../src/transport/EpollTransport.ts"
+import { missing } from "./missing.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -32,18 +33,34 @@ describe.skipIf(!isSupported())("a process with EpollTransport", () => {
       return output
     })
 
-  it.live("ends by itself while connections and listeners are idle, or when they are closed", () =>
-    Effect.gen(function*() {
-      for (const what of ["idle", "closed"]) {
-        const child = fork(join(import.meta.dirname, "epoll-alive.ts"), [what], { silent: true })
-        const [code] = yield* Effect.promise(() => once(child, "exit"))
-        assert.strictEqual(code, 0)
-      }
-    }))
+  const endings: Readonly<Record<string, string>> = {
+    idle: "connections and listeners are idle",
+    closed: "they are closed",
+    cancelled: "whoever waited was cancelled",
+    unread: "whoever waited was served by bytes that were put back"
+  }
+  for (const [what, when] of Object.entries(endings)) {
+    it.live(`ends by itself when ${when}`, () =>
+      Effect.gen(function*() {
+        const child = yield* Effect.acquireRelease(
+          Effect.sync(() => fork(join(import.meta.dirname, "epoll-alive.ts"), [what], { silent: true })),
+          (child) => Effect.sync(() => child.kill("SIGKILL"))
+        )
+        let output = ""
+        child.stdout?.on("data", (chunk) => (output += String(chunk)))
+        const [code] = yield* Effect.promise(() => once(child, "close"))
+        assert.deepStrictEqual([code, output], [0, "done\n"])
+      }))
+  }
 
   // Each of them waits with nothing else to keep the process, and ends when the peer has come.
   for (
-    const [what, said] of [["accept", "done\n"], ["read", "read line\ndone\n"], ["write", "wrote 20000000\ndone\n"]]
+    const [what, said] of [
+      ["accept", "done\n"],
+      ["read", "read line\ndone\n"],
+      ["second", "read line\ndone\n"],
+      ["write", "wrote 20000000\ndone\n"]
+    ]
   ) {
     it.live(`lives as long as a fiber waits: ${what}`, () =>
       Effect.gen(function*() {
@@ -151,18 +168,6 @@ describe("where EpollTransport can run", () => {
   const unsupported = (why: string) =>
     `not supported, 0 loaded, Unsupported: EpollTransport (${why}; use NodeTransport)\n`
 
-  /** Code that runs before anything else and changes how modules are found or loaded. */
-  const before = (method: "_resolveFilename" | "_load", error: string): string =>
-    `--import=data:text/javascript,${
-      encodeURIComponent(`
-        import Module from "node:module"
-        const original = Module.${method}
-        Module.${method} = function(name, ...rest) {
-          if (name === "koffi") throw new Error("${error}")
-          return original.call(this, name, ...rest)
-        }`)
-    }`
-
   it.skipIf(!isSupported())("here, and asking loads nothing", () => {
     assert.strictEqual(say("epoll-support.ts"), "supported, 0 loaded, works\n")
   })
@@ -195,14 +200,14 @@ describe("where EpollTransport can run", () => {
 
   it.skipIf(!isSupported())("not without koffi", () => {
     assert.strictEqual(
-      say(before("_resolveFilename", "not found"), "epoll-support.ts"),
+      say(missing("_resolveFilename", "not found"), "epoll-support.ts"),
       unsupported("the package koffi is not installed")
     )
   })
 
   it.skipIf(!isSupported())("not where koffi does not load, which only loading it shows", () => {
     assert.strictEqual(
-      say(before("_load", "no binary for this system"), "epoll-support.ts"),
+      say(missing("_load", "no binary for this system"), "epoll-support.ts"),
       "supported, 0 loaded, Unsupported: EpollTransport (no binary for this system; use NodeTransport)\n"
     )
   })

@@ -2,7 +2,7 @@
  * A process that says where it listens and then has nothing to do but what its argument says. It must live as long as
  * an operation waits, and end by itself when none does.
  *
- *     node test/transport/epoll-alive.ts idle | accept | read | write | closed
+ *     node test/transport/epoll-alive.ts idle | accept | read | write | second | closed | cancelled | unread
  */
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -10,6 +10,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import * as Acceptor from "../../src/Acceptor.ts"
 import { toUtf8 } from "../../src/Buffers.ts"
+import * as Cancellation from "../../src/Cancellation.ts"
 import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
@@ -35,6 +36,43 @@ const program = Effect.gen(function*() {
       const reading = yield* Effect.forkChild(client.readSome(new Uint8Array(1)), { startImmediately: true })
       yield* Fiber.interrupt(reading)
       yield* client.abort
+      break
+    }
+    case "cancelled": {
+      // Each of them has waited, and does not any more; everything stays open.
+      const client = yield* StreamSocket.connect(acceptor.address)
+      yield* acceptor.accept
+      const started = <A, E>(effect: Effect.Effect<A, E>) => Effect.forkChild(effect, { startImmediately: true })
+      const waiting = [
+        yield* started(client.readSome(new Uint8Array(1))),
+        yield* started(Read.readUntil(client, "\n")),
+        yield* started(Write.writeAll(client, new Uint8Array(20_000_000))),
+        yield* started(Write.writeAll(client, new Uint8Array(1))),
+        yield* started(acceptor.take),
+        yield* started(acceptor.take)
+      ]
+      yield* Fiber.interruptAll(waiting)
+      const signal = Cancellation.makeSignal()
+      const reading = yield* started(Cancellation.withSignal(client.readSome(new Uint8Array(1)), signal))
+      yield* signal.emit("total")
+      yield* Fiber.await(reading)
+      break
+    }
+    case "unread": {
+      // Served by what somebody else puts back, and not by the peer.
+      const client = yield* StreamSocket.connect(acceptor.address)
+      const reading = yield* Effect.forkChild(client.readSome(new Uint8Array(1)), { startImmediately: true })
+      yield* Read.unread(client, new Uint8Array(1))
+      yield* Fiber.join(reading)
+      break
+    }
+    case "second": {
+      yield* port
+      const socket = yield* acceptor.accept
+      const first = yield* Effect.forkChild(socket.readSome(new Uint8Array(1)), { startImmediately: true })
+      const second = yield* Effect.forkChild(Read.readUntil(socket, "\n"), { startImmediately: true })
+      yield* Fiber.interrupt(first)
+      console.log(`read ${toUtf8(yield* Fiber.join(second)).trim()}`)
       break
     }
     case "accept": {
@@ -63,4 +101,4 @@ const program = Effect.gen(function*() {
 
 const scope = Scope.makeUnsafe()
 void Effect.runFork(program.pipe(Effect.provide(EpollTransport.layer), Scope.provide(scope)))
-if (what === "idle" || what === "closed") process.disconnect()
+if (["idle", "closed", "cancelled", "unread"].includes(what ?? "")) process.disconnect()

@@ -17,6 +17,7 @@ const program = `
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
@@ -37,6 +38,11 @@ int main(void) {
   ${constants.map(([name]) => `printf("${name} %u\\n", (unsigned) ${name});`).join("\n  ")}
   printf("sizeof epoll_event %zu\\n", sizeof(struct epoll_event));
   printf("offsetof epoll_event.data %zu\\n", offsetof(struct epoll_event, data));
+  printf("sizeof msghdr %zu\\n", sizeof(struct msghdr));
+  printf("offsetof msghdr.msg_iov %zu\\n", offsetof(struct msghdr, msg_iov));
+  printf("offsetof msghdr.msg_iovlen %zu\\n", offsetof(struct msghdr, msg_iovlen));
+  printf("sizeof iovec %zu\\n", sizeof(struct iovec));
+  printf("offsetof iovec.iov_len %zu\\n", offsetof(struct iovec, iov_len));
   printf("sizeof sockaddr_storage %zu\\n", sizeof(struct sockaddr_storage));
   printf("sizeof sun_path %zu\\n", sizeof(((struct sockaddr_un *) 0)->sun_path));
 
@@ -61,15 +67,36 @@ int main(void) {
 }
 `
 
-/** What the program prints, line by line; undefined where there is no compiler for it. */
-const ask = (): ReadonlyMap<string, string> | undefined => {
-  if (process.platform !== "linux" || spawnSync("cc", ["--version"]).status !== 0) return undefined
+/** A machine that the binding is for: how to compile for it, and how to run what was compiled. */
+interface Machine {
+  readonly arch: string
+  readonly compiler: string
+  readonly runner: ReadonlyArray<string>
+}
+
+// The emulator of user programs runs a static program of another architecture on this kernel.
+const machines: ReadonlyArray<Machine> = ["x64", "arm64"].map((arch) => {
+  if (arch === process.arch) return { arch, compiler: "cc", runner: [] }
+  const name = arch === "x64" ? "x86_64" : "aarch64"
+  return { arch, compiler: `${name}-linux-gnu-gcc`, runner: [`qemu-${name}`] }
+})
+
+const exists = (command: string): boolean => spawnSync(command, ["--version"]).status === 0
+
+/** What the program prints, line by line; undefined where it cannot be compiled or run. */
+const ask = ({ compiler, runner }: Machine): ReadonlyMap<string, string> | undefined => {
+  if (process.platform !== "linux" || ![compiler, ...runner].every(exists)) return undefined
   const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
   try {
-    writeFileSync(join(directory, "ask.c"), program)
-    const compiled = spawnSync("cc", ["-o", join(directory, "ask"), join(directory, "ask.c")], { encoding: "utf8" })
+    const source = join(directory, "ask.c")
+    const executable = join(directory, "ask")
+    writeFileSync(source, program)
+    const flags = runner.length === 0 ? [] : ["-static"]
+    const compiled = spawnSync(compiler, [...flags, "-o", executable, source], { encoding: "utf8" })
     assert.strictEqual(compiled.status, 0, compiled.stderr)
-    const { stdout } = spawnSync(join(directory, "ask"), { encoding: "utf8" })
+    const [command, ...args] = [...runner, executable]
+    const { status, stderr, stdout } = spawnSync(command, args, { encoding: "utf8" })
+    assert.strictEqual(status, 0, stderr)
     return new Map(
       stdout.trimEnd().split("\n").map((line) => [
         line.slice(0, line.lastIndexOf(" ")),
@@ -81,45 +108,56 @@ const ask = (): ReadonlyMap<string, string> | undefined => {
   }
 }
 
-const answers = ask()
-if (answers === undefined) console.warn("skipped: there is no C compiler to compare the binding with")
-
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex")
 
-describe.skipIf(answers === undefined)("the binding and the headers of the system", () => {
-  const answer = (name: string): string => answers?.get(name) ?? assert.fail(`the program said nothing of ${name}`)
+for (const machine of machines) {
+  const answers = ask(machine)
+  if (answers === undefined) console.warn(`skipped: no C compiler to compare the binding with on ${machine.arch}`)
 
-  it("has the same constants", () => {
-    assert.isAbove(constants.length, 40)
-    for (const [name, value] of constants) assert.strictEqual(value, Number(answer(name)), name)
-  })
+  describe.skipIf(answers === undefined)(`the binding and the headers of the system, ${machine.arch}`, () => {
+    const answer = (name: string): string => answers?.get(name) ?? assert.fail(`the program said nothing of ${name}`)
 
-  it("lays events out in the same way", () => {
-    assert.strictEqual(String(Linux.eventSize), answer("sizeof epoll_event"))
-    assert.strictEqual(String(Linux.eventData), answer("offsetof epoll_event.data"))
-  })
-
-  it("has room for every address, and knows how long a path may be", () => {
-    assert.strictEqual(String(Linux.mostAddressBytes), answer("sizeof sockaddr_storage"))
-    assert.strictEqual(String(Linux.mostPathBytes), answer("sizeof sun_path"))
-  })
-
-  it("lays a reset's linger out in the same way", () => {
-    assert.strictEqual(hex(new Uint8Array(Linux.lingerZero.buffer)), answer("linger"))
-  })
-
-  it("encodes addresses in the same way", () => {
-    const scoped = NetAddress.inetAddressFromInputUnsafe({
-      address: NetAddress.ipFromStringUnsafe("fe80::12:3456:789a"),
-      port: 54_321,
-      scopeId: 0x01020304
+    it("has the same constants", () => {
+      assert.isAbove(constants.length, 40)
+      for (const [name, value] of constants) assert.strictEqual(value, Number(answer(name)), name)
     })
-    assert.strictEqual(hex(Linux.encodeAddress(address("192.0.2.17:54321"))), answer("sockaddr_in"))
-    assert.strictEqual(hex(Linux.encodeAddress(scoped)), answer("sockaddr_in6"))
-    assert.strictEqual(hex(Linux.encodeAddress(path("/run/x.sock"))), answer("sockaddr_un"))
-    assert.strictEqual(hex(Linux.encodeAddress(path("\0name"))), answer("sockaddr_un, abstract"))
+
+    it("lays events out in the same way", () => {
+      const { data, size } = Linux.eventLayout(machine.arch)
+      assert.strictEqual(String(size), answer("sizeof epoll_event"))
+      assert.strictEqual(String(data), answer("offsetof epoll_event.data"))
+    })
+
+    it("lays the pieces of a message out in the same way", () => {
+      const { count, pieces, words } = Linux.messageLayout
+      assert.strictEqual(String(8 * words), answer("sizeof msghdr"))
+      assert.strictEqual(String(8 * pieces), answer("offsetof msghdr.msg_iov"))
+      assert.strictEqual(String(8 * count), answer("offsetof msghdr.msg_iovlen"))
+      assert.deepStrictEqual([answer("sizeof iovec"), answer("offsetof iovec.iov_len")], ["16", "8"])
+    })
+
+    it("has room for every address, and knows how long a path may be", () => {
+      assert.strictEqual(String(Linux.mostAddressBytes), answer("sizeof sockaddr_storage"))
+      assert.strictEqual(String(Linux.mostPathBytes), answer("sizeof sun_path"))
+    })
+
+    it("lays a reset's linger out in the same way", () => {
+      assert.strictEqual(hex(new Uint8Array(Linux.lingerZero.buffer)), answer("linger"))
+    })
+
+    it("encodes addresses in the same way", () => {
+      const scoped = NetAddress.inetAddressFromInputUnsafe({
+        address: NetAddress.ipFromStringUnsafe("fe80::12:3456:789a"),
+        port: 54_321,
+        scopeId: 0x01020304
+      })
+      assert.strictEqual(hex(Linux.encodeAddress(address("192.0.2.17:54321"))), answer("sockaddr_in"))
+      assert.strictEqual(hex(Linux.encodeAddress(scoped)), answer("sockaddr_in6"))
+      assert.strictEqual(hex(Linux.encodeAddress(path("/run/x.sock"))), answer("sockaddr_un"))
+      assert.strictEqual(hex(Linux.encodeAddress(path("\0name"))), answer("sockaddr_un, abstract"))
+    })
   })
-})
+}
 
 describe("addresses of the binding", () => {
   const decode = (bytes: Uint8Array): NetAddress.SocketAddress => {

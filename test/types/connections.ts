@@ -13,7 +13,9 @@ import type { SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { type Backing, Transport } from "../../src/Transport.ts"
+import { type Backing, type ListenerBacking, Transport } from "../../src/Transport.ts"
+import * as AutoTransport from "../../src/transport/AutoTransport.ts"
+import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { expectType } from "./expect.ts"
 
@@ -91,6 +93,21 @@ export const stream = (socket: StreamSocket.StreamSocket, backing: Backing) => {
   socket.readSome([new Uint8Array(1)])
 }
 
+export const descriptors = (socket: StreamSocket.StreamSocket, acceptor: Acceptor.Acceptor) => {
+  expectType<Effect.Effect<Backing, SocketError>>()(EpollTransport.fromFd(3))
+  expectType<Effect.Effect<ListenerBacking, SocketError>>()(EpollTransport.listenerFromFd(3))
+  expectType<Effect.Effect<Acceptor.Acceptor, SocketError>>()(
+    Effect.map(EpollTransport.listenerFromFd(3), (backing) => Acceptor.make(backing, { linger: 0 }))
+  )
+  expectType<Effect.Effect<number, SocketError>>()(StreamSocket.release(socket))
+  expectType<Effect.Effect<number, SocketError>>()(Acceptor.release(acceptor))
+  expectType<Effect.Effect<ReadonlyArray<{ readonly fd: number; readonly name: string }>>>()(EpollTransport.listenFds)
+  // @ts-expect-error a listener is no connection
+  Effect.map(EpollTransport.listenerFromFd(3), (backing) => StreamSocket.make(backing))
+  // @ts-expect-error and a connection no listener
+  Effect.map(EpollTransport.fromFd(3), (backing) => Acceptor.make(backing))
+}
+
 export const guards = (value: unknown) => {
   if (StreamSocket.isStreamSocket(value)) expectType<StreamSocket.StreamSocket>()(value)
   if (Acceptor.isAcceptor(value)) expectType<Acceptor.Acceptor>()(value)
@@ -98,6 +115,8 @@ export const guards = (value: unknown) => {
 
 export const layers = (program: Connected<Transport | AddressResolver.AddressResolver>) => {
   expectType<Layer.Layer<Transport | AddressResolver.AddressResolver>>()(NodeTransport.layer)
+  expectType<Layer.Layer<Transport | AddressResolver.AddressResolver>>()(AutoTransport.layer)
+  expectType<Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError>>()(EpollTransport.layer)
   expectType<Layer.Layer<Transport | AddressResolver.AddressResolver>>()(MemoryTransport.layer)
   expectType<Layer.Layer<Transport | AddressResolver.AddressResolver>>()(MemoryTransport.layerWith({ capacity: 1 }))
   expectType<Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope>>()(

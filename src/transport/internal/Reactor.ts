@@ -68,12 +68,12 @@ export class Reactor {
     const used = this.use()
     if (used < 0) return used
     const generation = ((this.generations[fd] ?? 0) + 1) >>> 0
-    this.generations[fd] = generation
     const added = this.linux.epollAdd(this.epfd, fd, generation)
     if (added < 0) {
       this.release()
       return added
     }
+    this.generations[fd] = generation
     this.registered[fd] = entry
     return 0
   }
@@ -83,11 +83,23 @@ export class Reactor {
     this.registered[entry.fd] = entry
   }
 
+  /** Whether a descriptor is registered already. */
+  has(fd: number): boolean {
+    return this.registered[fd] !== undefined
+  }
+
   /** Before the descriptor is closed, which takes it out of epoll. */
   unregister(entry: Registered): void {
     if (this.registered[entry.fd] !== entry) return
     this.registered[entry.fd] = undefined
     this.release()
+  }
+
+  /** For a descriptor that lives on, here or in another process: closing it would not take it out of epoll. */
+  remove(entry: Registered): void {
+    if (this.registered[entry.fd] !== entry) return
+    this.linux.epollDelete(this.epfd, entry.fd)
+    this.unregister(entry)
   }
 
   /** It has had enough for this turn, and hears from the next one. Asks once per turn. */

@@ -102,6 +102,8 @@ class Direction {
   finished = false
   abandoned = false
   reset = false
+  /** The writer was aborted, at once or while it was closing. */
+  aborted = false
   /** What the exits of writes say that was taken, and what the exits of reads delivered. */
   readonly reported: Array<{ readonly id: number; readonly bytes: Uint8Array }> = []
   readonly delivered: Array<Uint8Array> = []
@@ -293,6 +295,12 @@ export const findEnd = (by: keyof typeof delimiters, bytes: Uint8Array): number 
 
 // ---- the model
 
+/** What not every platform can do; everything else is required. */
+export interface Capabilities {
+  /** A reset behind bytes that nobody has read is told from the end of the stream, also once `shutdownWrite` was run. */
+  readonly tellResetFromEndWhenShutDown: boolean
+}
+
 export class Model {
   readonly tally: Tally
   now = 0
@@ -306,11 +314,13 @@ export class Model {
   private emitting = false
   private ids = 0
   private readonly memory: MemoryConnection | undefined
+  private readonly can: Capabilities
   private readonly limit: () => number
 
-  constructor(tally: Tally, memory: MemoryConnection | undefined) {
+  constructor(tally: Tally, memory: MemoryConnection | undefined, can: Capabilities) {
     this.tally = tally
     this.memory = memory
+    this.can = can
     const chunk = memory?.chunk ?? (memory?.seed === undefined ? Infinity : 4096)
     const next = memory?.seed === undefined ? undefined : MemoryTransport.random(memory.seed)
     this.limit = next === undefined ? () => chunk : () => next() < 0.1 ? 0 : 1 + Math.floor(next() * chunk)
@@ -476,6 +486,7 @@ export class Model {
       onRead: (target, answer) => this.onRead(side, incoming, target, answer),
       onShutdown: (answer) => this.onShutdown(side, out, answer),
       onRelease: (how) => {
+        if (how === "abort") out.aborted = true
         if (side.phase === "open") this.differs("released", how, "only after a close or an abort")
         if (side.released) return
         side.released = true
@@ -585,9 +596,12 @@ export class Model {
     } else if (answer === WouldBlock) {
       operation.parked = true
     } else if (answer === 0) {
-      if (!incoming.finished || incoming.wire.length > 0) {
+      const isLost = incoming.wire.length > 0
+      const mayLose = !this.can.tellResetFromEndWhenShutDown && incoming.aborted && side.write === "shutdown"
+      if (!incoming.finished || (isLost && !mayLose)) {
         this.differs("end of stream", `with ${incoming.wire.length} bytes on their way`, "none, and a FIN")
       }
+      if (isLost) this.tally.count("a reset that looked like the end of the stream")
       side.read = "ended"
       this.advanceReaders(side)
     } else if (answer < 1 || answer > target.byteLength || answer > incoming.wire.length) {

@@ -28,7 +28,16 @@ import {
   type Type,
   type Until
 } from "./commands.ts"
-import { describeReport, filterOf, findEnd, Model, type Operation, type Tally, type Task } from "./model.ts"
+import {
+  type Capabilities,
+  describeReport,
+  filterOf,
+  findEnd,
+  Model,
+  type Operation,
+  type Tally,
+  type Task
+} from "./model.ts"
 import { Recorder } from "./recorder.ts"
 
 type Socket = StreamSocket.StreamSocket
@@ -39,6 +48,7 @@ export interface Source<Connection> {
   readonly memory: (connection: Connection) => MemoryConnection | undefined
   /** Writes that are in the middle before the program begins. */
   readonly filling: (connection: Connection) => ReadonlyArray<Fork>
+  readonly can: Capabilities
 }
 
 interface Running {
@@ -342,14 +352,14 @@ class Run {
 
 /** Fails with the first thing that is not as the model says. */
 export const run = <Connection>(
-  { filling, memory, pair }: Source<Connection>,
+  { can, filling, memory, pair }: Source<Connection>,
   { commands, connection }: Program<Connection>,
   tally: Tally
 ): Effect.Effect<void, unknown> =>
   Effect.gen(function*() {
     const context = yield* Effect.context()
     const backings = yield* pair(connection)
-    const model = new Model(tally, memory(connection))
+    const model = new Model(tally, memory(connection), can)
     const run = new Run(model, backings, Effect.runForkWith(context))
     const program = Effect.gen(function*() {
       tally.isCounting = true
@@ -373,6 +383,7 @@ const memoryAddress = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 export const overMemory: Source<MemoryConnection> = {
   memory: (connection) => connection,
   filling: () => [],
+  can: { tellResetFromEndWhenShutDown: true },
   pair: (connection) =>
     Effect.gen(function*() {
       const transport = yield* Transport
@@ -386,7 +397,11 @@ export const overMemory: Source<MemoryConnection> = {
 }
 
 /** All connections through one listener. */
-export const overListener = (transport: Transport["Service"], listener: ListenerBacking): Source<TcpConnection> => {
+export const overListener = (
+  transport: Transport["Service"],
+  listener: ListenerBacking,
+  can: Capabilities
+): Source<TcpConnection> => {
   let acceptable: (() => void) | undefined
   listener.attach({ acceptable: () => acceptable?.() })
   const accept = Effect.callback<Backing | SocketError.SocketError>((resume) => {
@@ -402,6 +417,7 @@ export const overListener = (transport: Transport["Service"], listener: Listener
   return {
     memory: () => undefined,
     filling: ({ filling }) => filling,
+    can,
     pair: ({ sliceSize }) =>
       Effect.gen(function*() {
         const left = yield* transport.connect(listener.address, resolveOptions({ sliceSize }))

@@ -1,0 +1,22 @@
+/**
+ * Whether epoll can be used from here, in a file of its own: who asks loads nothing else.
+ */
+import { createRequire } from "node:module"
+import { isMainThread } from "node:worker_threads"
+
+/** Why this process cannot use epoll from here; `undefined` when it can. */
+export const unsupported = (): string | undefined => {
+  if (process.platform !== "linux") return `the platform is ${process.platform}, and epoll is Linux's`
+  if (process.arch !== "x64" && process.arch !== "arm64") return `the architecture is ${process.arch}`
+  const other = ["bun", "deno"].find((name) => process.versions[name] !== undefined)
+  if (other !== undefined) return `the runtime is ${other}, whose event loop cannot be reached`
+  if (!isMainThread) return "this is a worker thread, whose event loop cannot be reached"
+  const { permission } = process
+  if (permission !== undefined && !permission.has("addon")) return "the permission model forbids native code"
+  try {
+    createRequire(import.meta.url).resolve("koffi")
+    return undefined
+  } catch {
+    return "the package koffi is not installed"
+  }
+}
