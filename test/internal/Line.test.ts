@@ -185,7 +185,7 @@ describe("an observer that throws", () => {
 
   it.effect("costs the others in line nothing", () =>
     Effect.gen(function*() {
-      const line = new Line()
+      const line = new Line({ idle: () => {} })
       const wait = Effect.withFiber((fiber) => line.enqueue(fiber, new Always()))
       const first = yield* Effect.forkChild(wait, { startImmediately: true })
       const second = yield* Effect.forkChild(wait, { startImmediately: true })
