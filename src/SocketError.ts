@@ -5,6 +5,7 @@
  * @since 0.1.0
  */
 import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
 import * as Formatter from "effect/Formatter"
 import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
@@ -33,7 +34,9 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  *   `TooManyOpenFiles`, `NoBufferSpace`: what the operating system said.
  *   `AddressNotAvailable` includes a Unix-domain path that does not exist.
  * - `NameResolution`: `host` has no usable address; `detail` says why.
- * - `ConnectFailed`: every address of a name failed; each attempt is listed.
+ * - `ConnectFailed`: a name has several addresses, and none could be connected
+ *   to; each attempt is listed in the order in which they were started. `untried`
+ *   addresses had no turn, because of a limit or a time-out.
  * - `Tls`: the layer above the bytes failed.
  * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
  *   wrong, and `position` where that begins, in bytes from the start of the stream.
@@ -69,12 +72,27 @@ export type Reason = Data.TaggedEnum<{
   TooManyOpenFiles: {}
   NoBufferSpace: {}
   NameResolution: { readonly host: string; readonly detail: string }
-  ConnectFailed: { readonly attempts: ReadonlyArray<SocketError> }
+  ConnectFailed: { readonly attempts: ReadonlyArray<ConnectAttempt>; readonly untried: number }
   Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
   Framing: { readonly detail: string; readonly position?: number | undefined }
   Unsupported: { readonly feature: string }
   Unknown: {}
 }>
+
+/**
+ * One address that could not be connected to: when its attempt was started,
+ * counted from the first one, how long that took, and why it failed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ConnectAttempt {
+  readonly address: NetAddress.SocketAddress
+  readonly reason: Reason
+  readonly code?: string | undefined
+  readonly startedAfter: Duration.Duration
+  readonly took: Duration.Duration
+}
 
 /**
  * Constructors and guards of every reason: `Reason.Closed()`,
@@ -214,9 +232,7 @@ export const describe = (reason: Reason): string => {
     case "NameResolution":
       return `cannot resolve ${reason.host}: ${reason.detail}`
     case "ConnectFailed":
-      return `all ${reason.attempts.length} addresses failed: ${
-        reason.attempts.map((attempt) => attempt.message).join("; ")
-      }`
+      return describeAttempts(reason)
     case "Tls":
       return `TLS ${reason.kind} failure`
     case "Framing":
@@ -278,6 +294,23 @@ export const during = (
   })
 
 // ---- internal
+
+const describeAttempts = ({ attempts, untried }: Extract<Reason, { readonly _tag: "ConnectFailed" }>): string => {
+  if (attempts.length === 0) return `timed out before any of ${formatCount(untried)} addresses was tried`
+  const tried = untried === 0
+    ? `all ${formatCount(attempts.length)} addresses failed`
+    : `${formatCount(attempts.length)} of ${formatCount(attempts.length + untried)} addresses tried, all failed`
+  const shown = attempts.slice(0, mostShown).map(({ address, code, reason, took }) =>
+    `${formatAddress(address)} ${describe(reason)}${code === undefined ? "" : ` (${code})`} after ${
+      formatCount(Math.round(Duration.toMillis(took)))
+    } ms`
+  )
+  const more = attempts.length - shown.length
+  return `${tried}: ${shown.join("; ")}${more === 0 ? "" : `; and ${formatCount(more)} more`}`
+}
+
+// In a line that is meant to be read.
+const mostShown = 4
 
 // The one errno table. Names are the same on every platform that Node runs on.
 const errnoReasons: ReadonlyMap<string, Reason> = new Map<string, Reason>([

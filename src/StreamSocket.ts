@@ -8,13 +8,12 @@
  *
  * @since 0.1.0
  */
-import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
@@ -22,14 +21,29 @@ import * as Buffers from "./Buffers.ts"
 import { counters } from "./internal/counters.ts"
 import { cuttable } from "./internal/cuttable.ts"
 import { formatAddress, formatBytes } from "./internal/format.ts"
+import {
+  interleave,
+  race,
+  type RaceOptions,
+  type ResolvedRaceOptions,
+  resolveRaceOptions
+} from "./internal/HappyEyeballs.ts"
 import { endsTurn } from "./internal/Line.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
-import { nameOf, resolveHost } from "./internal/resolveHost.ts"
+import { nameOf, resolveHost, type Target } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
+import { unsupported, unsupportedLocal } from "./internal/unsupported.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
-import { type Address, during, Reason, SocketError } from "./SocketError.ts"
-import type { Backing, Events, ResolvedOptions, SocketOptions } from "./Transport.ts"
-import { resolveKeepAlive, resolveOptions, Transport } from "./Transport.ts"
+import { type Address, during, isSocketError, Reason, SocketError } from "./SocketError.ts"
+import type {
+  Backing,
+  ConnectOptions,
+  Events,
+  LiveOptions,
+  ResolvedConnectOptions,
+  SocketOptions
+} from "./Transport.ts"
+import { resolveLiveOptions, resolveOptions, Transport } from "./Transport.ts"
 
 const TypeId: unique symbol = Symbol.for("~effect-asio/StreamSocket")
 
@@ -147,8 +161,14 @@ export interface StreamSocket extends ReadStream, WriteStream {
    * **Interruption**: the release goes on; only the wait for it stops.
    */
   readonly abort: Effect.Effect<void>
-  /** Changes options of the live connection; those that are absent stay. Fails with `Closed` after `close`. */
-  readonly configure: (options: Pick<SocketOptions, "noDelay" | "keepAlive">) => Effect.Effect<void, SocketError>
+  /**
+   * Changes options of the live connection; those that are absent stay. Fails
+   * with `Closed` after `close`, and with `Unsupported` where the transport cannot
+   * set one of them; see `SocketOptions`.
+   *
+   * **Interruption**: none needed; it does not wait.
+   */
+  readonly configure: (options: LiveOptions) => Effect.Effect<void, SocketError>
 }
 
 /**
@@ -222,16 +242,19 @@ export const release = (socket: StreamSocket): Effect.Effect<number, SocketError
  *
  * **Details**
  *
- * A host name is resolved with `AddressResolver`, and its addresses are tried
- * one after the other. Strings are `host:port`, with IPv6 literals in brackets;
- * `NetAddress.unixPathAddress(path)` names a Unix-domain socket.
+ * A host name is resolved with `AddressResolver`, and its addresses race as
+ * `Connector.connect` says, with its default options: a new attempt every 250
+ * milliseconds, or as soon as one has failed, and the first one to connect wins.
+ * Strings are `host:port`, with IPv6 literals in brackets, or as errors print
+ * addresses: `tcp://host:port` and `unix:///path`.
  *
  * Fails with the reason of the attempt (`ConnectionRefused`, `TimedOut`,
  * `HostUnreachable`, ...) and its address; with `ConnectFailed`, listing every
  * attempt, when a name has several addresses and all fail; with
- * `NameResolution` when it has none.
+ * `NameResolution` when it has none, or is no name; with `Unsupported` for an
+ * option that the transport cannot honour.
  *
- * **Interruption**: *total*. A cut attempt releases its descriptor.
+ * **Interruption**: *total*. Cut attempts release their descriptors.
  *
  * **Example** (Saying hello)
  *
@@ -248,84 +271,141 @@ export const release = (socket: StreamSocket): Effect.Effect<number, SocketError
  */
 export function connect(
   target: NetAddress.SocketAddress,
-  options?: SocketOptions
+  options?: ConnectOptions
 ): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
 /**
- * Connects to a host and port, trying the addresses of a name one after the
- * other, and closes the stream with the scope. An address alone needs no
- * resolver; everything else is as for an address.
+ * Connects to a host and port and closes the stream with the scope; the addresses
+ * of a name race. An address alone needs no resolver; everything else is as for
+ * an address.
  *
- * **Interruption**: *total*. A cut attempt releases its descriptor.
+ * **Interruption**: *total*. Cut attempts release their descriptors.
  *
  * @category constructors
  * @since 0.1.0
  */
 export function connect(
-  target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: SocketOptions
+  target: Target,
+  options?: ConnectOptions
 ): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
 export function connect(
-  target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: SocketOptions
+  target: Target,
+  options?: ConnectOptions
 ): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
-  return Effect.acquireRelease(
+  return open(target, options, undefined)
+}
+
+/** The one way to a connection: `connect`, and `Connector` with rules of its own for the race. @internal */
+export const open = (
+  target: Target,
+  options: ConnectOptions | undefined,
+  raceOptions: RaceOptions | undefined
+): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> =>
+  Effect.acquireRelease(
     Effect.flatMap(ownTurn, () => {
-      const resolved = resolveOptions(options)
-      const connecting = NetAddress.isSocketAddress(target)
-        ? connectOne(target, resolved)
-        : Effect.flatMap(
-          resolveHost("connect", target),
-          ({ addresses, host }) => connectEach(host, addresses, resolved)
-        )
-      let socket: StreamSocket | undefined
-      const connected = Effect.map(connecting, (backing) => socket = new Core(backing, resolved.linger))
-      return Effect.onExit(cuttable(connected, { operation: "connect", address: nameOf(target) }), (exit) => {
+      const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
+      return Effect.onExit(cuttable(opening.run, { operation: "connect", address: nameOf(target) }), (exit) => {
         if (Exit.isSuccess(exit)) counters.completed++
         else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
         // A connection that was made as it was cut is nobody's.
-        return Exit.isFailure(exit) && socket !== undefined ? socket.abort : Effect.void
+        return Exit.isFailure(exit) && opening.socket !== undefined ? opening.socket.abort : Effect.void
       })
     }),
     (socket) => outsideOf(socket.close),
     { interruptible: true }
   )
-}
 
 // ---- internal
 
 // A connection that is made at once must reach the scope before its fiber's turn ends.
 const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
 
-const connectOne = (
-  address: NetAddress.SocketAddress,
-  options: ResolvedOptions
-): Effect.Effect<Backing, SocketError, Transport> =>
-  Effect.flatMap(Transport, (transport) => transport.connect(address, options))
+/** From a target to a connection. */
+class Opening {
+  /** Set in the moment in which a connection is made. */
+  socket: Core | undefined = undefined
+  private readonly target: Target
+  private readonly options: ResolvedConnectOptions
+  private readonly rules: ResolvedRaceOptions
 
-const connectEach = (
-  host: Host.HostPort,
-  addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>,
-  options: ResolvedOptions
-): Effect.Effect<Backing, SocketError, Transport> => {
-  if (addresses.length === 1) return connectOne(addresses[0], options)
-  const attempts: Array<SocketError> = []
-  const attempt = (index: number): Effect.Effect<Backing, SocketError, Transport> => {
-    const address = addresses[index]
-    return address === undefined
-      ? Effect.fail(
-        new SocketError({
-          reason: Reason.ConnectFailed({ attempts }),
-          operation: "connect",
-          address: host,
-          transferred: 0
-        })
-      )
-      : Effect.catch(connectOne(address, options), (error) => {
-        attempts.push(error)
-        return attempt(index + 1)
-      })
+  constructor(target: Target, options: ResolvedConnectOptions, rules: ResolvedRaceOptions) {
+    this.target = target
+    this.options = options
+    this.rules = rules
   }
-  return attempt(0)
+
+  get run(): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver> {
+    return Effect.andThen(
+      NetAddress.isSocketAddress(this.target)
+        ? this.tryAll(this.target, [this.target], this.rules.timeout)
+        : this.lookUpAndTry(this.target),
+      Effect.suspend(() => this.socket === undefined ? Effect.die("no connection") : Effect.as(ownTurn, this.socket))
+    )
+  }
+
+  private lookUpAndTry(
+    target: Target
+  ): Effect.Effect<void, SocketError, Transport | AddressResolver.AddressResolver> {
+    const { lookupTimeout, timeout } = this.rules
+    return Clock.clockWith((clock) => {
+      const startedAt = clock.monotonicTimeNanosUnsafe()
+      return Effect.flatMap(
+        resolveHost("connect", target, Duration.millis(Math.min(lookupTimeout, timeout))),
+        ({ addresses, name }) =>
+          this.tryAll(name, addresses, timeout - Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6)
+      )
+    })
+  }
+
+  private tryAll(
+    name: Address,
+    addresses: ReadonlyArray<NetAddress.SocketAddress>,
+    timeout: number
+  ): Effect.Effect<void, SocketError, Transport> {
+    const { attemptDelay, attemptTimeout, firstFamilyCount, maxAddresses } = this.rules
+    const { localAddress } = this.options
+    // Somebody who says where to come from must not come from elsewhere.
+    const reachable = addresses.filter((address) => unsupportedLocal(address, localAddress) === undefined)
+    const ordered = interleave(reachable, firstFamilyCount)
+    const [only] = ordered
+    if (only === undefined) {
+      const features = addresses.map((address) => unsupportedLocal(address, localAddress))
+      return Effect.fail(unsupported("connect", name, features.find((feature) => feature !== undefined) ?? ""))
+    }
+    return Effect.andThen(
+      ownTurn,
+      Effect.flatMap(Transport, (transport) => {
+        const connect = (address: NetAddress.SocketAddress) =>
+          Effect.map(transport.connect(address, this.options), (backing) => new Core(backing, this.options.linger))
+        if (ordered.length === 1 && attemptTimeout === Infinity && timeout === Infinity) {
+          return Effect.map(connect(only), this.keep)
+        }
+        return Effect.mapError(
+          race(
+            ordered.slice(0, maxAddresses),
+            { attemptDelay, attemptTimeout, timeout },
+            { connect, keep: this.keep, release: (socket) => socket.abort }
+          ),
+          (failed) => {
+            if (isSocketError(failed)) return failed
+            const { attempts, errors } = failed
+            return ordered.length > 1
+              ? new SocketError({
+                reason: Reason.ConnectFailed({ attempts, untried: ordered.length - attempts.length }),
+                operation: "connect",
+                address: name,
+                transferred: 0
+              })
+              : errors[0] ??
+                new SocketError({ reason: Reason.TimedOut(), operation: "connect", address: only, transferred: 0 })
+          }
+        )
+      })
+    )
+  }
+
+  private readonly keep = (socket: Core): void => {
+    this.socket = socket
+  }
 }
 
 /** A `close` that waits for the release. A terminal request makes it an abort. */
@@ -442,15 +522,12 @@ export class Core implements StreamSocket, Events {
     })
   }
 
-  get configure(): (options: Pick<SocketOptions, "noDelay" | "keepAlive">) => Effect.Effect<void, SocketError> {
+  get configure(): (options: LiveOptions) => Effect.Effect<void, SocketError> {
     return (options) =>
       Effect.suspend(() => {
         if (this.phase !== "open") return Effect.fail(this.input.error(Reason.Closed(), "configure", 0))
-        this.backing.configure({
-          ...(options.noDelay === undefined ? undefined : { noDelay: options.noDelay }),
-          ...(options.keepAlive === undefined ? undefined : { keepAlive: resolveKeepAlive(options.keepAlive) })
-        })
-        return Effect.void
+        const refused = this.backing.configure(resolveLiveOptions(options))
+        return isSocketError(refused) ? Effect.fail(refused) : Effect.void
       })
   }
 

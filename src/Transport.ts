@@ -28,12 +28,15 @@ export class Transport extends Context.Service<Transport, {
   /**
    * Connects to one address.
    *
+   * An option that it cannot honour fails with `Unsupported`, and so it does for
+   * `listen`; see `SocketOptions`.
+   *
    * **Interruption**: *total*. A cut attempt releases its descriptor before the
    * interruption proceeds.
    */
   readonly connect: (
     address: NetAddress.SocketAddress,
-    options: ResolvedOptions
+    options: ResolvedConnectOptions
   ) => Effect.Effect<Backing, SocketError>
   /** Binds and listens; the result already accepts. Interrupting it releases the address. */
   readonly listen: (
@@ -43,8 +46,30 @@ export class Transport extends Context.Service<Transport, {
 }>()("effect-asio/Transport") {}
 
 /**
- * Options of a connection, whichever side opened it. A transport ignores what
- * it has no use for.
+ * Options of a connection, whichever side opened it.
+ *
+ * **Details**
+ *
+ * What each transport does with them, and with those of {@link ConnectOptions}
+ * and {@link ListenOptions}. "Unsupported" is a failure of `connect`, `listen` or
+ * `configure` with that reason, before anything has happened:
+ *
+ * | option | `NodeTransport` | `EpollTransport` | in memory |
+ * |---|---|---|---|
+ * | `noDelay`, `keepAlive` | yes | yes | nothing to do: there is no wire |
+ * | `keepAlive`: `interval`, `count` | Node 26, 24 in its later versions; before, Unsupported | yes | nothing to do |
+ * | `userTimeout` | Unsupported | yes | nothing to do |
+ * | `sendBuffer`, `receiveBuffer` | Unsupported | yes | nothing to do: `capacity` of the network |
+ * | `linger` | yes | yes | yes |
+ * | `sliceSize` | yes | nothing to do: it has no buffer | nothing to do |
+ * | `localAddress` | internet addresses | internet addresses | internet addresses |
+ * | `backlog` | yes | yes | yes |
+ * | `ipv6Only` | yes | yes | nothing to do: families never mix |
+ * | `reusePort` | where the system can (Linux and some BSDs); else Unsupported | yes | Unsupported |
+ *
+ * `noDelay`, `keepAlive`, `userTimeout`, `ipv6Only` and `reusePort` belong to
+ * TCP, and mean nothing on a Unix-domain path: there every transport ignores
+ * them. Values beyond what the system takes are brought into its range.
  *
  * @category options
  * @since 0.1.0
@@ -53,10 +78,25 @@ export interface SocketOptions {
   /** Send small segments at once (`TCP_NODELAY`). Default `true`. TCP only. */
   readonly noDelay?: boolean | undefined
   /**
-   * Probe an idle peer (`SO_KEEPALIVE`): `true`, or the idle time before the
-   * first probe (whole seconds on most systems). Default `false`. TCP only.
+   * Probe an idle peer (`SO_KEEPALIVE`): the idle time before the first probe,
+   * or a {@link KeepAlive} that says more; `true` leaves all of it to the system,
+   * which may wait two hours. Default `false`. TCP only.
    */
-  readonly keepAlive?: boolean | Duration.Input | undefined
+  readonly keepAlive?: boolean | Duration.Input | KeepAlive | undefined
+  /**
+   * How long bytes may stay unacknowledged before the connection fails with
+   * `TimedOut` (`TCP_USER_TIMEOUT`, whole milliseconds). It counts for probes of
+   * `keepAlive`, too, in place of their `count`. Default: as the system has it,
+   * some 15 minutes. TCP only.
+   */
+  readonly userTimeout?: Duration.Input | undefined
+  /**
+   * Bytes of the kernel's send buffer (`SO_SNDBUF`). Linux reserves twice as
+   * much, and does not adapt it any more. Default: as the system has it.
+   */
+  readonly sendBuffer?: number | undefined
+  /** Bytes of the kernel's receive buffer (`SO_RCVBUF`), as for `sendBuffer`. */
+  readonly receiveBuffer?: number | undefined
   /**
    * How long `close` may wait for taken bytes to leave before it aborts.
    * Default 2 seconds. `0` closes at once: what was not flushed is discarded.
@@ -71,6 +111,26 @@ export interface SocketOptions {
 }
 
 /**
+ * How an idle peer is probed. A peer that is gone is found after
+ * `idle + interval * count`: the connection then fails with `TimedOut`.
+ *
+ * **Details**
+ *
+ * Times are rounded up to whole seconds, from 1 to 32,767; counts go up to 127.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface KeepAlive {
+  /** Without traffic for this long, the first probe (`TCP_KEEPIDLE`). Default 2 hours. */
+  readonly idle?: Duration.Input | undefined
+  /** Between two probes (`TCP_KEEPINTVL`). Default 1 second. */
+  readonly interval?: Duration.Input | undefined
+  /** How many probes may stay unanswered (`TCP_KEEPCNT`). Default 10. */
+  readonly count?: number | undefined
+}
+
+/**
  * `SocketOptions` with every default filled in.
  *
  * @category options
@@ -78,14 +138,63 @@ export interface SocketOptions {
  */
 export interface ResolvedOptions {
   readonly noDelay: boolean
-  /** `false`, or the idle time before the first probe; 0 leaves it to the system. */
-  readonly keepAlive: false | Duration.Duration
+  readonly keepAlive: boolean | ResolvedKeepAlive
+  readonly userTimeout: Duration.Duration | undefined
+  readonly sendBuffer: number | undefined
+  readonly receiveBuffer: number | undefined
   readonly linger: Duration.Duration
   readonly sliceSize: number
 }
 
 /**
- * Options of a listener.
+ * `KeepAlive` with every default filled in: whole seconds, in the range of the
+ * systems.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ResolvedKeepAlive {
+  readonly idle: Duration.Duration
+  readonly interval: Duration.Duration
+  readonly count: number
+}
+
+/**
+ * The options that a live connection can change.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type LiveOptions = Pick<SocketOptions, "noDelay" | "keepAlive" | "userTimeout">
+
+/**
+ * Options of a connection that this side opens.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ConnectOptions extends SocketOptions {
+  /**
+   * The address to connect from; port 0 is any free port. Its family has to be
+   * the target's: others are Unsupported, and so is a Unix-domain path. Default:
+   * as the system chooses.
+   */
+  readonly localAddress?: NetAddress.SocketAddress | undefined
+}
+
+/**
+ * `ConnectOptions` with every default filled in.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ResolvedConnectOptions extends ResolvedOptions {
+  readonly localAddress: NetAddress.SocketAddress | undefined
+}
+
+/**
+ * Options of a listener; those of connections hold for every one that it
+ * accepts.
  *
  * @category options
  * @since 0.1.0
@@ -95,6 +204,12 @@ export interface ListenOptions extends SocketOptions {
   readonly backlog?: number | undefined
   /** Refuse IPv4 peers on an IPv6 address (`IPV6_V6ONLY`). Default `false`. */
   readonly ipv6Only?: boolean | undefined
+  /**
+   * Let listeners of several processes share the address, if all of them ask for
+   * it (`SO_REUSEPORT`): the kernel deals the connections out. Default `false`.
+   * TCP only.
+   */
+  readonly reusePort?: boolean | undefined
 }
 
 /**
@@ -106,24 +221,32 @@ export interface ListenOptions extends SocketOptions {
 export interface ResolvedListenOptions extends ResolvedOptions {
   readonly backlog: number
   readonly ipv6Only: boolean
+  readonly reusePort: boolean
 }
 
 /**
- * Fills in the defaults. Throws a `RangeError` for a slice size or a backlog
+ * Fills in the defaults. Throws a `RangeError` for a size, a backlog or a count
  * that is not a positive whole number.
  *
  * @category options
  * @since 0.1.0
  */
-export const resolveOptions = (options: ListenOptions | undefined): ResolvedListenOptions => {
+export const resolveOptions = (
+  options: (ListenOptions & ConnectOptions) | undefined
+): ResolvedListenOptions & ResolvedConnectOptions => {
   if (options === undefined) return defaultOptions
   return {
     noDelay: options.noDelay ?? defaultOptions.noDelay,
     keepAlive: resolveKeepAlive(options.keepAlive),
+    userTimeout: options.userTimeout === undefined ? undefined : Duration.fromInputUnsafe(options.userTimeout),
+    sendBuffer: optional("SocketOptions.sendBuffer", options.sendBuffer),
+    receiveBuffer: optional("SocketOptions.receiveBuffer", options.receiveBuffer),
     linger: options.linger === undefined ? defaultOptions.linger : Duration.fromInputUnsafe(options.linger),
     sliceSize: positive("SocketOptions.sliceSize", options.sliceSize ?? defaultOptions.sliceSize),
+    localAddress: options.localAddress,
     backlog: positive("ListenOptions.backlog", options.backlog ?? defaultOptions.backlog),
-    ipv6Only: options.ipv6Only ?? defaultOptions.ipv6Only
+    ipv6Only: options.ipv6Only ?? defaultOptions.ipv6Only,
+    reusePort: options.reusePort ?? defaultOptions.reusePort
   }
 }
 
@@ -191,8 +314,11 @@ export interface Backing {
    * or buffers of its own, leaves this out.
    */
   readonly detach?: (() => number | SocketError) | undefined
-  /** Changes options of the live connection; those that are absent stay. */
-  readonly configure: (options: Pick<Partial<ResolvedOptions>, "noDelay" | "keepAlive">) => void
+  /**
+   * Changes options of the live connection; those that are absent stay. Answers
+   * with an error, such as `Unsupported`, when one of them cannot be set.
+   */
+  readonly configure: (options: Partial<Pick<ResolvedOptions, keyof LiveOptions>>) => SocketError | void
 }
 
 /**
@@ -240,15 +366,45 @@ const positive = (name: string, value: number): number => {
   throw new RangeError(`${name}: ${value} is not a positive whole number`)
 }
 
-const defaultOptions: ResolvedListenOptions = {
+const optional = (name: string, value: number | undefined): number | undefined =>
+  value === undefined ? undefined : positive(name, value)
+
+const defaultOptions: ResolvedListenOptions & ResolvedConnectOptions = {
   noDelay: true,
   keepAlive: false,
+  userTimeout: undefined,
+  sendBuffer: undefined,
+  receiveBuffer: undefined,
   linger: Duration.seconds(2),
   sliceSize: 65_536,
+  localAddress: undefined,
   backlog: 511,
-  ipv6Only: false
+  ipv6Only: false,
+  reusePort: false
 }
 
 /** @internal */
-export const resolveKeepAlive = (input: SocketOptions["keepAlive"]): ResolvedOptions["keepAlive"] =>
-  input === undefined || input === false ? false : input === true ? Duration.zero : Duration.fromInputUnsafe(input)
+export const resolveLiveOptions = (options: LiveOptions): Parameters<Backing["configure"]>[0] => ({
+  ...(options.noDelay === undefined ? undefined : { noDelay: options.noDelay }),
+  ...(options.keepAlive === undefined ? undefined : { keepAlive: resolveKeepAlive(options.keepAlive) }),
+  ...(options.userTimeout === undefined
+    ? undefined
+    : { userTimeout: Duration.fromInputUnsafe(options.userTimeout) })
+})
+
+const resolveKeepAlive = (input: SocketOptions["keepAlive"]): ResolvedOptions["keepAlive"] => {
+  if (input === undefined || typeof input === "boolean") return input ?? false
+  const { count, idle, interval }: KeepAlive = isKeepAlive(input) ? input : { idle: input }
+  return {
+    idle: wholeSeconds(idle ?? "2 hours"),
+    // What libuv sets: so a program that changes its transport finds a dead peer as soon as before.
+    interval: wholeSeconds(interval ?? "1 second"),
+    count: Math.min(127, positive("KeepAlive.count", count ?? 10))
+  }
+}
+
+const isKeepAlive = (input: Duration.Input | KeepAlive): input is KeepAlive =>
+  typeof input === "object" && ("idle" in input || "interval" in input || "count" in input)
+
+const wholeSeconds = (input: Duration.Input): Duration.Duration =>
+  Duration.seconds(Math.max(1, Math.min(32_767, Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(input))))))

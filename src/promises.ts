@@ -43,7 +43,7 @@ import { aborted, assertType } from "./internal/Signal.ts"
 import * as Read from "./Read.ts"
 import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
-import type { ListenOptions, SocketOptions, Transport } from "./Transport.ts"
+import type { ConnectOptions, ListenOptions, LiveOptions, Transport } from "./Transport.ts"
 import * as NodeTransport from "./transport/NodeTransport.ts"
 import * as Write from "./Write.ts"
 
@@ -253,8 +253,12 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
    * Idempotent.
    */
   abort(): Promise<void>
-  /** Changes options of the live connection; those that are absent stay. Rejects with `Closed` after `close`. */
-  configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): Promise<void>
+  /**
+   * Changes options of the live connection; those that are absent stay. Rejects
+   * with `Closed` after `close`, and with `Unsupported` for `userTimeout`, which
+   * `NodeTransport` cannot set.
+   */
+  configure(options: LiveOptions): Promise<void>
   /**
    * The bytes as they arrive, to the end of the stream, in chunks that are
    * memory of the consumer's own; chunk boundaries mean nothing. A failed read
@@ -352,7 +356,7 @@ export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposa
  */
 export const connect = (
   target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: SocketOptions & Abortable
+  options?: ConnectOptions & Abortable
 ): Promise<Socket> =>
   run(
     Effect.map(onNode(StreamSocket.connect(target, options)), fromStreamSocket),
@@ -518,7 +522,7 @@ class PromiseSocket implements Socket {
     return run(this.stream.abort)
   }
 
-  configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): Promise<void> {
+  configure(options: LiveOptions): Promise<void> {
     return run(this.stream.configure(options))
   }
 

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
@@ -7,6 +8,7 @@ import * as Result from "effect/Result"
 import { constants } from "node:os"
 import { inspect } from "node:util"
 import {
+  type ConnectAttempt,
   describe as describeReason,
   during,
   fromErrno,
@@ -29,6 +31,14 @@ const refused = new SocketError({
 })
 
 type Tag = Reason["_tag"]
+
+const attempted: ConnectAttempt = {
+  address: tcp,
+  reason: Reason.ConnectionRefused(),
+  code: "ECONNREFUSED",
+  startedAfter: Duration.millis(250),
+  took: Duration.millis(1234)
+}
 
 /** One of each reason, and words that its message has to contain. The type asks for all of them. */
 const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag: K }>, ReadonlyArray<string>] } = {
@@ -58,7 +68,10 @@ const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag:
     "db.internal",
     "no such name"
   ]],
-  ConnectFailed: [Reason.ConnectFailed({ attempts: [refused, refused] }), ["2", "127.0.0.1:7000", "ECONNREFUSED"]],
+  ConnectFailed: [
+    Reason.ConnectFailed({ attempts: [attempted, attempted], untried: 0 }),
+    ["all 2 addresses", "127.0.0.1:7000", "ECONNREFUSED", "after 1,234 ms"]
+  ],
   Tls: [Reason.Tls({ kind: "certificate" }), ["TLS", "certificate"]],
   Framing: [Reason.Framing({ detail: "length 7 in a frame of 3" }), ["length 7 in a frame of 3"]],
   Unsupported: [Reason.Unsupported({ feature: "SO_ZEROCOPY" }), ["SO_ZEROCOPY"]],
@@ -125,7 +138,7 @@ describe("SocketError", () => {
 
   it("JSON.stringify keeps each attempt of a failed connect", () => {
     const error = new SocketError({
-      reason: Reason.ConnectFailed({ attempts: [refused] }),
+      reason: Reason.ConnectFailed({ attempts: [attempted], untried: 3 }),
       operation: "connect",
       address: name,
       transferred: 0
@@ -133,8 +146,23 @@ describe("SocketError", () => {
     const json: unknown = JSON.parse(JSON.stringify(error))
     assert.deepNestedPropertyVal(json, "address", "tcp://db.internal:5432")
     assert.deepNestedPropertyVal(json, "reason.attempts[0].reason._tag", "ConnectionRefused")
-    assert.deepNestedPropertyVal(json, "reason.attempts[0].address", "tcp://127.0.0.1:7000")
+    assert.deepNestedPropertyVal(json, "reason.attempts[0].address", "127.0.0.1:7000")
     assert.deepNestedPropertyVal(json, "reason.attempts[0].code", "ECONNREFUSED")
+    assert.deepNestedPropertyVal(json, "reason.attempts[0].took.millis", 1234)
+    assert.deepNestedPropertyVal(json, "reason.untried", 3)
+  })
+
+  it("a failed connect says how many addresses were tried, and shows the first ones", () => {
+    const described = (count: number, untried: number) =>
+      describeReason(Reason.ConnectFailed({ attempts: Array.from({ length: count }, () => attempted), untried }))
+    const one = "tcp://127.0.0.1:7000 connection refused (ECONNREFUSED) after 1,234 ms"
+    assert.strictEqual(described(2, 0), `all 2 addresses failed: ${one}; ${one}`)
+    assert.strictEqual(described(4, 0), `all 4 addresses failed: ${one}; ${one}; ${one}; ${one}`)
+    assert.strictEqual(
+      described(16, 984),
+      `16 of 1,000 addresses tried, all failed: ${one}; ${one}; ${one}; ${one}; and 12 more`
+    )
+    assert.strictEqual(described(0, 2), "timed out before any of 2 addresses was tried")
   })
 
   it("survives JSON.stringify whatever its cause is", () => {

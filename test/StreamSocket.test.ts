@@ -421,9 +421,10 @@ describe("StreamSocket", () => {
       yield* socket.configure({ noDelay: false })
       assert.deepStrictEqual(backing.configured, { noDelay: false })
       yield* socket.configure({ keepAlive: "30 seconds" })
-      assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: Duration.seconds(30) })
+      const keepAlive = { idle: Duration.seconds(30), interval: Duration.seconds(1), count: 10 }
+      assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive })
       yield* socket.configure({ keepAlive: true })
-      assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: Duration.zero })
+      assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: true })
       yield* socket.configure({ keepAlive: false, noDelay: undefined })
       assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: false })
       yield* socket.close

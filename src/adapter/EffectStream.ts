@@ -7,7 +7,7 @@
 import type * as Arr from "effect/Array"
 import * as Channel from "effect/Channel"
 import * as Effect from "effect/Effect"
-import * as Pull from "effect/Pull"
+import type * as Pull from "effect/Pull"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Buffers from "../Buffers.ts"

@@ -21,7 +21,14 @@ import { Duplex } from "node:stream"
 import type * as Buffers from "../Buffers.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
-import { type Backing, type Events, resolveOptions, type SocketOptions, WouldBlock } from "../Transport.ts"
+import {
+  type Backing,
+  type Events,
+  type LiveOptions,
+  resolveOptions,
+  type SocketOptions,
+  WouldBlock
+} from "../Transport.ts"
 import * as Write from "../Write.ts"
 
 /**
@@ -168,8 +175,8 @@ export const toDuplex = (
  * - An `"error"` becomes a `SocketError` by its `code`, with the original as
  *   `cause`. A stream that is destroyed without one fails with
  *   `ConnectionReset`.
- * - Addresses, `noDelay` and `keepAlive` are those of the stream, where it has
- *   them.
+ * - Addresses, `noDelay` and the idle time of `keepAlive` are those of the
+ *   stream, where it has them. `configure` ignores everything else.
  *
  * The `Duplex` must emit `"close"`, must not be in object mode or decode text,
  * and must not be used by anybody else meanwhile: otherwise it is a defect
@@ -412,7 +419,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
     this.destroy(nodeError(syscall, cause))
   }
 
-  private configure(options: Pick<SocketOptions, "noDelay" | "keepAlive">): this {
+  private configure(options: LiveOptions): this {
     // On a closed socket there is nothing to set, as in Node.
     this.fork(Effect.ignore(this.source.configure(options)))
     return this
@@ -628,9 +635,8 @@ class DuplexBacking implements Backing {
   configure(options: Parameters<Backing["configure"]>[0]): void {
     const { noDelay, keepAlive } = options
     if (noDelay !== undefined) call(this.duplex, "setNoDelay", noDelay)
-    if (keepAlive !== undefined) {
-      call(this.duplex, "setKeepAlive", keepAlive !== false, keepAlive === false ? 0 : Duration.toMillis(keepAlive))
-    }
+    if (typeof keepAlive === "boolean") call(this.duplex, "setKeepAlive", keepAlive, 0)
+    else if (keepAlive !== undefined) call(this.duplex, "setKeepAlive", true, Duration.toMillis(keepAlive.idle))
   }
 
   private listen(): void {

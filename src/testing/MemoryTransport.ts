@@ -8,6 +8,11 @@
  * microtasks, never from inside an attempt. A stream may be slow or be reset,
  * but it never loses a byte from the middle.
  *
+ * Without wire and kernel, options of theirs mean nothing and are ignored:
+ * `noDelay`, `keepAlive`, `userTimeout`, `sendBuffer`, `receiveBuffer`,
+ * `sliceSize` and `ipv6Only`. Connections can be made from a local address;
+ * `reusePort` is Unsupported.
+ *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
@@ -19,12 +24,14 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type * as Buffers from "../Buffers.ts"
 import { formatAddress } from "../internal/format.ts"
+import { unsupported, unsupportedLocal } from "../internal/unsupported.ts"
 import { Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
   type Backing,
   type Events,
   type ListenerBacking,
+  type ResolvedListenOptions,
   type SocketOptions,
   Transport,
   WouldBlock
@@ -98,8 +105,8 @@ export const layerWith = (options?: Options): Layer.Layer<Transport | AddressRes
       const network = new Network(options)
       return {
         name: "memory",
-        connect: (address) => Effect.suspend(() => network.connect(address)),
-        listen: (address, listenOptions) => Effect.suspend(() => network.listen(address, listenOptions.backlog))
+        connect: (address, { localAddress }) => Effect.suspend(() => network.connect(address, localAddress)),
+        listen: (address, listenOptions) => Effect.suspend(() => network.listen(address, listenOptions))
       }
     }),
     Layer.sync(AddressResolver.AddressResolver, () => resolver)
@@ -271,7 +278,7 @@ class MemoryBacking implements Backing {
   }
 
   configure(): void {
-    // There is no wire here to have options.
+    // There is no wire here that options could change.
   }
 
   private release(): void {
@@ -336,7 +343,18 @@ class Network {
     this.options = options
   }
 
-  connect(address: NetAddress.SocketAddress): Effect.Effect<Backing, SocketError> {
+  connect(
+    address: NetAddress.SocketAddress,
+    localAddress: NetAddress.SocketAddress | undefined
+  ): Effect.Effect<Backing, SocketError> {
+    const feature = unsupportedLocal(address, localAddress)
+    if (feature !== undefined) return Effect.fail(unsupported("connect", address, feature))
+    const local = localAddress === undefined ? undefined : this.withPort(localAddress, false)
+    if (local !== undefined && this.listeners.has(formatAddress(local))) {
+      return Effect.fail(
+        new SocketError({ reason: Reason.AddressInUse(), operation: "connect", address, transferred: 0 })
+      )
+    }
     const listener = this.listeners.get(formatAddress(address))
     if (listener === undefined || !listener.hasRoom) {
       return Effect.fail(
@@ -350,12 +368,18 @@ class Network {
         })
       )
     }
-    const [left, right] = connection(this.withPort(address, true), address, this.options)
+    const [left, right] = connection(local ?? this.withPort(address, true), address, this.options)
     listener.offer(right)
     return Effect.succeed(left)
   }
 
-  listen(address: NetAddress.SocketAddress, backlog: number): Effect.Effect<ListenerBacking, SocketError> {
+  listen(
+    address: NetAddress.SocketAddress,
+    { backlog, reusePort }: ResolvedListenOptions
+  ): Effect.Effect<ListenerBacking, SocketError> {
+    if (reusePort && !NetAddress.isUnixPathAddress(address)) {
+      return Effect.fail(unsupported("listen", address, "reusePort in memory"))
+    }
     const bound = this.withPort(address, false)
     const key = formatAddress(bound)
     if (this.listeners.has(key)) {

@@ -19,6 +19,7 @@
  *   one, is a defect (`TypeError`), and nothing is moved. Pieces of a gather list
  *   that are put together first may be of any memory.
  * - The process is kept alive by operations that wait, and not by idle sockets.
+ * - Every option of connections and listeners is honoured.
  * - What one connection moves, and what one listener accepts, in one turn of the
  *   event loop is limited, so that others get theirs.
  *
@@ -34,13 +35,16 @@ import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
 import { unlinkSync } from "node:fs"
 import type * as Buffers from "../Buffers.ts"
+import { unsupported, unsupportedLocal } from "../internal/unsupported.ts"
 import { fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import {
   type Backing,
   type Events,
   type ListenerBacking,
+  type ResolvedConnectOptions,
   type ResolvedListenOptions,
   type ResolvedOptions,
+  resolveOptions,
   Transport,
   WouldBlock
 } from "../Transport.ts"
@@ -56,76 +60,6 @@ import * as Support from "./internal/support.ts"
  * @since 0.1.0
  */
 export const isSupported = (): boolean => Support.unsupported() === undefined
-
-/**
- * Options of the kernel that only this transport has, for every connection and
- * listener of a layer; those that are absent stay as the system has them.
- *
- * @category options
- * @since 0.1.0
- */
-export interface KernelOptions {
-  /**
-   * Bytes of the kernel's send buffer (`SO_SNDBUF`) of each connection. Linux
-   * reserves twice as much, and does not adapt it any more.
-   */
-  readonly sendBuffer?: number | undefined
-  /** Bytes of the kernel's receive buffer (`SO_RCVBUF`) of each connection, as for `sendBuffer`. */
-  readonly receiveBuffer?: number | undefined
-  /** Lets listeners of several processes share an address (`SO_REUSEPORT`). Default `false`. TCP only. */
-  readonly reusePort?: boolean | undefined
-  /**
-   * How long bytes may stay unacknowledged before the connection fails with
-   * `TimedOut` (`TCP_USER_TIMEOUT`, whole milliseconds). TCP only.
-   */
-  readonly userTimeout?: Duration.Input | undefined
-  /** Time between two probes of an idle peer (`TCP_KEEPINTVL`, whole seconds). Together with `keepAlive`. TCP only. */
-  readonly keepAliveInterval?: Duration.Input | undefined
-  /** How many probes may stay unanswered (`TCP_KEEPCNT`). Together with `keepAlive`. TCP only. */
-  readonly keepAliveCount?: number | undefined
-}
-
-/**
- * The transport with options of the kernel, together with Node's resolver for
- * host names.
- *
- * **Details**
- *
- * Values that the kernel does not accept are brought into its range. A buffer
- * size or a count that is not a positive whole number throws a `RangeError`.
- * Building the layer fails as {@link layer} does.
- *
- * **Example** (Four servers on one port)
- *
- * ```ts
- * const transport = EpollTransport.layerWith({ reusePort: true })
- * ```
- *
- * @category layers
- * @since 0.1.0
- */
-export const layerWith = (
-  options: KernelOptions
-): Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError> => {
-  const presets = presetsOf(options)
-  return Layer.merge(
-    Layer.effect(
-      Transport,
-      Effect.map(
-        Effect.acquireRelease(
-          Effect.suspend(() => acquire("EpollTransport.layer")),
-          (reactor) => Effect.sync(() => reactor.release())
-        ),
-        (reactor) => ({
-          name: "epoll",
-          connect: (address, options) => connect(reactor, presets, address, options),
-          listen: (address, options) => listen(reactor, presets, address, options)
-        })
-      )
-    ),
-    Layer.provide(NodeAddressResolver.layer, NodeDns.layer)
-  )
-}
 
 /**
  * The transport, together with Node's resolver for host names.
@@ -144,8 +78,22 @@ export const layerWith = (
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError> = Layer.suspend(() =>
-  layerWith({})
+export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, SocketError> = Layer.merge(
+  Layer.effect(
+    Transport,
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.suspend(() => acquire("EpollTransport.layer")),
+        (reactor) => Effect.sync(() => reactor.release())
+      ),
+      (reactor) => ({
+        name: "epoll",
+        connect: (address, options) => connect(reactor, address, options),
+        listen: (address, options) => listen(reactor, address, options)
+      })
+    )
+  ),
+  Layer.provide(NodeAddressResolver.layer, NodeDns.layer)
 )
 
 /**
@@ -229,7 +177,7 @@ export const listenerFromFd = (fd: number): Effect.Effect<ListenerBacking, Socke
   adopt("listenerFromFd", fd, (reactor) => {
     const found = Descriptor.inspect(reactor.linux, "listenerFromFd", fd, "listener")
     if (isSocketError(found)) return found
-    return new EpollListener(reactor, noPresets, fd, found.local, true)
+    return new EpollListener(reactor, fd, found.local, resolveOptions(undefined), true)
   })
 
 /**
@@ -258,17 +206,17 @@ let theReactor: Reactor | undefined = undefined
 
 const acquire = (operation: string): Effect.Effect<Reactor, SocketError> => {
   const reason = Support.unsupported()
-  if (reason !== undefined) return Effect.fail(unsupported(operation, reason))
+  if (reason !== undefined) return Effect.fail(cannotRun(operation, reason))
   try {
     const reactor = theReactor ??= new Reactor(Linux.load())
     const used = reactor.use()
     return used < 0 ? Effect.fail(failure(operation, undefined, -used)) : Effect.succeed(reactor)
   } catch (cause) {
-    return Effect.fail(unsupported(operation, cause instanceof Error ? cause.message : String(cause), cause))
+    return Effect.fail(cannotRun(operation, cause instanceof Error ? cause.message : String(cause), cause))
   }
 }
 
-const unsupported = (operation: string, why: string, cause?: unknown): SocketError =>
+const cannotRun = (operation: string, why: string, cause?: unknown): SocketError =>
   new SocketError({
     reason: Reason.Unsupported({ feature: `EpollTransport (${why}; use NodeTransport)` }),
     operation,
@@ -319,65 +267,68 @@ const familyOf = (address: NetAddress.SocketAddress): number =>
     ? Linux.AF_INET
     : Linux.AF_INET6
 
-/** Options in the form of `setsockopt`: level, name and value. */
-type Presets = ReadonlyArray<readonly [level: number, name: number, value: number]>
+/** Options in the form of `setsockopt`: what to call it, level, name and value. */
+type Settings = ReadonlyArray<readonly [option: string, level: number, name: number, value: number]>
 
-interface Kernel {
-  readonly connection: Presets
-  readonly tcp: Presets
-  readonly listener: Presets
-}
+const bufferSettings = ({ receiveBuffer, sendBuffer }: ResolvedOptions): Settings => [
+  ...setting("sendBuffer", Linux.SOL_SOCKET, Linux.SO_SNDBUF, sendBuffer),
+  ...setting("receiveBuffer", Linux.SOL_SOCKET, Linux.SO_RCVBUF, receiveBuffer)
+]
 
-const presetsOf = (options: KernelOptions): Kernel => {
-  const preset = (
-    level: number,
-    name: number,
-    value: number | undefined,
-    least: number,
-    most: number
-  ): Presets => value === undefined ? [] : [[level, name, Math.max(least, Math.min(most, Math.ceil(value)))]]
-  const duration = (input: Duration.Input | undefined): number | undefined =>
-    input === undefined ? undefined : Duration.toMillis(Duration.fromInputUnsafe(input))
-  const seconds = (millis: number | undefined): number | undefined => millis === undefined ? undefined : millis / 1000
+const tcpSettings = ({ keepAlive, noDelay, userTimeout }: Partial<ResolvedOptions>): Settings => {
   const { IPPROTO_TCP, SOL_SOCKET } = Linux
-  return {
-    connection: [
-      ...preset(SOL_SOCKET, Linux.SO_SNDBUF, positive("sendBuffer", options.sendBuffer), 1, mostInt),
-      ...preset(SOL_SOCKET, Linux.SO_RCVBUF, positive("receiveBuffer", options.receiveBuffer), 1, mostInt)
-    ],
-    tcp: [
-      ...preset(IPPROTO_TCP, Linux.TCP_USER_TIMEOUT, duration(options.userTimeout), 1, mostInt),
-      ...preset(IPPROTO_TCP, Linux.TCP_KEEPINTVL, seconds(duration(options.keepAliveInterval)), 1, mostKeepAlive),
-      ...preset(IPPROTO_TCP, Linux.TCP_KEEPCNT, positive("keepAliveCount", options.keepAliveCount), 1, 127)
-    ],
-    listener: options.reusePort === true ? [[SOL_SOCKET, Linux.SO_REUSEPORT, 1]] : []
+  const probes = typeof keepAlive === "object" ? keepAlive : undefined
+  return [
+    ...setting("noDelay", IPPROTO_TCP, Linux.TCP_NODELAY, toInt(noDelay)),
+    ...setting("keepAlive", SOL_SOCKET, Linux.SO_KEEPALIVE, toInt(probes === undefined ? keepAlive : true)),
+    ...setting("keepAlive.idle", IPPROTO_TCP, Linux.TCP_KEEPIDLE, probes && Duration.toSeconds(probes.idle)),
+    ...setting("keepAlive.interval", IPPROTO_TCP, Linux.TCP_KEEPINTVL, probes && Duration.toSeconds(probes.interval)),
+    ...setting("keepAlive.count", IPPROTO_TCP, Linux.TCP_KEEPCNT, probes?.count),
+    ...setting(
+      "userTimeout",
+      IPPROTO_TCP,
+      Linux.TCP_USER_TIMEOUT,
+      // 0 would be no time-out at all.
+      userTimeout && Math.max(1, Math.ceil(Duration.toMillis(userTimeout)))
+    )
+  ]
+}
+
+const setting = (option: string, level: number, name: number, value: unknown): Settings =>
+  typeof value === "number" ? [[option, level, name, Math.min(mostInt, value)]] : []
+
+const toInt = (flag: unknown): number | undefined => typeof flag === "boolean" ? Number(flag) : undefined
+
+/** The error of the first one that the kernel refuses. */
+const setAll = (
+  { linux }: Reactor,
+  fd: number,
+  settings: Settings,
+  operation: string,
+  address: NetAddress.SocketAddress
+): SocketError | undefined => {
+  for (const [option, level, name, value] of settings) {
+    const answer = linux.setInt(fd, level, name, value)
+    if (answer === -Linux.ENOPROTOOPT) return unsupported(operation, address, `${option} on this kernel`)
+    if (answer < 0) return failure(operation, address, -answer)
   }
-}
-
-const noPresets: Kernel = { connection: [], tcp: [], listener: [] }
-
-const positive = (name: keyof KernelOptions, value: number | undefined): number | undefined => {
-  if (value === undefined || (Number.isInteger(value) && value > 0)) return value
-  throw new RangeError(`KernelOptions.${name}: ${value} is not a positive whole number`)
-}
-
-const setAll = ({ linux }: Reactor, fd: number, presets: Presets): void => {
-  for (const [level, name, value] of presets) linux.setInt(fd, level, name, value)
+  return undefined
 }
 
 const connect = (
   reactor: Reactor,
-  kernel: Kernel,
   address: NetAddress.SocketAddress,
-  options: ResolvedOptions
+  options: ResolvedConnectOptions
 ): Effect.Effect<Backing, SocketError> =>
   Effect.callback((resume) => {
-    const refused = badPath("connect", address)
+    const feature = unsupportedLocal(address, options.localAddress)
+    const refused = badPath("connect", address) ??
+      (feature === undefined ? undefined : unsupported("connect", address, feature))
     if (refused !== undefined) {
       resume(Effect.fail(refused))
       return
     }
-    const attempt = new ConnectAttempt(reactor, kernel, address, options, resume)
+    const attempt = new ConnectAttempt(reactor, address, options, resume)
     attempt.start()
     return Effect.sync(() => attempt.cancel())
   })
@@ -386,37 +337,51 @@ const connect = (
 class ConnectAttempt implements Registered {
   fd = -1
   private readonly reactor: Reactor
-  private readonly kernel: Kernel
   private readonly address: NetAddress.SocketAddress
-  private readonly options: ResolvedOptions
+  private readonly options: ResolvedConnectOptions
   private readonly resume: (result: Effect.Effect<Backing, SocketError>) => void
   private isPending = false
   private retry: NodeJS.Timeout | undefined = undefined
 
   constructor(
     reactor: Reactor,
-    kernel: Kernel,
     address: NetAddress.SocketAddress,
-    options: ResolvedOptions,
+    options: ResolvedConnectOptions,
     resume: (result: Effect.Effect<Backing, SocketError>) => void
   ) {
     this.reactor = reactor
-    this.kernel = kernel
     this.address = address
     this.options = options
     this.resume = resume
   }
 
   start(): void {
-    this.fd = this.reactor.linux.socket(familyOf(this.address))
+    const { address, options, reactor } = this
+    this.fd = reactor.linux.socket(familyOf(address))
     if (this.fd < 0) {
-      this.resume(Effect.fail(failure("connect", this.address, -this.fd)))
+      this.resume(Effect.fail(failure("connect", address, -this.fd)))
       return
     }
-    setAll(this.reactor, this.fd, this.kernel.connection)
-    if (!NetAddress.isUnixPathAddress(this.address)) {
-      setAll(this.reactor, this.fd, this.kernel.tcp)
-      setOptions(this.reactor, this.fd, this.options)
+    const isUnix = NetAddress.isUnixPathAddress(address)
+    const settings = [...bufferSettings(options), ...(isUnix ? [] : tcpSettings(options))]
+    const refused = setAll(reactor, this.fd, settings, "connect", address)
+    if (refused === undefined) this.bind()
+    else this.refuse(refused)
+  }
+
+  private bind(): void {
+    const { linux } = this.reactor
+    const { localAddress } = this.options
+    if (localAddress !== undefined) {
+      // A port that is to be any is chosen when the target is known, so that there are as many as targets allow.
+      linux.setInt(this.fd, Linux.IPPROTO_IP, Linux.IP_BIND_ADDRESS_NO_PORT, 1)
+      // A port of a connection that is over can be used again, as over `node:net`.
+      linux.setInt(this.fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
+      const bound = linux.bind(this.fd, Linux.encodeAddress(localAddress))
+      if (bound < 0) {
+        this.fail(-bound)
+        return
+      }
     }
     this.attempt()
   }
@@ -472,8 +437,12 @@ class ConnectAttempt implements Registered {
   }
 
   private fail(errno: number): void {
+    this.refuse(failure("connect", this.address, errno))
+  }
+
+  private refuse(error: SocketError): void {
     this.release()
-    this.resume(Effect.fail(failure("connect", this.address, errno)))
+    this.resume(Effect.fail(error))
   }
 
   private release(): void {
@@ -486,7 +455,6 @@ class ConnectAttempt implements Registered {
 
 const listen = (
   reactor: Reactor,
-  kernel: Kernel,
   address: NetAddress.SocketAddress,
   options: ResolvedListenOptions
 ): Effect.Effect<ListenerBacking, SocketError> =>
@@ -496,35 +464,42 @@ const listen = (
     const { linux } = reactor
     const fd = linux.socket(familyOf(address))
     if (fd < 0) return Effect.fail(failure("listen", address, -fd))
-    const give = (answer: number): Effect.Effect<never, SocketError> => {
+    const give = (error: SocketError): Effect.Effect<never, SocketError> => {
       linux.close(fd)
-      return Effect.fail(failure("listen", address, -answer))
+      return Effect.fail(error)
     }
-    setAll(reactor, fd, kernel.connection)
-    if (!NetAddress.isUnixPathAddress(address)) {
-      linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
-      setAll(reactor, fd, kernel.listener)
-      setAll(reactor, fd, kernel.tcp)
-      // Accepted connections inherit all of it.
-      setOptions(reactor, fd, options)
-    }
+    const isUnix = NetAddress.isUnixPathAddress(address)
+    const unset = setAll(
+      reactor,
+      fd,
+      // Accepted connections inherit all of them, over TCP.
+      [
+        ...bufferSettings(options),
+        ...(isUnix ? [] : tcpSettings(options)),
+        ...setting("reusePort", Linux.SOL_SOCKET, Linux.SO_REUSEPORT, !isUnix && options.reusePort ? 1 : undefined)
+      ],
+      "listen",
+      address
+    )
+    if (unset !== undefined) return give(unset)
+    if (!isUnix) linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
     if (NetAddress.isInetAddressV6(address)) {
       linux.setInt(fd, Linux.IPPROTO_IPV6, Linux.IPV6_V6ONLY, options.ipv6Only ? 1 : 0)
     }
     const bound = linux.bind(fd, Linux.encodeAddress(address))
-    if (bound < 0) return give(bound)
+    if (bound < 0) return give(failure("listen", address, -bound))
     const listening = linux.listen(fd, options.backlog)
-    if (listening < 0) return give(listening)
-    const listener = new EpollListener(reactor, kernel, fd, address, false)
+    if (listening < 0) return give(failure("listen", address, -listening))
+    const listener = new EpollListener(reactor, fd, address, options, false)
     const registered = reactor.register(listener)
-    return registered < 0 ? give(registered) : Effect.succeed(listener)
+    return registered < 0 ? give(failure("listen", address, -registered)) : Effect.succeed(listener)
   })
 
 class EpollListener implements ListenerBacking, Registered {
   fd: number
   readonly address: NetAddress.SocketAddress
   private readonly reactor: Reactor
-  private readonly kernel: Kernel
+  private readonly options: ResolvedOptions
   private readonly path: string | undefined
   private acceptable: () => void = ignore
   private isOwed = false
@@ -535,13 +510,13 @@ class EpollListener implements ListenerBacking, Registered {
 
   constructor(
     reactor: Reactor,
-    kernel: Kernel,
     fd: number,
     address: NetAddress.SocketAddress,
+    options: ResolvedOptions,
     isShared: boolean
   ) {
     this.reactor = reactor
-    this.kernel = kernel
+    this.options = options
     this.fd = fd
     this.address = NetAddress.isUnixPathAddress(address) ? address : reactor.linux.localAddress(fd) ?? address
     this.path = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") && !isShared
@@ -619,8 +594,10 @@ class EpollListener implements ListenerBacking, Registered {
 
   private opened(fd: number, remote: NetAddress.SocketAddress): Backing | SocketError {
     const { address, reactor } = this
-    // Only there, nothing is inherited.
-    if (NetAddress.isUnixPathAddress(address)) setAll(reactor, fd, this.kernel.connection)
+    // Only there, nothing is inherited. The listener's own descriptor has taken the same already.
+    if (NetAddress.isUnixPathAddress(address)) {
+      setAll(reactor, fd, bufferSettings(this.options), "accept", address)
+    }
     const backing = new EpollBacking(
       reactor,
       fd,
@@ -804,8 +781,10 @@ class EpollBacking implements Backing, Registered {
     return fd
   }
 
-  configure(options: Partial<ResolvedOptions>): void {
-    if (!NetAddress.isUnixPathAddress(this.remoteAddress)) setOptions(this.reactor, this.fd, options)
+  configure(options: Partial<ResolvedOptions>): SocketError | undefined {
+    return NetAddress.isUnixPathAddress(this.remoteAddress)
+      ? undefined
+      : setAll(this.reactor, this.fd, tcpSettings(options), "configure", this.remoteAddress)
   }
 
   /** Takes in what an event says. */
@@ -952,9 +931,6 @@ const passing: ReadonlySet<number> = new Set([
   Linux.EPROTO
 ])
 
-// Seconds that the kernel accepts.
-const mostKeepAlive = 32_767
-
 const mostInt = 2 ** 31 - 1
 
 const connectRetry = 5
@@ -962,15 +938,6 @@ const connectRetry = 5
 const ignore = (): void => {}
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
-
-const setOptions = ({ linux }: Reactor, fd: number, options: Partial<ResolvedOptions>): void => {
-  if (options.noDelay !== undefined) linux.setInt(fd, Linux.IPPROTO_TCP, Linux.TCP_NODELAY, options.noDelay ? 1 : 0)
-  if (options.keepAlive === undefined) return
-  linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_KEEPALIVE, options.keepAlive === false ? 0 : 1)
-  if (options.keepAlive === false || Duration.isZero(options.keepAlive)) return
-  const seconds = Math.ceil(Duration.toSeconds(options.keepAlive))
-  linux.setInt(fd, Linux.IPPROTO_TCP, Linux.TCP_KEEPIDLE, Math.min(seconds, mostKeepAlive))
-}
 
 const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
   if (!NetAddress.isUnixPathAddress(address)) return undefined

@@ -13,6 +13,10 @@
  * - Waiting for room also watches the read side, so that what the peer says
  *   before it goes away is received, up to that mark.
  *
+ * - Of the options, `userTimeout`, `sendBuffer` and `receiveBuffer` are
+ *   Unsupported: `node:net` has no way to them. `interval` and `count` of
+ *   `keepAlive` need a Node that can set them: 26, or a later 24.
+ *
  * **Gotchas**
  *
  * `node:net` destroys the whole socket when a write fails. Bytes that Node had
@@ -40,11 +44,14 @@ import { networkInterfaces } from "node:os"
 import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
 import * as Slab from "../internal/Slab.ts"
+import { unsupported, unsupportedLocal } from "../internal/unsupported.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
 import {
   type Backing,
   type Events,
   type ListenerBacking,
+  type ResolvedConnectOptions,
+  type ResolvedKeepAlive,
   type ResolvedListenOptions,
   type ResolvedOptions,
   Transport,
@@ -74,9 +81,14 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver> = L
 
 // ---- internal
 
-const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): Effect.Effect<Backing, SocketError> =>
+const connect = (
+  address: NetAddress.SocketAddress,
+  options: ResolvedConnectOptions
+): Effect.Effect<Backing, SocketError> =>
   Effect.callback((resume) => {
-    const refused = badPath("connect", address)
+    const { localAddress: local } = options
+    const refused = badPath("connect", address) ?? badOptions("connect", address, options) ??
+      badLocal(address, local)
     if (refused !== undefined) {
       resume(Effect.fail(refused))
       return
@@ -87,14 +99,17 @@ const connect = (address: NetAddress.SocketAddress, options: ResolvedOptions): E
         : {
           host: nativeHost(address),
           port: address.port,
-          noDelay: options.noDelay,
-          ...keepAlive(options)
+          ...(local === undefined || NetAddress.isUnixPathAddress(local)
+            ? {}
+            : { localAddress: nativeHost(local), localPort: local.port }),
+          noDelay: options.noDelay
         }),
       allowHalfOpen: true
     })
     socket.pause()
     function onConnect() {
       socket.off("error", onError)
+      if (options.keepAlive !== false) setKeepAlive(socket, options.keepAlive)
       resume(Effect.succeed(
         new NodeBacking(
           socket,
@@ -125,7 +140,7 @@ const listen = (
   options: ResolvedListenOptions
 ): Effect.Effect<ListenerBacking, SocketError> =>
   Effect.callback((resume) => {
-    const refused = badPath("listen", address)
+    const refused = badPath("listen", address) ?? badOptions("listen", address, options)
     if (refused !== undefined) {
       resume(Effect.fail(refused))
       return
@@ -133,14 +148,17 @@ const listen = (
     const server = Net.createServer({
       allowHalfOpen: true,
       pauseOnConnect: true,
-      noDelay: options.noDelay,
-      ...keepAlive(options)
+      noDelay: options.noDelay
     })
     function onListening() {
       server.off("error", onError)
       resume(Effect.succeed(new NodeListener(server, address, options)))
     }
-    function onError(cause: Error) {
+    function onError(cause: NodeJS.ErrnoException) {
+      if (options.reusePort && cause.code === "ENOTSUP") {
+        resume(Effect.fail(unsupported("listen", address, "reusePort on this system")))
+        return
+      }
       // libuv answers EACCES for a directory that does not exist.
       const isMissing = NetAddress.isUnixPathAddress(address) && !existsSync(dirname(address.path))
       resume(
@@ -152,7 +170,12 @@ const listen = (
       {
         ...(NetAddress.isUnixPathAddress(address)
           ? { path: address.path }
-          : { host: nativeHost(address), port: address.port, ipv6Only: options.ipv6Only }),
+          : {
+            host: nativeHost(address),
+            port: address.port,
+            ipv6Only: options.ipv6Only,
+            reusePort: options.reusePort
+          }),
         backlog: options.backlog
       },
       onListening
@@ -169,6 +192,7 @@ class NodeListener implements ListenerBacking {
   private readonly server: Net.Server
   private readonly sliceSize: number
   private readonly backlog: number
+  private readonly keepAlive: ResolvedOptions["keepAlive"]
   private acceptable: () => void = ignore
   // Node accepts at once; these wait for a fiber, paused.
   private pending: Array<NodeBacking> = []
@@ -178,6 +202,7 @@ class NodeListener implements ListenerBacking {
     this.server = server
     this.sliceSize = options.sliceSize
     this.backlog = options.backlog
+    this.keepAlive = NetAddress.isUnixPathAddress(address) ? false : options.keepAlive
     const bound = server.address()
     this.address = bound === null || typeof bound === "string"
       ? address
@@ -209,6 +234,7 @@ class NodeListener implements ListenerBacking {
 
   private onConnection(socket: Net.Socket): void {
     const { address } = this
+    if (this.keepAlive !== false) setKeepAlive(socket, this.keepAlive)
     const backing = NetAddress.isUnixPathAddress(address)
       ? new NodeBacking(socket, unnamed, this.sliceSize, address)
       : new NodeBacking(
@@ -375,14 +401,12 @@ class NodeBacking implements Backing {
     } else this.reset()
   }
 
-  configure(options: Partial<ResolvedOptions>): void {
+  configure(options: Partial<ResolvedOptions>): SocketError | undefined {
+    const refused = badOptions("configure", this.remoteAddress, options)
+    if (refused !== undefined) return refused
     if (options.noDelay !== undefined) this.socket.setNoDelay(options.noDelay)
-    if (options.keepAlive !== undefined) {
-      this.socket.setKeepAlive(
-        options.keepAlive !== false,
-        options.keepAlive === false ? 0 : Duration.toMillis(options.keepAlive)
-      )
-    }
+    if (options.keepAlive !== undefined) setKeepAlive(this.socket, options.keepAlive)
+    return undefined
   }
 
   onData(chunk: Buffer): void {
@@ -530,10 +554,50 @@ const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, close
 
 const unnamed = NetAddress.unixPathAddress("")
 
-const keepAlive = (options: ResolvedOptions) =>
-  options.keepAlive === false
-    ? {}
-    : { keepAlive: true, keepAliveInitialDelay: Duration.toMillis(options.keepAlive) }
+// How Node declares it where probes can be set, and how its older versions do not.
+const setsProbes = Net.Socket.prototype.setKeepAlive.length >= 4
+type SetKeepAlive = (enable: boolean, idleMillis: number, intervalMillis: number, count: number) => void
+
+const setKeepAlive = (socket: Net.Socket, keepAlive: ResolvedOptions["keepAlive"]): void => {
+  // An idle time of 0 leaves all times as they are.
+  if (typeof keepAlive === "boolean") socket.setKeepAlive(keepAlive, 0)
+  else {
+    // The types of Node 22 do not know the last two, and neither does Node 22.
+    const set: SetKeepAlive = socket.setKeepAlive.bind(socket)
+    set(true, Duration.toMillis(keepAlive.idle), Duration.toMillis(keepAlive.interval), keepAlive.count)
+  }
+}
+
+const badOptions = (
+  operation: string,
+  address: NetAddress.SocketAddress,
+  { keepAlive, receiveBuffer, sendBuffer, userTimeout }: Partial<ResolvedOptions>
+): SocketError | undefined => {
+  const feature = sendBuffer !== undefined
+    ? "sendBuffer over node:net"
+    : receiveBuffer !== undefined
+    ? "receiveBuffer over node:net"
+    : NetAddress.isUnixPathAddress(address)
+    ? undefined
+    : userTimeout !== undefined
+    ? "userTimeout over node:net"
+    : typeof keepAlive === "object" && !setsProbes && !hasDefaultProbes(keepAlive)
+    ? `the interval and count of keepAlive on Node ${process.versions.node}`
+    : undefined
+  return feature === undefined ? undefined : unsupported(operation, address, feature)
+}
+
+// Those that libuv sets by itself.
+const hasDefaultProbes = ({ count, interval }: ResolvedKeepAlive): boolean =>
+  count === 10 && Duration.toSeconds(interval) === 1
+
+const badLocal = (
+  address: NetAddress.SocketAddress,
+  local: NetAddress.SocketAddress | undefined
+): SocketError | undefined => {
+  const feature = unsupportedLocal(address, local)
+  return feature === undefined ? undefined : unsupported("connect", address, feature)
+}
 
 // Node has no answer for a connection that is gone already: then it is the unspecified address of the family, as it is
 // for a link-local address whose interface is gone.

@@ -572,9 +572,10 @@ describe("NodeDuplex", () => {
         duplex.setNoDelay()
         assert.deepStrictEqual(backing.configured, { noDelay: true })
         duplex.setNoDelay(false).setKeepAlive(true, 1500)
-        assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: Duration.millis(1500) })
+        const keepAlive = { idle: Duration.seconds(2), interval: Duration.seconds(1), count: 10 }
+        assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive })
         duplex.setKeepAlive(true)
-        assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: Duration.zero })
+        assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: true })
         duplex.setKeepAlive()
         assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: false })
       }))

@@ -538,78 +538,6 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }
       }))
   })
-
-  describe("options of the kernel", () => {
-    const rejected: ReadonlyArray<EpollTransport.KernelOptions> = [
-      { sendBuffer: 0 },
-      { receiveBuffer: 1.5 },
-      { keepAliveCount: -1 }
-    ]
-    it("refuses what is no size", () => {
-      for (const options of rejected) assert.throws(() => EpollTransport.layerWith(options), RangeError)
-    })
-
-    it.live("buffers have the size that was asked for, at both ends", () =>
-      Effect.gen(function*() {
-        for (const address of [anyPort, anyPath()]) {
-          const { acceptor, client, server } = yield* pair(address)
-          const sent = yield* start(Write.writeAll(client, new Uint8Array(10_000_000)))
-          const answered = yield* start(Write.writeAll(server, new Uint8Array(10_000_000)))
-          for (let turn = 0; turn < 50; turn++) yield* nextTurn
-          for (const socket of [client, server]) {
-            assert.isAbove(socket.bytesWritten, 1000)
-            assert.isBelow(socket.bytesWritten, 100_000)
-          }
-          yield* Fiber.interruptAll([sent, answered])
-          yield* client.abort
-          yield* server.abort
-          yield* acceptor.close
-        }
-      }).pipe(Effect.scoped, Effect.provide(EpollTransport.layerWith({ sendBuffer: 8192, receiveBuffer: 8192 }))))
-
-    it.live("a port can be shared, and only by those who ask for it", () =>
-      Effect.gen(function*() {
-        const { address } = yield* Acceptor.listen(anyPort)
-        yield* Acceptor.listen(address)
-        const error = yield* Effect.flip(Effect.provide(Acceptor.listen(address), EpollTransport.layer))
-        assert.strictEqual(error.reason._tag, "AddressInUse")
-      }).pipe(Effect.scoped, Effect.provide(EpollTransport.layerWith({ reusePort: true }))))
-
-    it.live("every option reaches the sockets, brought into the kernel's range", () =>
-      Effect.gen(function*() {
-        const { client, server } = yield* Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(anyPort, { keepAlive: "1 day" })
-          const client = yield* StreamSocket.connect(acceptor.address, { keepAlive: "1 day", noDelay: false })
-          return { client, server: yield* acceptor.accept }
-        })
-        const linux = Linux.load()
-        const { IPPROTO_TCP, SOL_SOCKET } = Linux
-        const optionsOf = (port: number) => {
-          const fd = descriptorOf(linux, port)
-          return [
-            linux.getInt(fd, SOL_SOCKET, Linux.SO_KEEPALIVE),
-            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPIDLE),
-            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPINTVL),
-            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_KEEPCNT),
-            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_USER_TIMEOUT),
-            linux.getInt(fd, IPPROTO_TCP, Linux.TCP_NODELAY)
-          ]
-        }
-        const clientPort = portOf(client.localAddress)
-        assert.deepStrictEqual(optionsOf(clientPort), [1, 32_767, 7, 127, 90_000, 0])
-        yield* client.configure({ keepAlive: "200 millis", noDelay: true })
-        assert.deepStrictEqual(optionsOf(clientPort), [1, 1, 7, 127, 90_000, 1])
-        yield* client.configure({ keepAlive: false })
-        assert.strictEqual(optionsOf(clientPort)[0], 0)
-        yield* client.abort
-        assert.deepStrictEqual(optionsOf(portOf(server.localAddress)), [1, 32_767, 7, 127, 90_000, 1])
-      }).pipe(
-        Effect.scoped,
-        Effect.provide(
-          EpollTransport.layerWith({ userTimeout: "90 seconds", keepAliveInterval: 6500, keepAliveCount: 1000 })
-        )
-      ))
-  })
 })
 
 /** Takes what a listener gives at once, ends it, and answers how many that were. */
@@ -620,13 +548,4 @@ const acceptAll = (listener: ListenerBacking): number => {
     if (isSocketError(answer)) return assert.fail(answer.message)
     answer.abort()
   }
-}
-
-/** The descriptor of this process's connection from a local port; the lowest one, as the listener is closed. */
-const descriptorOf = (linux: Linux.Linux, port: number): number => {
-  for (let fd = 0; fd < 1000; fd++) {
-    const address = linux.localAddress(fd)
-    if (address !== undefined && !NetAddress.isUnixPathAddress(address) && address.port === port) return fd
-  }
-  return assert.fail(`no socket has the port ${port}`)
 }

@@ -328,7 +328,7 @@ describe("NodeTransport", () => {
         yield* client.configure({ keepAlive: true })
         yield* client.configure({ keepAlive: false })
         assert.deepStrictEqual(noDelay.mock.calls, [[false], [true]])
-        assert.deepStrictEqual(keepAlive.mock.calls, [[true, 10_000], [true, 0], [false, 0]])
+        assert.deepStrictEqual<unknown>(keepAlive.mock.calls, [[true, 10_000, 1000, 10], [true, 0], [false, 0]])
         yield* talk(client, server)
         yield* client.close
         assert.strictEqual((yield* refusal(client.configure({ noDelay: true }))).reason._tag, "Closed")

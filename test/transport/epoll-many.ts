@@ -25,7 +25,7 @@ const messageSize = 64
 const large = new Uint8Array(1_000_000)
 
 // Small ones, so that a write of a megabyte waits without filling the kernel's memory.
-const layer = EpollTransport.layerWith({ sendBuffer: 4096, receiveBuffer: 4096 })
+const buffers = { sendBuffer: 4096, receiveBuffer: 4096 }
 
 // Descriptors go one by one, and so does the wait for them.
 const released = (most: number) =>
@@ -36,7 +36,10 @@ const released = (most: number) =>
 
 const serve = Effect.gen(function*() {
   const before = openSockets()
-  const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"), { backlog: 4096 })
+  const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"), {
+    ...buffers,
+    backlog: 4096
+  })
   let most = 0
   yield* Effect.forkChild(Acceptor.serve(acceptor, (socket) =>
     Effect.gen(function*() {
@@ -85,7 +88,7 @@ const connectAll = (port: number) =>
     const target = NetAddress.inetAddressUnsafe(NetAddress.ipv4Loopback, port)
     const sockets = yield* Effect.forEach(
       Array.from({ length: count }),
-      () => Scope.provide(StreamSocket.connect(target), scope),
+      () => Scope.provide(StreamSocket.connect(target, buffers), scope),
       { concurrency: 500 }
     )
     const open = openSockets() - before
@@ -102,11 +105,11 @@ const connectAll = (port: number) =>
     console.log(`${yield* released(before)} sockets left here`)
   })
 
-if (process.send !== undefined) await Effect.runPromise(Effect.scoped(serve).pipe(Effect.provide(layer)))
+if (process.send !== undefined) await Effect.runPromise(Effect.scoped(serve).pipe(Effect.provide(EpollTransport.layer)))
 else {
   const server = fork(import.meta.filename, [String(count)])
   const [port] = await once(server, "message")
-  await Effect.runPromise(Effect.scoped(connectAll(Number(port))).pipe(Effect.provide(layer)))
+  await Effect.runPromise(Effect.scoped(connectAll(Number(port))).pipe(Effect.provide(EpollTransport.layer)))
   server.send("done")
   const [said] = await once(server, "message")
   console.log(String(said))

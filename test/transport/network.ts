@@ -43,34 +43,36 @@ export const eventually = (condition: () => boolean, what: string): Effect.Effec
   })
 
 /** A listener in another process that never accepts and whose backlog is full: connecting to it waits. */
-export const hangingListener: Effect.Effect<{ readonly target: NetAddress.SocketAddress }, never, Scope.Scope> = Effect
-  .gen(
-    function*() {
-      const child = yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          spawn(process.execPath, [
-            "-e",
-            `const server = require("node:net").createServer()
-          server.listen({ port: 0, host: "127.0.0.1", backlog: 1 }, () => {
+export const hangingListenerAt = (
+  host: "127.0.0.1" | "::1"
+): Effect.Effect<{ readonly target: NetAddress.InetAddress }, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(process.execPath, [
+          "-e",
+          `const server = require("node:net").createServer()
+          server.listen({ port: 0, host: "${host}", backlog: 1 }, () => {
             require("node:fs").writeSync(1, String(server.address().port))
             Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
           })`
-          ], { stdio: ["ignore", "pipe", "inherit"] })
-        ),
-        (child) =>
-          Effect.promise(async () => {
-            child.kill("SIGKILL")
-            await once(child, "close")
-          })
-      )
-      const port = Number(String(yield* Effect.promise(async () => (await once(child.stdout, "data"))[0])))
-      const fillers = yield* Effect.acquireRelease(
-        Effect.sync(() => Array.from({ length: 4 }, () => Net.connect(port, "127.0.0.1").on("error", () => {}))),
-        (sockets) => Effect.sync(() => sockets.forEach((socket) => socket.destroy()))
-      )
-      yield* eventually(() => fillers.filter((socket) => !socket.connecting).length >= 2, "a full backlog")
-      // The last of them is still on its way: so will be everyone else's.
-      yield* nextTurn
-      return { target: NetAddress.inetAddressUnsafe(NetAddress.ipv4Loopback, port) }
-    }
-  )
+        ], { stdio: ["ignore", "pipe", "inherit"] })
+      ),
+      (child) =>
+        Effect.promise(async () => {
+          child.kill("SIGKILL")
+          await once(child, "close")
+        })
+    )
+    const port = Number(String(yield* Effect.promise(async () => (await once(child.stdout, "data"))[0])))
+    const fillers = yield* Effect.acquireRelease(
+      Effect.sync(() => Array.from({ length: 4 }, () => Net.connect(port, host).on("error", () => {}))),
+      (sockets) => Effect.sync(() => sockets.forEach((socket) => socket.destroy()))
+    )
+    yield* eventually(() => fillers.filter((socket) => !socket.connecting).length >= 2, "a full backlog")
+    // The last of them is still on its way: so will be everyone else's.
+    yield* nextTurn
+    return { target: NetAddress.inetAddressFromStringUnsafe(host === "::1" ? `[::1]:${port}` : `${host}:${port}`) }
+  })
+
+export const hangingListener = hangingListenerAt("127.0.0.1")

@@ -1,0 +1,328 @@
+/**
+ * Connections by name: looks it up, lets its addresses race, and hands over the
+ * first one that answers.
+ *
+ * `StreamSocket.connect` does the same with default options. This module has the
+ * options, reads them from `Config`, and makes a service of it, so that a program
+ * can be given another way to connect.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as AddressResolver from "effect/net/AddressResolver"
+import * as Dns from "effect/net/Dns"
+import type * as Host from "effect/net/Host"
+import type * as NetAddress from "effect/net/NetAddress"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
+import { open, type StreamSocket } from "./StreamSocket.ts"
+import { type ConnectOptions, Transport } from "./Transport.ts"
+
+/**
+ * What can be connected to: an address; a host and port, also as a string
+ * `host:port`; and `tcp://host:port` or `unix:///path`, as errors print them.
+ * IPv6 literals are in brackets, and may have a zone: `[fe80::1%eth0]:80`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Target = NetAddress.SocketAddress | Host.HostPortInput
+
+/**
+ * Options of a connection, and of the way to it.
+ *
+ * **Details**
+ *
+ * The times are independent of each other, and whichever is over first counts.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options extends ConnectOptions {
+  /**
+   * How long an attempt has for itself before the next one joins in. Default 250
+   * milliseconds, at least 10. `"Infinity"` tries one address after the other.
+   */
+  readonly attemptDelay?: Duration.Input | undefined
+  /** How long one attempt may take. Default: as long as the system tries, some two minutes. */
+  readonly attemptTimeout?: Duration.Input | undefined
+  /** How long all of it may take, with the look-up. Default: no limit. */
+  readonly timeout?: Duration.Input | undefined
+  /** How long the look-up of a name may take. Default 30 seconds. */
+  readonly lookupTimeout?: Duration.Input | undefined
+  /** How many addresses of the first family are tried before the other one has its turn. Default 1. */
+  readonly firstFamilyCount?: number | undefined
+  /** The most addresses of a name that are tried; the others are left out. Default 16. */
+  readonly maxAddresses?: number | undefined
+}
+
+/**
+ * Connects to a target and closes the stream with the scope.
+ *
+ * **Details**
+ *
+ * Names are looked up with `AddressResolver`; fibers that look up the same host
+ * and port of the same resolver at the same time share one look-up, which is
+ * interrupted when none of them waits any more. Its addresses race as in Happy
+ * Eyeballs version 2 (RFC 8305):
+ *
+ * - The order is the resolver's (the system's, RFC 6724, over `NodeTransport`),
+ *   with the families taking turns: the family of the first address begins. No
+ *   family is preferred beyond that.
+ * - A new attempt starts `attemptDelay` after the one before, and at once when an
+ *   attempt has failed. Earlier ones go on.
+ * - The first to connect wins. All others are released before `connect` ends.
+ *
+ * With a `localAddress`, only addresses of its family are tried.
+ *
+ * Fails with
+ *
+ * - `NameResolution`: the target is malformed, or its name has no addresses, or
+ *   no answer came within `lookupTimeout`;
+ * - `ConnectFailed`: the name has several addresses, and all attempts have failed,
+ *   or were cut by `timeout`; each is listed with its address, reason and times;
+ * - the reason of the attempt (`ConnectionRefused`, `TimedOut`, ...), where there
+ *   was only one address;
+ * - `Unsupported`: an option that the transport cannot honour.
+ *
+ * It tries once. {@link isTransient} says which failures are worth another try.
+ *
+ * **Gotchas**
+ *
+ * `node:dns` cannot cancel a look-up: over `NodeTransport` an interrupted one
+ * keeps a thread of Node's pool busy until the system gives up. Nobody waits
+ * for it.
+ *
+ * **Interruption**: *total*, at any moment. The attempts release their
+ * descriptors.
+ *
+ * **Example** (With time-outs and liveness)
+ *
+ * ```ts
+ * const socket = yield* Connector.connect("db.internal:5432", {
+ *   timeout: "10 seconds",
+ *   attemptTimeout: "3 seconds",
+ *   keepAlive: { idle: "30 seconds", interval: "10 seconds", count: 3 }
+ * })
+ * ```
+ *
+ * **Example** (Trying again, ever more rarely)
+ *
+ * ```ts
+ * const schedule = Schedule.jittered(Schedule.exponential("100 millis"))
+ *
+ * const socket = yield* Effect.retry(Connector.connect("db.internal:5432", { timeout: "5 seconds" }), {
+ *   while: Connector.isTransient,
+ *   schedule,
+ *   times: 5
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function connect(
+  target: NetAddress.SocketAddress,
+  options?: Options
+): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
+/**
+ * Connects to a target and closes the stream with the scope. An address alone
+ * needs no resolver; everything else is as for an address.
+ *
+ * **Interruption**: *total*, at any moment. The attempts release their
+ * descriptors.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function connect(
+  target: Target,
+  options?: Options
+): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
+export function connect(
+  target: Target,
+  options?: Options
+): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
+  return open(target, options, options)
+}
+
+/**
+ * Connecting as a service: a program that asks for it leaves transport, resolver
+ * and default options to whoever provides it.
+ *
+ * **Example** (A client of nothing in particular)
+ *
+ * ```ts
+ * const client = Effect.gen(function*() {
+ *   const connector = yield* Connector.Connector
+ *   const socket = yield* connector.connect("db.internal:5432")
+ *   // ...
+ * })
+ *
+ * const main = client.pipe(
+ *   Effect.provide(Connector.layer({ timeout: "10 seconds" })),
+ *   Effect.provide(NodeTransport.layer)
+ * )
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Connector extends Context.Service<Connector, {
+  /**
+   * As the function `Connector.connect`. Options of the call take the place of
+   * the service's, one by one.
+   *
+   * **Interruption**: *total*, at any moment. The attempts release their
+   * descriptors.
+   */
+  readonly connect: (target: Target, options?: Options) => Effect.Effect<StreamSocket, SocketError, Scope.Scope>
+}>()("effect-asio/Connector") {}
+
+/**
+ * The service over a transport and a resolver, with options for every
+ * connection.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (
+  options?: Options
+): Layer.Layer<Connector, never, Transport | AddressResolver.AddressResolver> => Layer.effect(Connector, make(options))
+
+/**
+ * {@link layer} with options that are read when it is built; by default all of
+ * {@link config}.
+ *
+ * **Example** (From the environment: `DB_TIMEOUT`, `DB_KEEP_ALIVE_IDLE`, ...)
+ *
+ * ```ts
+ * const connector = Connector.layerConfig(Config.nested(Connector.config, "db")).pipe(
+ *   Layer.provide(ConfigProvider.layer(ConfigProvider.constantCase(ConfigProvider.fromEnv())))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options> = config
+): Layer.Layer<Connector, Config.ConfigError, Transport | AddressResolver.AddressResolver> =>
+  Layer.effect(Connector, Effect.flatMap(Config.unwrap(options), make))
+
+/**
+ * Every option, by its own name, all of them optional: durations such as
+ * `10 seconds`, whole numbers, `true` and `false`, and `localAddress` as
+ * `address:port`. `keepAlive` is `true` or `false`, or `keepAlive.idle`,
+ * `.interval` and `.count`.
+ *
+ * @category configuration
+ * @since 0.1.0
+ */
+export const config: Config.Config<Options> = Config.all({
+  attemptDelay: maybe(Config.Duration("attemptDelay")),
+  attemptTimeout: maybe(Config.Duration("attemptTimeout")),
+  timeout: maybe(Config.Duration("timeout")),
+  lookupTimeout: maybe(Config.Duration("lookupTimeout")),
+  firstFamilyCount: maybe(positiveInt("firstFamilyCount")),
+  maxAddresses: maybe(positiveInt("maxAddresses")),
+  localAddress: maybe(Config.schema(Schema.InetAddressFromString, "localAddress")),
+  noDelay: maybe(Config.Boolean("noDelay")),
+  keepAlive: keepAliveConfig(),
+  userTimeout: maybe(Config.Duration("userTimeout")),
+  sendBuffer: maybe(positiveInt("sendBuffer")),
+  receiveBuffer: maybe(positiveInt("receiveBuffer")),
+  linger: maybe(Config.Duration("linger")),
+  sliceSize: maybe(positiveInt("sliceSize"))
+})
+
+/**
+ * Whether another try may well succeed: for `Effect.retry` and its like.
+ *
+ * **Details**
+ *
+ * - Yes for what passes: nobody listens (yet), no answer, no route, a reset, too
+ *   few descriptors, buffers or ports, and a resolver that did not answer.
+ * - No for what stays: a malformed target, a name that does not exist, no
+ *   permission, an option that is Unsupported, a request that cancelled it.
+ * - `ConnectFailed` is transient when one of its attempts is, or when addresses
+ *   were left untried.
+ * - For anything that is no `SocketError`: no.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTransient = (error: unknown): boolean =>
+  isSocketError(error) &&
+  (error.reason._tag === "NameResolution" ? isPassingLookup(error.cause) : isPassing(error.reason))
+
+// ---- internal
+
+// Functions and not constants: the public part of this file uses them as it is loaded.
+function maybe<A>(self: Config.Config<A>): Config.Config<A | undefined> {
+  return Config.map(Config.option(self), Option.getOrUndefined)
+}
+
+// A number out of range is a defect where a program asks for it, and a `ConfigError` where its user does.
+function positiveInt(name: string): Config.Config<number> {
+  return Config.schema(Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThan(0)), name)
+}
+
+function keepAliveConfig(): Config.Config<Options["keepAlive"]> {
+  const probes = Config.all({
+    idle: maybe(Config.Duration("idle")),
+    interval: maybe(Config.Duration("interval")),
+    count: maybe(positiveInt("count"))
+  })
+  return Config.flatMap(
+    Config.nested(probes, "keepAlive"),
+    (probes): Config.Config<Options["keepAlive"]> =>
+      Object.values(probes).some((value) => value !== undefined)
+        ? Config.succeed(probes)
+        : maybe(Config.Boolean("keepAlive"))
+  )
+}
+
+const make = (
+  options: Options | undefined
+): Effect.Effect<Connector["Service"], never, Transport | AddressResolver.AddressResolver> =>
+  Effect.contextWith((context: Context.Context<Transport | AddressResolver.AddressResolver>) => {
+    const services = Context.pick(Transport, AddressResolver.AddressResolver)(context)
+    return Effect.succeed({
+      connect: (target: Target, own?: Options) =>
+        Effect.provideContext(connect(target, { ...options, ...definedOf(own) }), services)
+    })
+  })
+
+/** Without what is only said to be undefined. */
+const definedOf = (options: Options | undefined): Options =>
+  Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== undefined))
+
+const passing: ReadonlySet<Reason["_tag"]> = new Set<Reason["_tag"]>([
+  "ConnectionRefused",
+  "ConnectionReset",
+  "ConnectionAborted",
+  "TimedOut",
+  "HostUnreachable",
+  "NetworkUnreachable",
+  "NetworkDown",
+  "AddressInUse",
+  "AddressNotAvailable",
+  "TooManyOpenFiles",
+  "NoBufferSpace"
+])
+
+const isPassing = (reason: Reason): boolean =>
+  reason._tag === "ConnectFailed"
+    ? reason.untried > 0 || reason.attempts.some((attempt) => isPassing(attempt.reason))
+    : passing.has(reason._tag)
+
+const isPassingLookup = (cause: unknown): boolean =>
+  Cause.isTimeoutError(cause) || (cause instanceof Dns.DnsError && cause.isTemporary)
