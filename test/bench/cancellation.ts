@@ -7,7 +7,9 @@ import { Effect, Fiber } from "effect"
 import { NetAddress } from "effect/net"
 import { StreamSocket, Write } from "../../src/index.ts"
 import { type Backing, WouldBlock } from "../../src/Transport.ts"
-import type { Rounds } from "./table.ts"
+import type { Effort } from "./effort.ts"
+import { alternate, type Group } from "./figures.ts"
+import { titles } from "./titles.ts"
 
 /** A backing that takes every byte at once, or none ever. */
 const backing = (takesAll: boolean): Backing => ({
@@ -47,33 +49,33 @@ const running = async (effect: Effect.Effect<unknown, unknown>): Promise<number>
   return Number(process.hrtime.bigint() - start) / repetitions
 }
 
-const alternate = async (
+const compare = async <Name extends string>(
+  title: string,
+  ours: NoInfer<Name>,
   rounds: number,
-  ours: () => Promise<number>,
-  theirs: () => Promise<number>
-): Promise<readonly [Rounds, Rounds]> => {
-  const figures: [Array<number>, Array<number>] = [[], []]
-  for (let round = -10; round < rounds; round++) {
-    const values = [await ours(), await theirs()] as const
-    if (round >= 0) values.forEach((value, index) => figures[index]!.push(value))
+  contestants: Readonly<Record<Name, () => Promise<number>>>
+): Promise<Group> => {
+  const names = Object.keys(contestants) as Array<Name>
+  for (let i = 0; i < 10; i++) for (const name of names) await contestants[name]()
+  return {
+    title,
+    figures: [{ name: "ns", digits: 0, compared: true }],
+    ours: [ours],
+    rounds: await alternate(names, rounds, async (name) => [await contestants[name]()])
   }
-  return figures
 }
 
-/** Nanoseconds of ours and of what it is compared with, round by round. */
-export const cancellation = async (rounds: number) => {
+export const cancellation = async ({ roundsOfInterruption }: Effort): Promise<ReadonlyArray<Group>> => {
   const clogged = StreamSocket.make(backing(false))
   const open = StreamSocket.make(backing(true))
-  return {
-    interrupt: await alternate(
-      rounds,
-      () => interrupting(clogged.writeSome(bytes)),
-      () => interrupting(Effect.callback(() => {}))
-    ),
-    writeAll: await alternate(
-      rounds,
-      () => running(Write.writeAll(open, bytes)),
-      () => running(open.writeSome(bytes))
-    )
-  }
+  return [
+    await compare(titles.interrupt, "writeSome", roundsOfInterruption, {
+      "writeSome": () => interrupting(clogged.writeSome(bytes)),
+      "Effect.callback": () => interrupting(Effect.callback(() => {}))
+    }),
+    await compare(titles.writeAll, "writeAll", roundsOfInterruption, {
+      "writeAll": () => running(Write.writeAll(open, bytes)),
+      "writeSome": () => running(open.writeSome(bytes))
+    })
+  ]
 }

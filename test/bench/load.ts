@@ -1,21 +1,25 @@
 /**
- * The load client, over raw `node:net`. Prints `ready` when the warm-up is over
- * and the result as JSON at the end; fails when a byte is not what it must be.
+ * What load.c is, over raw `node:net`, for where no C compiler is installed: slower, and without accepting.
  *
- * Usage: node test/bench/load.ts echo|bulk|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS]
+ * Usage: node test/bench/load.ts echo|bulk|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS] [MESSAGE BYTES]
  */
 import { Buffer } from "node:buffer"
 import * as Net from "node:net"
 import { chunk } from "./chunk.ts"
 
 export interface Result {
-  /** Messages (echo) or bytes (bulk) after the warm-up. */
+  /** Messages (echo), connections (accept) or bytes after the warm-up. */
   readonly count: number
   readonly seconds: number
+  /** Shares of `seconds`, from the client in C: in which it only waited, and had its core. It asks for all of it. */
+  readonly idle?: number
+  readonly busy?: number
+  /** CPU time of the server, as another share. */
+  readonly serverBusy?: number
 }
 
-const [mode, port, connections = 1, seconds = 3, warmUp = 0.5] = process.argv.slice(2)
-  .map((argument, index) => index === 0 ? argument : Number(argument)) as [string, number, number?, number?, number?]
+const [mode, ...numbers] = process.argv.slice(2)
+const [port = 0, connections = 1, seconds = 3, warmUp = 0.5, size = 64] = numbers.map(Number)
 
 let count = 0
 let over = false
@@ -27,6 +31,7 @@ const fail = (message: string): never => {
 
 // One buffer for all, and no stream machinery on the way in: the client should cost less than any server.
 const received = Buffer.allocUnsafeSlow(chunk.byteLength)
+const chunkTwice = Buffer.concat([chunk, chunk])
 
 const open = (onBytes: (length: number) => void): Promise<Net.Socket> =>
   new Promise((resume) => {
@@ -57,23 +62,21 @@ const openAll = async <A>(make: (index: number) => Promise<A>): Promise<Array<A>
   return all
 }
 
-/** One connection that sends a message, each unlike any other, whenever the one before has come back. */
+/** One connection that sends a message, unlike the one before and those of others, when the one before has come back. */
 const makePing = async (index: number, onEcho: (ping: () => void) => void): Promise<() => void> => {
-  const message = Buffer.alloc(64, index)
   let sequence = 0
-  let offset = 0
+  let place = 0
+  let end = 0
   const ping = (): void => {
-    message.writeUInt32LE(index, 0)
-    message.writeUInt32LE(++sequence, 4)
-    offset = 0
-    socket.write(message)
+    place = (index * 7919 + ++sequence * 31) % chunk.byteLength
+    end = place + size
+    socket.write(chunkTwice.subarray(place, end))
   }
   const socket = await open((length) => {
-    if (offset + length > message.length || message.compare(received, 0, length, offset, offset + length) !== 0) {
-      fail("a message came back changed")
-    }
-    offset += length
-    if (offset === message.length) onEcho(ping)
+    if (length > end - place) fail("more came back than was sent")
+    if (chunkTwice.compare(received, 0, length, place, place + length) !== 0) fail("a message came back changed")
+    place += length
+    if (place === end) onEcho(ping)
   })
   return ping
 }
@@ -93,9 +96,7 @@ const bulk = async (): Promise<void> => {
   await openAll(() => {
     let place = 0
     return open((length) => {
-      // The first bytes of every piece tell whether it is in its place; comparing all of them would slow the client.
-      const checked = Math.min(length, 64, chunk.byteLength - place)
-      if (received.compare(chunk, place, place + checked, 0, checked) !== 0) fail("bytes are lost or out of place")
+      if (chunkTwice.compare(received, 0, length, place, place + length) !== 0) fail("bytes are lost or out of place")
       place = (place + length) % chunk.byteLength
       count += length
     })
@@ -114,9 +115,8 @@ const measure = (): void => {
         setTimeout(finish, 100)
         return
       }
-      const result: Result = { count, seconds: (performance.now() - start) / 1000 }
       over = true
-      console.log(JSON.stringify(result))
+      console.log(JSON.stringify({ count, seconds: (performance.now() - start) / 1000 } satisfies Result))
       process.exit()
     }
     setTimeout(finish, seconds * 1000)
@@ -138,6 +138,7 @@ const idle = async (): Promise<void> => {
   process.stdin.once("end", () => process.exit())
 }
 
-const run = { echo, bulk, idle }[mode]
+const run = { echo, bulk, idle }[mode ?? ""]
 if (run === undefined) fail("the first argument is echo, bulk or idle")
+else if (!(size >= 1 && size <= chunk.byteLength)) fail(`a message has 1 to ${chunk.byteLength} bytes`)
 else await run()

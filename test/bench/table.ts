@@ -1,67 +1,64 @@
-/** The figures of one run, and how they compare. */
+/** Groups of figures, and targets, as text. */
+import { type Group, ratio, summarize, type Summary, valuesOf } from "./figures.ts"
+import { judge } from "./targets.ts"
 
-/** One value for each round; the same round of two servers ran side by side in time. */
-export type Rounds = ReadonlyArray<number>
-
-export interface Row {
-  readonly figure: string
-  readonly ours: Rounds
-  readonly nodeNet: Rounds
-  readonly effect: Rounds
-  readonly digits?: number
-  /** The bounds of ours / node:net and of ours / Effect: at least, or at most. */
-  readonly targets?: { readonly nodeNet?: Target; readonly effect?: Target }
-}
-
-export interface Target {
-  readonly atLeast?: number
-  readonly atMost?: number
-}
-
-export const median = (values: Rounds): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = sorted.length >> 1
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
-}
-
-/** Round by round, because what else the machine does changes from round to round. */
-const ratioOf = (ours: Rounds, theirs: Rounds): number => median(ours.map((value, round) => value / theirs[round]!))
-
-const judge = (ratio: number, target: Target | undefined): string => {
-  if (target === undefined) return ratio.toFixed(2)
-  const { atLeast = 0, atMost = Infinity } = target
-  const bound = target.atMost === undefined ? `>= ${atLeast.toFixed(2)}` : `<= ${atMost.toFixed(2)}`
-  return `${ratio.toFixed(2)} ${bound} ${ratio >= atLeast && ratio <= atMost ? "yes" : "NO"}`
-}
-
-const number = (value: number, digits: number): string =>
-  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })
-
-export const print = (rows: ReadonlyArray<Row>): void => {
-  const header = ["", "ours", "node:net", "Effect", "ours / node:net", "ours / Effect"]
-  const cells = rows.map(({ digits = 0, effect, figure, nodeNet, ours, targets }) => [
-    figure,
-    ...[ours, nodeNet, effect].map((values) => number(median(values), digits)),
-    judge(ratioOf(ours, nodeNet), targets?.nodeNet),
-    judge(ratioOf(ours, effect), targets?.effect)
-  ])
-  const widths = header.map((title, column) => Math.max(title.length, ...cells.map((row) => row[column]!.length)))
-  for (const row of [header, ...cells]) {
-    const padded = row.map((cell, column) =>
-      column === 0 || column >= 4 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)
+/** A contestant to a line: medians, and what ours is to each, with quartiles. */
+export const formatGroup = (group: Group): string => {
+  const names = Object.keys(group.rounds)
+  const shown = group.figures.filter(({ hidden }) => hidden !== true)
+  const compared = shown.filter(({ compared }) => compared === true)
+  const header = [
+    "",
+    ...shown.map(({ name }) => name),
+    ...group.ours.flatMap((ours) => compared.map((_, index) => index === 0 ? `${ours} / it` : "in CPU"))
+  ]
+  const rows = names.map((name) => {
+    const mark = group.unsaturated?.includes(name) === true ? "*" : ""
+    const medians = shown.map(({ digits }, index) =>
+      formatNumber(summarize(valuesOf(group, name, index)).median, digits) + (index === 0 ? mark : "")
     )
-    console.log(padded.join("  ").trimEnd())
-  }
+    const ratios = group.ours.flatMap((ours) =>
+      compared.map((figure) => ours === name ? "" : formatSpread(ratio(group, figure.name, ours, name)))
+    )
+    return [[name], medians, ratios].flat()
+  })
+  const title = group.title + (group.isDisturbed === true ? " (others used the machine meanwhile)" : "")
+  return [title, ...align([header, ...rows], shown.length)].join("\n")
 }
 
-/** One line about two figures. */
-export const compare = (
-  figure: string,
-  [ours, theirs]: readonly [Rounds, Rounds],
-  other: string,
-  target?: Target,
-  digits = 0
-): void => {
-  const [left, right] = [ours, theirs].map((values) => number(median(values), digits))
-  console.log(`${figure}: ${left}; ${other}: ${right}; ratio ${judge(ratioOf(ours, theirs), target)}`)
+export const footnote = "Medians of the rounds; of ratios, which are taken within a round, also the quartiles.\n" +
+  "CPU us: of the server, for each of what is counted. busy: the server's share of a core. spare: the client's share of\n" +
+  "time in which it only waited. * The client did not keep this server busy: its CPU time counts, not its rate."
+
+/** What was to be reached, and what was. */
+export const formatTargets = (groups: ReadonlyArray<Group>): string => {
+  const rows = judge(groups).map(({ bound, figure, isReached, reached, title, what }) => [
+    `${title}, ${figure}`,
+    what,
+    formatSpread(reached),
+    bound,
+    isReached ? "yes" : "NO"
+  ])
+  return rows.length === 0 ? "" : ["\ntargets", ...align(rows, 0)].join("\n")
+}
+
+// ---- internal
+
+const formatNumber = (value: number, digits: number): string =>
+  Number.isNaN(value)
+    ? "-"
+    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })
+
+const formatSpread = ({ high, low, median }: Summary): string =>
+  Number.isNaN(median) ? "-" : `${median.toFixed(2)} (${low.toFixed(2)}-${high.toFixed(2)})`
+
+/** Columns 1 to `numbers` to the right, the others to the left. */
+const align = (rows: ReadonlyArray<ReadonlyArray<string>>, numbers: number): Array<string> => {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]!.length))) ?? []
+  return rows.map((row) => {
+    const cells = row.map((cell, column) =>
+      column >= 1 && column <= numbers ? cell.padStart(widths[column]!) : cell.padEnd(widths[column]!)
+    )
+    return `  ${cells.join("  ")}`.trimEnd()
+  })
 }

@@ -4,16 +4,16 @@
  */
 import { setImmediate } from "node:timers/promises"
 
-export interface Report {
-  /** User and system time of the process so far, in microseconds. */
+export interface Answer {
+  /** When it was given, and user and system time of the process until then, in microseconds. */
+  readonly at: number
   readonly cpu: number
-  /** Live memory after garbage collection, in bytes; 0 when it was not asked for. */
-  readonly memory: number
-  /** Open connections. */
-  readonly sockets: number
+  readonly connections: number
+  /** Heap and buffers after garbage collection, in bytes, where that was asked for. */
+  readonly live?: number
 }
 
-export type Question = "time" | "memory"
+export type Question = "now" | "memory"
 
 const collect = async (): Promise<number> => {
   // What one collection finalizes, the next one frees.
@@ -27,9 +27,13 @@ const collect = async (): Promise<number> => {
 
 const answer = async (question: Question): Promise<void> => {
   const { system, user } = process.cpuUsage()
-  const memory = question === "memory" ? await collect() : 0
-  const sockets = process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length
-  process.send?.({ cpu: user + system, memory, sockets } satisfies Report)
+  const answer: Answer = {
+    at: performance.now() * 1000,
+    cpu: user + system,
+    connections: process.getActiveResourcesInfo().filter((name) => name === "TCPSocketWrap").length,
+    ...question === "memory" ? { live: await collect() } : undefined
+  }
+  process.send?.(answer)
 }
 
 process.on("message", (question: Question) => void answer(question))

@@ -1,0 +1,57 @@
+/**
+ * What the servers over this library do, whatever the transport. Their arguments:
+ * `PORT [echo|bulk|gather|relay] [BUFFER BYTES | TARGET PORT]`
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as NetAddress from "effect/net/NetAddress"
+import { Acceptor, Relay, StreamSocket, type Transport, Write } from "../../../src/index.ts"
+import { chunk, gatherLists } from "../chunk.ts"
+
+// The buffer has the size of the one in Asio's own echo servers. It counts as memory of an idle connection.
+const [port, mode = "echo", number = 1024] = process.argv.slice(2)
+
+const localhost = (port: number | string | undefined) => NetAddress.inetAddressFromStringUnsafe(`127.0.0.1:${port}`)
+
+const echo = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
+  const buffer = new Uint8Array(Number(number))
+  while (true) {
+    const count = yield* socket.readSome(buffer)
+    yield* Write.writeAll(socket, buffer.subarray(0, count))
+  }
+})
+
+const bulk = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
+  while (true) yield* Write.writeAll(socket, chunk)
+})
+
+const gather = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
+  while (true) for (const list of gatherLists) yield* Write.writeAll(socket, list)
+})
+
+const relay = Effect.fnUntraced(function*(client: StreamSocket.StreamSocket) {
+  const upstream = yield* StreamSocket.connect(localhost(number))
+  yield* Relay.relay(client, upstream)
+}, Effect.scoped)
+
+export const serve = <R, E>(layer: Layer.Layer<Transport.Transport | R, E>): void => {
+  const main = Effect.gen(function*() {
+    const acceptor = yield* Acceptor.listen(localhost(port), { backlog: 4096 })
+    yield* Console.log(`listening on ${NetAddress.formatUrlUnsafe(acceptor.address, "tcp")}`)
+    switch (mode) {
+      case "echo":
+        return yield* Acceptor.serve(acceptor, echo)
+      case "bulk":
+        return yield* Acceptor.serve(acceptor, bulk)
+      case "gather":
+        return yield* Acceptor.serve(acceptor, gather)
+      case "relay":
+        return yield* Acceptor.serve(acceptor, relay)
+      default:
+        return yield* Effect.die(new Error(`no mode ${mode}`))
+    }
+  })
+  main.pipe(Effect.scoped, Effect.provide(layer), NodeRuntime.runMain)
+}
