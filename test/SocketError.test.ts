@@ -61,6 +61,7 @@ const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag:
   ConnectFailed: [Reason.ConnectFailed({ attempts: [refused, refused] }), ["2", "127.0.0.1:7000", "ECONNREFUSED"]],
   Tls: [Reason.Tls({ kind: "certificate" }), ["TLS", "certificate"]],
   Framing: [Reason.Framing({ detail: "length 7 in a frame of 3" }), ["length 7 in a frame of 3"]],
+  Untrusted: [Reason.Untrusted(), ["not trusted"]],
   Unsupported: [Reason.Unsupported({ feature: "SO_ZEROCOPY" }), ["SO_ZEROCOPY"]],
   Unknown: [Reason.Unknown(), ["failed"]]
 }
@@ -282,6 +283,7 @@ describe("SocketError", () => {
           ConnectFailed: say,
           Tls: say,
           Framing: say,
+          Untrusted: say,
           Unsupported: say,
           Unknown: say
         }))
