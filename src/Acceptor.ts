@@ -219,34 +219,60 @@ export const serve = <E, R>(
       if (handlers === 0) resume(Effect.void)
       else onLast = () => resume(Effect.void)
     })
-    return Effect.forever(
-      Effect.uninterruptibleMask((restore) =>
-        Effect.matchEffect(restore(acceptor.take), {
-          onSuccess: (socket) => {
-            handlers++
-            // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
-            return Effect.forkChild(
-              Effect.onExit(
-                restore(Effect.suspend(() => handler(socket))),
-                (exit) => Effect.andThen(end(socket, exit), ended)
-              ),
-              { startImmediately: true, uninterruptible: "inherit" }
-            )
-          },
-          onFailure: (error) => {
-            if (error.reason._tag === "Closed") return Effect.fail(error)
-            if (error.reason._tag !== "OperationAborted") {
-              return Effect.andThen(Effect.logWarning(error.message), restore(Effect.sleep(acceptPause)))
-            }
-            // Asked to stop accepting. Failing now would interrupt the handlers, which have been asked themselves.
-            return Effect.andThen(restore(allEnded), Effect.fail(error))
-          }
-        })
-      )
-    )
+    const run = accepting(acceptor, {
+      taken: (socket, restore) => {
+        handlers++
+        // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
+        return Effect.forkChild(
+          Effect.onExit(
+            restore(Effect.suspend(() => handler(socket))),
+            (exit) => Effect.andThen(end(socket, exit), ended)
+          ),
+          { startImmediately: true, uninterruptible: "inherit" }
+        )
+      },
+      failed: (error) => Effect.logWarning(error.message)
+    })
+    return Effect.catch(run, (error) =>
+      error.reason._tag === "OperationAborted"
+        // Asked to stop accepting. Failing now would interrupt the handlers, which have been asked themselves.
+        ? Effect.andThen(allEnded, Effect.fail(error))
+        : Effect.fail(error))
   })
 
 // ---- internal
+
+/**
+ * The loop of every server: takes one connection after the other, and pauses when one could not be taken. Fails with
+ * `Closed`, and with `OperationAborted` when it was asked to stop.
+ *
+ * @internal
+ */
+export const accepting = <R>(acceptor: Acceptor, on: {
+  /** What to wait for before the next connection is taken. */
+  readonly ready?: Effect.Effect<void> | undefined
+  /** Runs uninterruptibly, from the moment in which the connection is taken. */
+  readonly taken: (
+    socket: StreamSocket.StreamSocket,
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<unknown, never, R>
+  readonly failed: (error: SocketError) => Effect.Effect<unknown, never, R>
+}): Effect.Effect<never, SocketError, R> => {
+  const next = on.ready === undefined ? acceptor.take : Effect.andThen(on.ready, acceptor.take)
+  return Effect.forever(
+    Effect.uninterruptibleMask((restore) =>
+      Effect.matchEffect(restore(next), {
+        onSuccess: (socket) => on.taken(socket, restore),
+        onFailure: (error) =>
+          error.reason._tag === "Closed" || error.reason._tag === "OperationAborted"
+            ? Effect.fail(error)
+            : Effect.andThen(on.failed(error), restore(Effect.sleep(acceptPause)))
+      })
+    ),
+    // As many in a turn as there are: on a busy process, one in each would be too few.
+    { disableYield: true }
+  )
+}
 
 const acceptPause: Duration.Input = "50 millis"
 

@@ -83,6 +83,109 @@ export const bytesWritten: Metric.Counter<number> = Metric.counter("effect_asio_
 })
 
 /**
+ * Connections that the servers of this process (`Server`) have at this moment.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverConnections: Metric.Gauge<number> = Metric.gauge("effect_asio_server_connections", {
+  description: "Connections of servers"
+})
+
+/**
+ * Servers of this process, by what they do. Those that have stopped are counted on.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const servers: Readonly<Record<keyof typeof counters.servers, Metric.Gauge<number>>> = each(
+  counters.servers,
+  (state) => Metric.gauge("effect_asio_servers", { description: "Servers by state", attributes: { state } })
+)
+
+/**
+ * Connections that servers took from their addresses, also those that a limit
+ * then refused.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverAccepted: Metric.Counter<number> = Metric.counter("effect_asio_server_accepted", {
+  description: "Connections that servers took from their addresses",
+  incremental: true
+})
+
+/**
+ * Connections that servers could not take, such as for want of descriptors.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverAcceptFailures: Metric.Counter<number> = Metric.counter("effect_asio_server_accept_failures", {
+  description: "Connections that servers could not take",
+  incremental: true
+})
+
+/**
+ * Handlers of servers that failed with something that is no end of a connection.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverFailures: Metric.Counter<number> = Metric.counter("effect_asio_server_failures", {
+  description: "Handlers that failed",
+  incremental: true
+})
+
+/**
+ * Connections that a limit of a server refused or ended, by the limit.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverLimited: Readonly<Record<keyof typeof counters.served.limited, Metric.Counter<number>>> = each(
+  counters.served.limited,
+  (limit) =>
+    Metric.counter("effect_asio_server_limited", {
+      description: "Connections that a limit refused or ended",
+      incremental: true,
+      attributes: { limit }
+    })
+)
+
+/**
+ * How often servers stopped accepting because of a limit, by the limit.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverPauses: Readonly<Record<keyof typeof counters.served.pauses, Metric.Counter<number>>> = each(
+  counters.served.pauses,
+  (limit) =>
+    Metric.counter("effect_asio_server_pauses", {
+      description: "Times that accepting stopped because of a limit",
+      incremental: true,
+      attributes: { limit }
+    })
+)
+
+/**
+ * Connections that ended in a drain of their server, by what ended them.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverDrained: Readonly<Record<keyof typeof counters.served.drained, Metric.Counter<number>>> = each(
+  counters.served.drained,
+  (by) =>
+    Metric.counter("effect_asio_server_drained", {
+      description: "Connections that ended in a drain",
+      incremental: true,
+      attributes: { by }
+    })
+)
+
+/**
  * Shows the metrics of this module to the `MetricRegistry` of the program, until
  * the layer is released.
  *
@@ -116,15 +219,41 @@ export const layer: Layer.Layer<never> = Layer.effectDiscard(
 
 const ignore = (): void => {}
 
-const shown = [
-  [operationsCompleted, () => counters.completed],
-  [operationsCancelled.terminal, () => counters.cancelled.terminal],
-  [operationsCancelled.partial, () => counters.cancelled.partial],
-  [operationsCancelled.total, () => counters.cancelled.total],
-  [streamsTorn, () => counters.torn],
-  [bytesRead, () => counters.bytesRead],
-  [bytesWritten, () => counters.bytesWritten]
-] as const
+interface Shown {
+  readonly show: (context: Context.Context<never>) => void
+  readonly hide: (context: Context.Context<never>) => void
+}
+
+const shownAs =
+  <State>(stateOf: (count: number) => State) => (metric: Metric.Metric<number, State>, count: () => number): Shown => ({
+    show: (context) =>
+      Metric.registerUnsafe(metric, context, { get: () => stateOf(count()), update: ignore, modify: ignore }),
+    hide: (context) => Metric.removeUnsafe(metric, context)
+  })
+
+const counter = shownAs((count): Metric.CounterState<number> => ({ count, incremental: true }))
+const gauge = shownAs((value): Metric.GaugeState<number> => ({ value }))
+
+const counterOfEach = <K extends string>(
+  metrics: Readonly<Record<K, Metric.Counter<number>>>,
+  numbers: Readonly<Record<K, number>>
+): ReadonlyArray<Shown> => keysOf(metrics).map((key) => counter(metrics[key], () => numbers[key]))
+
+const shown: ReadonlyArray<Shown> = [
+  counter(operationsCompleted, () => counters.completed),
+  ...counterOfEach(operationsCancelled, counters.cancelled),
+  counter(streamsTorn, () => counters.torn),
+  counter(bytesRead, () => counters.bytesRead),
+  counter(bytesWritten, () => counters.bytesWritten),
+  gauge(serverConnections, () => counters.served.live),
+  ...keysOf(servers).map((state) => gauge(servers[state], () => counters.servers[state])),
+  counter(serverAccepted, () => counters.served.accepted),
+  counter(serverAcceptFailures, () => counters.served.acceptFailures),
+  counter(serverFailures, () => counters.served.failures),
+  ...counterOfEach(serverLimited, counters.served.limited),
+  ...counterOfEach(serverPauses, counters.served.pauses),
+  ...counterOfEach(serverDrained, counters.served.drained)
+]
 
 // A registry has each metric once, however many layers show it: the last one to go takes it away.
 const layers = new WeakMap<Metric.MetricRegistry, number>()
@@ -132,19 +261,22 @@ const layers = new WeakMap<Metric.MetricRegistry, number>()
 const show = (context: Context.Context<never>): () => void => {
   const registry = Context.get(context, Metric.MetricRegistry)
   layers.set(registry, (layers.get(registry) ?? 0) + 1)
-  for (const [metric, count] of shown) {
-    Metric.registerUnsafe(metric, context, {
-      get: () => ({ count: count(), incremental: true }),
-      update: ignore,
-      modify: ignore
-    })
-  }
+  for (const metric of shown) metric.show(context)
   return () => {
     const left = (layers.get(registry) ?? 1) - 1
     layers.set(registry, left)
     if (left > 0) return
-    for (const [metric] of shown) Metric.removeUnsafe(metric, context)
+    for (const metric of shown) metric.hide(context)
   }
+}
+
+// The names are those of a literal.
+function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): ReadonlyArray<K> {
+  return Object.keys(record) as Array<K>
+}
+
+function each<K extends string, A>(record: Readonly<Record<K, number>>, make: (key: K) => A): Readonly<Record<K, A>> {
+  return Object.fromEntries(keysOf(record).map((key) => [key, make(key)])) as Record<K, A>
 }
 
 function cancelled(guarantee: Type): Metric.Counter<number> {

@@ -40,6 +40,8 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * - `Tls`: the layer above the bytes failed.
  * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
  *   wrong, and `position` where that begins, in bytes from the start of the stream.
+ * - `Untrusted`: the peer is not one that may speak for others, as with the PROXY
+ *   protocol.
  * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
  * - `Unknown`: anything else; see `code` and `cause`.
  *
@@ -75,6 +77,7 @@ export type Reason = Data.TaggedEnum<{
   ConnectFailed: { readonly attempts: ReadonlyArray<ConnectAttempt>; readonly untried: number }
   Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
   Framing: { readonly detail: string; readonly position?: number | undefined }
+  Untrusted: {}
   Unsupported: { readonly feature: string }
   Unknown: {}
 }>
@@ -239,6 +242,8 @@ export const describe = (reason: Reason): string => {
       return reason.position === undefined
         ? `bad framing: ${reason.detail}`
         : `bad framing at byte ${formatCount(reason.position)}: ${reason.detail}`
+    case "Untrusted":
+      return "the peer is not trusted to speak for others"
     case "Unsupported":
       return `${reason.feature} is not supported here`
     case "Unknown":

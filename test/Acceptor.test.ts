@@ -275,6 +275,16 @@ describe("Acceptor", () => {
           assert.deepStrictEqual(lines, [])
         }))
 
+      it.effect("accepts in one turn of the event loop as many as there are", () =>
+        Effect.gen(function*() {
+          let handled = 0
+          const { connect } = yield* serving(() => Effect.andThen(Effect.sync(() => void handled++), Effect.never))
+          yield* settle
+          yield* Effect.forEach(Array.from({ length: 100 }), () => connect)
+          yield* settle
+          assert.strictEqual(handled, 100)
+        }))
+
       it.effect("closes the connection when its handler ends, after the handler's own finalizers", () =>
         Effect.gen(function*() {
           const { connect } = yield* serving((socket) =>

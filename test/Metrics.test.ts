@@ -62,8 +62,7 @@ const moves = <A, E, R>(effect: Effect.Effect<A, E, R>, expected: Partial<typeof
 describe("Metrics.layer", () => {
   const series = Effect.map(
     Metric.snapshot,
-    (snapshots) =>
-      snapshots.map(({ attributes, id }) => `${id} ${attributes?.["guarantee"] ?? attributes?.["unit"] ?? ""}`.trim())
+    (snapshots) => snapshots.map(({ attributes = {}, id }) => [id, ...Object.values(attributes)].join(" "))
   )
 
   const all = [
@@ -73,8 +72,33 @@ describe("Metrics.layer", () => {
     "effect_asio_operations_cancelled terminal",
     "effect_asio_operations_cancelled total",
     "effect_asio_operations_completed",
+    "effect_asio_server_accept_failures",
+    "effect_asio_server_accepted",
+    "effect_asio_server_connections",
+    "effect_asio_server_drained aborted",
+    "effect_asio_server_drained finished",
+    "effect_asio_server_drained partial",
+    "effect_asio_server_drained terminal",
+    "effect_asio_server_drained total",
+    "effect_asio_server_failures",
+    "effect_asio_server_limited AcceptRate",
+    "effect_asio_server_limited BytesInFlight",
+    "effect_asio_server_limited Connections",
+    "effect_asio_server_limited FirstByte",
+    "effect_asio_server_limited Handshake",
+    "effect_asio_server_limited Idle",
+    "effect_asio_server_limited PerPeer",
+    "effect_asio_server_limited Progress",
+    "effect_asio_server_pauses AcceptRate",
+    "effect_asio_server_pauses BytesInFlight",
+    "effect_asio_server_pauses Connections",
+    "effect_asio_servers draining",
+    "effect_asio_servers listening",
+    "effect_asio_servers paused",
+    "effect_asio_servers stopped",
     "effect_asio_streams_torn"
   ]
+  const gauges = new Set(["effect_asio_server_connections", "effect_asio_servers"])
 
   it.effect("shows every count to the registry, and removes them when it is released", () =>
     withRegistry(Effect.gen(function*() {
@@ -96,13 +120,12 @@ describe("Metrics.layer", () => {
       assert.deepStrictEqual(yield* series, [])
     })))
 
-  it.effect("shows them as counters that only rise, with a description", () =>
+  it.effect("shows them as counters that only rise, or as gauges where they are a state, with a description", () =>
     withRegistry(Effect.provide(
       Effect.gen(function*() {
         for (const snapshot of yield* Metric.snapshot) {
-          assert.strictEqual(snapshot.type, "Counter")
-          if (snapshot.type !== "Counter") continue
-          assert.isTrue(snapshot.state.incremental)
+          assert.strictEqual(snapshot.type, gauges.has(snapshot.id) ? "Gauge" : "Counter")
+          if (snapshot.type === "Counter") assert.isTrue(snapshot.state.incremental)
           assert.isAbove(snapshot.description?.length ?? 0, 10)
         }
       }),

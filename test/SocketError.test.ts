@@ -74,6 +74,7 @@ const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag:
   ],
   Tls: [Reason.Tls({ kind: "certificate" }), ["TLS", "certificate"]],
   Framing: [Reason.Framing({ detail: "length 7 in a frame of 3" }), ["length 7 in a frame of 3"]],
+  Untrusted: [Reason.Untrusted(), ["not trusted"]],
   Unsupported: [Reason.Unsupported({ feature: "SO_ZEROCOPY" }), ["SO_ZEROCOPY"]],
   Unknown: [Reason.Unknown(), ["failed"]]
 }
@@ -310,6 +311,7 @@ describe("SocketError", () => {
           ConnectFailed: say,
           Tls: say,
           Framing: say,
+          Untrusted: say,
           Unsupported: say,
           Unknown: say
         }))

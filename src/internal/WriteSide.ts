@@ -29,6 +29,15 @@ export class WriteSide {
     this.backing = backing
   }
 
+  /** Bytes of the writes in line that were not taken yet; 0 when no write waits. */
+  get bytesWaiting(): number {
+    let bytes = 0
+    for (let operation = this.line.front; operation !== undefined; operation = operation.next) {
+      bytes += Math.max(operation.total - operation.transferred, 0)
+    }
+    return bytes
+  }
+
   /** Why a write cannot even be tried, as the error of that write. */
   refusal(write: WriteOperation<unknown>): SocketError | undefined {
     if (this.failure === undefined) return undefined

@@ -7,5 +7,31 @@ export const counters = {
   cancelled: { terminal: 0, partial: 0, total: 0 },
   torn: 0,
   bytesRead: 0,
-  bytesWritten: 0
+  bytesWritten: 0,
+  servers: { listening: 0, paused: 0, draining: 0, stopped: 0 },
+  served: makeServerCounts()
+}
+
+/** What one server did, and what all of them did. */
+export type ServerCounts = ReturnType<typeof makeServerCounts>
+
+export function makeServerCounts() {
+  return {
+    live: 0,
+    accepted: 0,
+    acceptFailures: 0,
+    failures: 0,
+    limited: {
+      Connections: 0,
+      PerPeer: 0,
+      AcceptRate: 0,
+      BytesInFlight: 0,
+      Handshake: 0,
+      FirstByte: 0,
+      Idle: 0,
+      Progress: 0
+    },
+    pauses: { Connections: 0, AcceptRate: 0, BytesInFlight: 0 },
+    drained: { finished: 0, total: 0, partial: 0, terminal: 0, aborted: 0 }
+  }
 }

@@ -1,4 +1,4 @@
-/** Effect Cluster: two runner processes that talk over this library's sockets on real TCP. */
+/** Effect Cluster: two runner processes, each under a `Server`, that talk over this library's sockets on real TCP. */
 import { assert, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -55,8 +55,8 @@ const run = Effect.fnUntraced(function*(database: string) {
     /** Ends its input, and answers with its exit code and the bytes it moved. */
     stop: Effect.gen(function*() {
       stdin.end()
-      const { bytesRead, bytesWritten } = yield* next("Stopped")
-      return { code: yield* Fiber.join(ended), complaints, bytesRead, bytesWritten }
+      const { bytesRead, bytesWritten, server } = yield* next("Stopped")
+      return { code: yield* Fiber.join(ended), complaints, bytesRead, bytesWritten, server }
     })
   }
 })
@@ -114,7 +114,9 @@ it.live(
 
       const last = yield* second.stop
       assert.deepInclude(last, { code: "0", complaints: "" })
-      for (const { bytesRead, bytesWritten } of [left, last]) {
+      for (const { bytesRead, bytesWritten, server } of [left, last]) {
+        assert.deepInclude(server, { state: "stopped", connections: 0, failures: 0 })
+        assert.isAbove(server.accepted, 0)
         assert.isAbove(bytesRead, ids.length)
         assert.isAbove(bytesWritten, ids.length)
       }

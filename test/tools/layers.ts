@@ -15,7 +15,16 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["Transport"],
   ["StreamSocket", "Acceptor", "internal/ReadSide", "internal/WriteSide"],
   ["Write", "Read", "internal/composedRead", "internal/composedWrite"],
-  ["Connector", "Server", "Tls", "Framing", "Relay"],
+  [
+    "Connector",
+    "Server",
+    "Tls",
+    "Framing",
+    "ProxyProtocol",
+    "Relay",
+    "internal/ServerCore",
+    "internal/serverLimits"
+  ],
   ["transport/"],
   ["adapter/"],
   ["promises"],

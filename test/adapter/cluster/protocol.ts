@@ -1,6 +1,7 @@
 import * as Entity from "effect/cluster/Entity"
 import * as Rpc from "effect/rpc/Rpc"
 import * as Schema from "effect/Schema"
+import type * as Server from "../../../src/Server.ts"
 
 /** Answers for one entity id, and says which process it does so in. */
 export const Greeter = Entity.make("Greeter", [
@@ -28,7 +29,12 @@ export type Event =
   /** The shards that it holds have changed. */
   | { readonly _tag: "Holds"; readonly shards: ReadonlyArray<number> }
   | { readonly _tag: "Answers"; readonly answers: ReadonlyArray<Answer> }
-  /** Bytes that went through this library's sockets. */
-  | { readonly _tag: "Stopped"; readonly bytesRead: number; readonly bytesWritten: number }
+  /** Bytes that went through this library's sockets, and how its server was at its end. */
+  | {
+    readonly _tag: "Stopped"
+    readonly bytesRead: number
+    readonly bytesWritten: number
+    readonly server: Pick<Server.Health, "accepted" | "connections" | "failures" | "state">
+  }
 
 export const shards = 12

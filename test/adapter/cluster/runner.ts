@@ -1,6 +1,6 @@
 /**
- * One runner of a cluster, as a process: `node runner.ts <database file>`. It serves other runners, and asks them, over
- * this library's sockets. Commands come on its input, events go to its output.
+ * One runner of a cluster, as a process: `node runner.ts <database file>`. It serves other runners under a `Server`, and
+ * asks them, over this library's sockets. Commands come on its input, events go to its output.
  */
 import * as Entity from "effect/cluster/Entity"
 import * as MessageStorage from "effect/cluster/MessageStorage"
@@ -12,6 +12,8 @@ import * as Sharding from "effect/cluster/Sharding"
 import * as ShardingConfig from "effect/cluster/ShardingConfig"
 import * as SocketRunner from "effect/cluster/SocketRunner"
 import * as SqlRunnerStorage from "effect/cluster/SqlRunnerStorage"
+import type * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
@@ -26,9 +28,9 @@ import * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import * as Stream from "effect/Stream"
 import { createInterface } from "node:readline"
-import * as Acceptor from "../../../src/Acceptor.ts"
 import * as EffectSocket from "../../../src/adapter/EffectSocket.ts"
 import * as Metrics from "../../../src/Metrics.ts"
+import * as Server from "../../../src/Server.ts"
 import type { Transport } from "../../../src/Transport.ts"
 import * as NodeTransport from "../../../src/transport/NodeTransport.ts"
 import { type Answer, type Command, type Event, Greeter, shards } from "./protocol.ts"
@@ -55,10 +57,44 @@ const layerClientProtocol: Layer.Layer<
   }
 }))
 
-const layerRunner = (acceptor: Acceptor.Acceptor, port: number, database: string) => {
+/**
+ * A server whose connections are Effect's sockets. They wait, unread, for whoever runs the `SocketServer`. It keeps its
+ * connections for as long as they last, so a drain ends their handlers at once.
+ */
+const makeServer = Effect.gen(function*() {
+  const handler = yield* Deferred.make<(socket: Socket.Socket) => Effect.Effect<unknown, unknown>>()
+  const server = yield* Server.make(
+    (stream, connection) =>
+      Effect.raceFirst(
+        Effect.flatMap(Deferred.await(handler), (handle) => Effect.ignore(handle(EffectSocket.toSocket(stream)))),
+        connection.draining
+      ),
+    {
+      listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+      limits: { connections: 100, firstByte: "10 seconds" },
+      shutdown: { deadline: "2 seconds" }
+    }
+  )
+  const sockets = SocketServer.SocketServer.of({
+    address: server.addresses[0],
+    run: <R, E, A>(handle: (socket: Socket.Socket) => Effect.Effect<A, E, R>) =>
+      Effect.contextWith((context: Context.Context<R>) =>
+        Effect.ensuring(
+          Effect.andThen(
+            Deferred.succeed(handler, (socket) => Effect.provideContext(handle(socket), context)),
+            Effect.never
+          ),
+          server.drain()
+        )
+      )
+  })
+  return { server, sockets }
+})
+
+const layerRunner = (sockets: SocketServer.SocketServer["Service"], port: number, database: string) => {
   const health = RunnerHealth.layerPing.pipe(Layer.provide(Runners.layerRpc), Layer.provide(layerClientProtocol))
   return SocketRunner.layer.pipe(
-    Layer.provide(Layer.succeed(SocketServer.SocketServer, EffectSocket.toSocketServer(acceptor))),
+    Layer.provide(Layer.succeed(SocketServer.SocketServer, sockets)),
     Layer.provide(layerClientProtocol),
     Layer.provide(health),
     Layer.provide(MessageStorage.layerNoop),
@@ -117,23 +153,27 @@ const commands = Stream.fromAsyncIterable(
 const main = Effect.gen(function*() {
   const database = process.argv[2]
   if (database === undefined) return yield* Effect.die("usage: node runner.ts <database file>")
-  const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
-  const port = NetAddress.isUnixPathAddress(acceptor.address) ? 0 : acceptor.address.port
+  const { server, sockets } = yield* makeServer
+  const port = NetAddress.isUnixPathAddress(sockets.address) ? 0 : sockets.address.port
   yield* Effect.gen(function*() {
     tell({ _tag: "Listening", port })
     yield* Effect.forkScoped(watch)
     yield* Stream.runForEach(commands, (command) => ask(command.ask))
   }).pipe(
     Effect.scoped,
-    Effect.provide(Layer.provideMerge(handlers, layerRunner(acceptor, port, database)))
+    Effect.provide(Layer.provideMerge(handlers, layerRunner(sockets, port, database)))
   )
+  return server
 }).pipe(
   Effect.scoped,
-  Effect.andThen(Effect.gen(function*() {
-    const { count: bytesRead } = yield* Metric.value(Metrics.bytesRead)
-    const { count: bytesWritten } = yield* Metric.value(Metrics.bytesWritten)
-    tell({ _tag: "Stopped", bytesRead, bytesWritten })
-  })),
+  Effect.flatMap((server) =>
+    Effect.gen(function*() {
+      const { count: bytesRead } = yield* Metric.value(Metrics.bytesRead)
+      const { count: bytesWritten } = yield* Metric.value(Metrics.bytesWritten)
+      const { accepted, connections, failures, state } = yield* server.health
+      tell({ _tag: "Stopped", bytesRead, bytesWritten, server: { accepted, connections, failures, state } })
+    })
+  ),
   Effect.provide([NodeTransport.layer, Metrics.layer]),
   Effect.provide(Logger.layer([Logger.map(Logger.formatLogFmt, (line) => console.error(line))])),
   Effect.provideService(References.MinimumLogLevel, "Warn")

@@ -1,0 +1,581 @@
+/**
+ * A server: one handler for every connection of one or several addresses, with
+ * limits on what peers can do to it, and an end in which no message is lost
+ * without a word.
+ *
+ * `Acceptor.serve` is the loop alone. This is what a process in production needs
+ * around it.
+ *
+ * @since 0.1.0
+ */
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import type * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Option from "effect/Option"
+import * as RateLimiter from "effect/persistence/RateLimiter"
+import * as Runtime from "effect/Runtime"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import process from "node:process"
+import * as Acceptor from "./Acceptor.ts"
+import { formatAddress } from "./internal/format.ts"
+import * as Core from "./internal/ServerCore.ts"
+import * as limits from "./internal/serverLimits.ts"
+import { CurrentRegion } from "./internal/Signal.ts"
+import * as ProxyProtocol from "./ProxyProtocol.ts"
+import type { SocketError } from "./SocketError.ts"
+import type { StreamSocket } from "./StreamSocket.ts"
+import type { ListenOptions, Transport } from "./Transport.ts"
+
+// ---- models
+
+/**
+ * A running server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Server = Core.Server
+
+/**
+ * The service of {@link layer}.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Server: Context.Service<Server, Server> = Context.Service("effect-asio/Server")
+
+/**
+ * The connection that a handler serves.
+ *
+ * **Example** (Ending between two requests)
+ *
+ * ```ts
+ * const handler = (socket: StreamSocket.StreamSocket, connection: Server.Connection) =>
+ *   Effect.gen(function*() {
+ *     while (!connection.isDraining) {
+ *       const request = yield* Effect.raceFirst(
+ *         Effect.asSome(Framing.receive(socket, framing)),
+ *         Effect.as(connection.draining, Option.none())
+ *       )
+ *       if (Option.isNone(request)) return
+ *       yield* Framing.send(socket, framing, yield* answer(request.value))
+ *     }
+ *   })
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export type Connection = Core.Connection
+
+/**
+ * The service that a handler has, and everything that it calls: who is served.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Connection: Context.Service<Connection, Connection> = Context.Service("effect-asio/Server/Connection")
+
+/**
+ * Serves one connection. It ends with its handler, see {@link serve}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Handler<E, R> = (
+  socket: StreamSocket,
+  connection: Connection
+) => Effect.Effect<unknown, E, R>
+
+/**
+ * What a server does.
+ *
+ * **Details**
+ *
+ * - `listening`: every address accepts.
+ * - `paused`: at least one of them does not, because of a limit or because
+ *   accepting failed a moment ago.
+ * - `draining`, `stopped`: see `drain`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type State = Core.State
+
+/**
+ * How the connections ended that were there when a drain began: `finished` by
+ * themselves, by a request, or `aborted` at the deadline. A connection has ended
+ * when its descriptor is released.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Drained = Core.Drained
+
+/**
+ * How a server is, and what it did since it started.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Health = Core.Health
+
+/**
+ * Which limit a connection has met, with what was set.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Limit = limits.Limit
+
+/**
+ * Constructors and guards of every limit: `Limit.$is("Idle")`, `Limit.$match`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const Limit: typeof limits.Limit = limits.Limit
+
+/**
+ * Says in a few words which limit was met.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const describeLimit: (limit: Limit) => string = limits.describe
+
+// ---- options
+
+/**
+ * Where to listen: an address, or a host and port, of which the first address
+ * is taken.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Listen = NetAddress.SocketAddress | Host.HostPortInput
+
+/**
+ * Bytes to send before a connection is closed because of a limit; after
+ * `within` (default one second) for the bytes and the close together, it is
+ * reset. Where this happens to 128 connections at once, further ones are reset.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Farewell = limits.Farewell
+
+/**
+ * What a limit does to a connection that meets it: resets it, closes it, or
+ * closes it with a few bytes.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Answer = limits.Answer
+
+/**
+ * What peers may do. No limit is set by default, but for `handshake`.
+ *
+ * **Details**
+ *
+ * The first four concern connections that come. Their `answer` is to reset the
+ * connection, to refuse it with bytes, or to `"wait"`: not to take it, which leaves
+ * it to the backlog of the listener, and to the kernel when that is full. A
+ * transport may hold a descriptor for each connection of the backlog
+ * (`NodeTransport` does).
+ *
+ * The others concern connections that are there. When one is met, the handler is
+ * interrupted and the connection ended by the `answer`; a handler that does not
+ * end within a second is left without its connection. They are looked after for
+ * all connections together, in intervals of an eighth of the shortest time (10
+ * milliseconds to 1 second). So a limit is never met early, and late by two such
+ * intervals at most.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Limits = limits.Limits
+
+/**
+ * How `drain` divides its time: the parts in relation to each other, by default
+ * 6, 2, 1 and 1. A part of 0 is left out.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Ladder = Core.Ladder
+
+/**
+ * One place to listen, or several.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Addresses = Listen | Arr.NonEmptyReadonlyArray<Listen>
+
+/**
+ * Options of a server. Those of `ListenOptions` hold for every address.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Options<E = unknown, L extends Addresses = Addresses, R = never> extends ListenOptions {
+  /** One address or several. */
+  readonly listen: L
+  readonly limits?: Limits | undefined
+  /**
+   * Every connection begins with a PROXY header. One without is not served, and
+   * its failure goes to `onError`; see `ProxyProtocol.receiveOption`.
+   */
+  readonly proxyProtocol?: ProxyProtocol.OptionalOptions | undefined
+  /**
+   * What becomes of a handler's failure that is not the end of a connection, once
+   * the connection is closed. By default it is logged as an error. May not fail;
+   * a defect of it is logged.
+   */
+  readonly onError?:
+    | ((
+      cause: Cause.Cause<E | SocketError | Cause.Done>,
+      connection: Connection
+    ) => Effect.Effect<unknown, never, R>)
+    | undefined
+  /** Hears of every connection that a limit refused or ended, once it is closed. By default it is logged (debug). */
+  readonly onLimit?:
+    | ((limit: Limit, connection: Connection) => Effect.Effect<unknown, never, R>)
+    | undefined
+  /** How the connection of a handler that failed is ended. Default `"abort"`, which resets it. */
+  readonly onFailure?: "abort" | "close" | undefined
+  /** The drain that an interruption or the end of the scope begins: its deadline (default 10 seconds) and its ladder. */
+  readonly shutdown?: {
+    readonly deadline?: Duration.Input | undefined
+    readonly ladder?: Ladder | undefined
+  } | undefined
+}
+
+/**
+ * What a server asks of its environment: an address alone needs no resolver.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Environment<L extends Addresses, R, R2> =
+  | Transport
+  | ([L] extends [NetAddress.SocketAddress | ReadonlyArray<NetAddress.SocketAddress>] ? never
+    : AddressResolver.AddressResolver)
+  | Served<R>
+  | R2
+
+/**
+ * What a handler of a server asks of the environment: a scope and the connection
+ * it has from the server.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Served<R> = Exclude<Exclude<R, Connection>, Scope.Scope>
+
+// ---- constructors
+
+/**
+ * Starts a server that ends with the scope: the end of the scope drains it
+ * within the deadline of `shutdown`. Everything else is as for {@link serve}.
+ *
+ * **Interruption**: while it starts, the addresses are released.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = <E, R, L extends Addresses, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, L, R2>
+): Effect.Effect<Server, SocketError, Scope.Scope | Environment<L, R, R2>> =>
+  Effect.gen(function*() {
+    const behaviour = yield* behaviourOf(handler, options)
+    const places: Addresses = options.listen
+    const [first, ...others] = isList(places) ? places : [places]
+    // Addresses alone ask for no resolver.
+    const listen = Acceptor.listen as (
+      address: Listen,
+      options: ListenOptions
+    ) => Effect.Effect<Acceptor.Acceptor, SocketError, Environment<L, never, never> | Scope.Scope>
+    const acceptors = [
+      yield* listen(first, options),
+      ...yield* Effect.forEach(others, (address) => listen(address, options))
+    ] as const
+    const region = yield* CurrentRegion
+    const core = yield* Effect.clockWith((clock) =>
+      Effect.sync(() => new Core.ServerCore(acceptors, behaviour, region, clock))
+    )
+    yield* Effect.acquireRelease(
+      // Handlers' contexts grow from this one: a flat one costs each of them nothing.
+      Effect.updateContext(
+        core.start,
+        (context: Context.Context<Served<R> | R2>) => Context.makeUnsafe<Served<R> | R2>(context.mapUnsafe)
+      ),
+      () => withForce(core.hurry, core.drain())
+    )
+    return core
+  })
+
+/**
+ * Runs a handler for every connection of one or several addresses, each in a
+ * fiber and a scope of its own, until somebody drains the server; succeeds then
+ * with how the connections ended.
+ *
+ * **Details**
+ *
+ * The end of the handler is the end of its connection. When it succeeds, the
+ * connection is closed, flushed and with FIN. At end of stream, at a reset, and
+ * when its operations were cancelled, it ends quietly, and so does its
+ * connection; one that was torn or cut inside a message is reset. Any other
+ * failure, and every defect, goes to `onError`, and the connection is reset
+ * (`onFailure`). Nothing that a handler does ends the server.
+ *
+ * The service {@link Connection} and the second argument say who is served.
+ * Logs of the handler carry `connection` and `peer` as annotations.
+ *
+ * A connection that could not be taken (`TooManyOpenFiles`) is counted, the first
+ * of a row is logged, and its address pauses for 50 milliseconds. With
+ * `NodeTransport`, Node itself resets such a connection, without telling anybody;
+ * a limit of `connections` below that of descriptors rules it out.
+ *
+ * Fails as `Acceptor.listen` does, and not after that. A request of a signal around it
+ * (`Cancellation.withSignal`) reaches the handlers, and begins a drain.
+ *
+ * **Interruption**: begins a drain, with the deadline of `shutdown`, and proceeds
+ * when it is over. While it waits, another `SIGINT` or `SIGTERM` ends the drain at
+ * once, in programs that handle these (`NodeRuntime.runMain` does).
+ *
+ * **Example** (A server of a process)
+ *
+ * ```ts
+ * const main = Server.serve(handler, {
+ *   listen: ["0.0.0.0:7000", "[::]:7000"],
+ *   ipv6Only: true,
+ *   limits: { connections: 10_000, perPeer: 100, firstByte: "10 seconds", idle: "5 minutes" },
+ *   shutdown: { deadline: "20 seconds" }
+ * })
+ *
+ * main.pipe(Effect.provide(NodeTransport.layer), NodeRuntime.runMain({ teardown: Server.teardown }))
+ * ```
+ *
+ * @category running
+ * @since 0.1.0
+ */
+export const serve = <E, R, L extends Addresses, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, L, R2>
+): Effect.Effect<Drained, SocketError, Environment<L, R, R2>> =>
+  Effect.scoped(Effect.flatMap(make(handler, options), (server) => server.stopped))
+
+/**
+ * A server as a layer, which ends it within the deadline of `shutdown`.
+ *
+ * **Example** (A server beside others)
+ *
+ * ```ts
+ * const Chat = Server.layer(handler, { listen: "0.0.0.0:7000" })
+ *
+ * Layer.launch(Layer.mergeAll(Chat, Http)).pipe(
+ *   Effect.provide(NodeTransport.layer),
+ *   NodeRuntime.runMain({ teardown: Server.teardown })
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = <E, R, L extends Addresses, R2 = never>(
+  handler: Handler<E, R>,
+  options: Options<E, L, R2>
+): Layer.Layer<Server, SocketError, Environment<L, R, R2>> => Layer.effect(Server, make(handler, options))
+
+/**
+ * {@link layer} with options that come from the configuration.
+ *
+ * **Example** (Some of the options)
+ *
+ * ```ts
+ * const Chat = Server.layerConfig(
+ *   handler,
+ *   Config.map(Server.config("CHAT"), (options) => ({ ...options, onError: report }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = <E, R, L extends Addresses, R2 = never>(
+  handler: Handler<E, R>,
+  options: Config.Config<Options<E, L, R2>>
+): Layer.Layer<Server, SocketError | Config.ConfigError, Environment<L, R, R2>> =>
+  Layer.effect(Server, Effect.flatMap(options, (options) => make(handler, options)))
+
+/**
+ * The options of a server in the configuration, under a name of their own if
+ * one is given: `config("CHAT")` reads `CHAT_LISTEN`.
+ *
+ * **Details**
+ *
+ * | name | value |
+ * |---|---|
+ * | `LISTEN` | one or several `host:port` or `unix:/path`, with commas; the only one that has to be there |
+ * | `BACKLOG`, `IPV6_ONLY`, `NO_DELAY`, `KEEP_ALIVE`, `LINGER` | as in `ListenOptions`; the last two are durations |
+ * | `MAX_CONNECTIONS`, `MAX_PER_PEER` | numbers |
+ * | `ACCEPT_RATE` | connections a second |
+ * | `MAX_BYTES_IN_FLIGHT` | a size, such as `64MiB` |
+ * | `HANDSHAKE`, `FIRST_BYTE`, `IDLE` | durations, such as `5 minutes` |
+ * | `MIN_PROGRESS` | a size a second |
+ * | `SHUTDOWN_DEADLINE` | a duration |
+ *
+ * @category config
+ * @since 0.1.0
+ */
+export const config = (name?: string): Config.Config<Options> => {
+  const all = Config.map(configured, (from): Options => {
+    return {
+      listen: from.listen,
+      ...present({
+        backlog: from.backlog,
+        ipv6Only: from.ipv6Only,
+        noDelay: from.noDelay,
+        keepAlive: from.keepAlive,
+        linger: from.linger
+      }),
+      limits: present({
+        connections: from.connections,
+        perPeer: from.perPeer,
+        acceptRate: Option.map(from.acceptRate, (limit) => ({ limit, window: Duration.seconds(1) })),
+        bytesInFlight: Option.map(from.bytesInFlight, Number),
+        handshake: from.handshake,
+        firstByte: from.firstByte,
+        idle: from.idle,
+        progress: Option.map(from.progress, (bytes) => ({ bytes: Number(bytes), per: Duration.seconds(1) }))
+      }),
+      shutdown: present({ deadline: from.deadline })
+    }
+  })
+  return name === undefined ? all : Config.nested(all, name)
+}
+
+/**
+ * The teardown of a process that is meant to be ended by a signal, for
+ * `NodeRuntime.runMain`: an interruption that left nothing but itself exits with 0
+ * instead of 130. Failures exit as they always do.
+ *
+ * @category running
+ * @since 0.1.0
+ */
+export const teardown: Runtime.Teardown = (exit, onExit) => {
+  if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) onExit(0)
+  else Runtime.defaultTeardown(exit, onExit)
+}
+
+// ---- internal
+
+const isList = (listen: Addresses): listen is Arr.NonEmptyReadonlyArray<Listen> => Array.isArray(listen)
+
+const behaviourOf = <E, R, L extends Addresses, R2>(
+  handler: Handler<E, R>,
+  options: Options<E, L, R2>
+): Effect.Effect<Core.Behaviour<Served<R> | R2>> =>
+  Effect.gen(function*() {
+    const resolved = limits.resolve(options.limits)
+    return {
+      handler: (socket, connection) =>
+        Effect.scoped(Effect.provideService(
+          Effect.suspend(() => handler(socket, connection)),
+          Connection,
+          connection
+        )),
+      // Its causes come from this handler and from the preparations, and from nowhere else.
+      onError: (options.onError ?? logError) as Core.Behaviour<R2>["onError"],
+      onLimit: options.onLimit ?? logLimit,
+      onFailure: options.onFailure ?? "abort",
+      preparations: options.proxyProtocol === undefined ? [] : [proxied(options.proxyProtocol)],
+      limits: resolved,
+      limiter: resolved.acceptRate === undefined
+        ? undefined
+        : yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory),
+      shutdown: {
+        deadline: Duration.max(Duration.fromInputUnsafe(options.shutdown?.deadline ?? "10 seconds"), Duration.zero),
+        ladder: Core.resolveLadder(options.shutdown?.ladder)
+      }
+    }
+  })
+
+const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> =>
+  Effect.logError(`the connection from ${formatAddress(connection.remoteAddress)} failed`, cause)
+
+const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
+  Effect.logDebug(`the connection from ${formatAddress(connection.remoteAddress)} ended: ${describeLimit(limit)}`)
+
+const proxied = (options: ProxyProtocol.OptionalOptions): Core.Preparation => (accepted) =>
+  Effect.map(ProxyProtocol.receiveOption(accepted.socket, options), (header) => {
+    const { destination, source } = ProxyProtocol.endpointsOf(accepted, header)
+    return { socket: accepted.socket, remoteAddress: source, localAddress: destination }
+  })
+
+const signals = ["SIGINT", "SIGTERM"] as const
+
+/** While an effect runs, a signal of the process forces it. A process that does not handle signals ends by them. */
+const withForce = <A>(force: Effect.Effect<void>, effect: Effect.Effect<A>): Effect.Effect<A> =>
+  Effect.suspend(() => {
+    const onSignal = () => Effect.runFork(force)
+    const handled = signals.filter((signal) => process.listenerCount(signal) > 0)
+    for (const signal of handled) process.on(signal, onSignal)
+    return Effect.ensuring(
+      effect,
+      Effect.sync(() => {
+        for (const signal of handled) process.off(signal, onSignal)
+      })
+    )
+  })
+
+const address = (text: string): Listen =>
+  text.startsWith("unix:") ? NetAddress.unixPathAddress(text.replace(/^unix:(\/\/)?/, "")) : text
+
+const configured = Config.all({
+  listen: Config.map(
+    Config.schema(Schema.String.check(Schema.isPattern(/[^\s,]/)), "LISTEN"),
+    (text): Arr.NonEmptyReadonlyArray<Listen> => {
+      const [first = text, ...others] = text.split(",").map((part) => part.trim()).filter((part) => part !== "")
+      return [address(first), ...others.map(address)]
+    }
+  ),
+  backlog: Config.option(Config.Int("BACKLOG")),
+  ipv6Only: Config.option(Config.Boolean("IPV6_ONLY")),
+  noDelay: Config.option(Config.Boolean("NO_DELAY")),
+  keepAlive: Config.option(Config.Duration("KEEP_ALIVE")),
+  linger: Config.option(Config.Duration("LINGER")),
+  connections: Config.option(Config.Int("MAX_CONNECTIONS")),
+  perPeer: Config.option(Config.Int("MAX_PER_PEER")),
+  acceptRate: Config.option(Config.Int("ACCEPT_RATE")),
+  bytesInFlight: Config.option(Config.ByteSize("MAX_BYTES_IN_FLIGHT")),
+  handshake: Config.option(Config.Duration("HANDSHAKE")),
+  firstByte: Config.option(Config.Duration("FIRST_BYTE")),
+  idle: Config.option(Config.Duration("IDLE")),
+  progress: Config.option(Config.ByteSize("MIN_PROGRESS")),
+  deadline: Config.option(Config.Duration("SHUTDOWN_DEADLINE"))
+})
+
+/** What is there, without what is not. */
+const present = <A extends Record<string, Option.Option<unknown>>>(
+  options: A
+): { readonly [K in keyof A]?: Option.Option.Value<A[K]> } => {
+  const found: { [K in keyof A]?: Option.Option.Value<A[K]> } = {}
+  for (const [name, option] of Object.entries(options)) {
+    if (Option.isSome(option)) Object.assign(found, { [name]: option.value })
+  }
+  return found
+}

@@ -1,0 +1,261 @@
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Predicate from "effect/Predicate"
+import { formatBytes, formatCount } from "./format.ts"
+
+/** Which limit of a server was reached, with what was set. */
+export type Limit = Data.TaggedEnum<{
+  Connections: { readonly max: number }
+  PerPeer: { readonly max: number; readonly peer: string }
+  AcceptRate: { readonly limit: number; readonly window: Duration.Duration }
+  BytesInFlight: { readonly max: number; readonly bytes: number }
+  Handshake: { readonly within: Duration.Duration }
+  FirstByte: { readonly within: Duration.Duration }
+  Idle: { readonly within: Duration.Duration }
+  Progress: { readonly bytes: number; readonly per: Duration.Duration; readonly taken: number }
+}>
+
+export const Limit = Data.taggedEnum<Limit>()
+
+export const describe = (limit: Limit): string => {
+  switch (limit._tag) {
+    case "Connections":
+      return `there are ${formatCount(limit.max)} connections`
+    case "PerPeer":
+      return `there are ${formatCount(limit.max)} connections from ${limit.peer}`
+    case "AcceptRate":
+      return `there were ${formatCount(limit.limit)} connections within ${Duration.format(limit.window)}`
+    case "BytesInFlight":
+      return `${formatBytes(limit.bytes)} wait to be written, over the limit of ${formatBytes(limit.max)}`
+    case "Handshake":
+      return `it was not prepared within ${Duration.format(limit.within)}`
+    case "FirstByte":
+      return `it sent nothing within ${Duration.format(limit.within)}`
+    case "Idle":
+      return `no byte moved for ${Duration.format(limit.within)}`
+    case "Progress":
+      return `its writes progressed by ${formatBytes(limit.taken)} in ${Duration.format(limit.per)}, not by ${
+        formatCount(limit.bytes)
+      }`
+  }
+}
+
+// The public options; `Server` says what they mean.
+
+export interface Farewell {
+  readonly send: Uint8Array | string
+  readonly within?: Duration.Input | undefined
+}
+
+export type Answer = "reset" | "close" | Farewell
+
+export interface Limits {
+  /** Connections in all. Default answer: `"wait"`. */
+  readonly connections?: number | {
+    readonly max: number
+    readonly answer?: "wait" | "reset" | Farewell | undefined
+  } | undefined
+  /**
+   * Connections of one peer: of one IPv4 address, or one IPv6 network of
+   * `ipv6Prefix` bits (default 64, what a customer gets; 128 for single
+   * addresses). Peers of Unix-domain sockets are not counted. With
+   * `proxyProtocol`, the client behind the proxy counts. Default answer: `"reset"`.
+   */
+  readonly perPeer?: number | {
+    readonly max: number
+    readonly ipv6Prefix?: number | undefined
+    readonly answer?: "reset" | Farewell | undefined
+  } | undefined
+  /**
+   * Connections per time: `limit` at once, and then one for each part of the
+   * window (a token bucket). Default answer: `"wait"`.
+   */
+  readonly acceptRate?: {
+    readonly limit: number
+    readonly window: Duration.Input
+    readonly answer?: "wait" | "reset" | Farewell | undefined
+  } | undefined
+  /**
+   * Bytes in flight: of every write on an accepted socket that waits for room or
+   * in line, those that were not taken yet, over all connections; what handlers
+   * keep in memory because peers do not read. Bytes that the transport has taken
+   * do not count. While they are over the limit no connection is admitted. Measured
+   * every 100 milliseconds or more often. Default answer: `"wait"`.
+   */
+  readonly bytesInFlight?: number | {
+    readonly max: number
+    readonly answer?: "wait" | "reset" | Farewell | undefined
+  } | undefined
+  /**
+   * The time from acceptance to the handler: for the PROXY header. Default 10
+   * seconds. Default answer: `"reset"`.
+   */
+  readonly handshake?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly answer?: Answer | undefined
+  } | undefined
+  /**
+   * The time from acceptance to the first byte that was received. A byte is
+   * received when somebody reads: a handler that does not read has none. Default
+   * answer: `"reset"`.
+   */
+  readonly firstByte?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly answer?: Answer | undefined
+  } | undefined
+  /** The time in which no byte is received and none is taken. Default answer: `"close"`. */
+  readonly idle?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly answer?: Answer | undefined
+  } | undefined
+  /**
+   * Slow consumers: while a write waits, at least `bytes` have to be taken in
+   * each time `per`. Else the connection is reset: bytes would not reach such a
+   * peer.
+   */
+  readonly progress?: { readonly bytes: number; readonly per: Duration.Input } | undefined
+}
+
+/** Bytes, and how long they and the close after them may take, in milliseconds. */
+export interface ResolvedFarewell {
+  readonly send: Uint8Array
+  readonly within: number
+}
+
+export interface Within {
+  /** Milliseconds. */
+  readonly within: number
+  readonly answer: "reset" | "close" | ResolvedFarewell
+}
+
+/** `Server.Limits` with every short form written out. */
+export interface ResolvedLimits {
+  readonly connections: { readonly max: number; readonly answer: "wait" | "reset" | ResolvedFarewell } | undefined
+  readonly perPeer: {
+    readonly max: number
+    readonly ipv6Prefix: number
+    readonly answer: "reset" | ResolvedFarewell
+  } | undefined
+  readonly acceptRate: {
+    readonly limit: number
+    readonly window: Duration.Duration
+    readonly answer: "wait" | "reset" | ResolvedFarewell
+  } | undefined
+  readonly bytesInFlight: { readonly max: number; readonly answer: "wait" | "reset" | ResolvedFarewell } | undefined
+  readonly handshake: Within
+  readonly firstByte: Within | undefined
+  readonly idle: Within | undefined
+  /** `per` in milliseconds. */
+  readonly progress: { readonly bytes: number; readonly per: number } | undefined
+}
+
+/** Throws a `RangeError` for what is no limit. */
+export const resolve = (limits: Limits = {}): ResolvedLimits => {
+  const { acceptRate, progress } = limits
+  return {
+    connections: resolveMax("connections", limits.connections, "wait"),
+    perPeer: limits.perPeer === undefined ? undefined : {
+      ...resolveMax("perPeer", limits.perPeer, "reset"),
+      ipv6Prefix: prefix(typeof limits.perPeer === "number" ? undefined : limits.perPeer.ipv6Prefix)
+    },
+    acceptRate: acceptRate === undefined ? undefined : {
+      limit: positive("acceptRate.limit", acceptRate.limit),
+      window: Duration.millis(millis("acceptRate.window", acceptRate.window)),
+      answer: resolveAnswer(acceptRate.answer ?? "wait")
+    },
+    bytesInFlight: resolveMax("bytesInFlight", limits.bytesInFlight, "wait"),
+    handshake: resolveWithin("handshake", limits.handshake ?? "10 seconds", "reset"),
+    firstByte: limits.firstByte === undefined ? undefined : resolveWithin("firstByte", limits.firstByte, "reset"),
+    idle: limits.idle === undefined ? undefined : resolveWithin("idle", limits.idle, "close"),
+    progress: progress === undefined ? undefined : {
+      bytes: positive("progress.bytes", progress.bytes),
+      per: millis("progress.per", progress.per)
+    }
+  }
+}
+
+/**
+ * How often the server has to look at its connections, in milliseconds; `undefined` when it need not at all. An eighth
+ * of the shortest time, so that a limit is met late by little, and no more often than costs nothing.
+ */
+export const sweepInterval = (limits: ResolvedLimits, prepares: boolean): number | undefined => {
+  const times = [
+    limits.firstByte?.within,
+    limits.idle?.within,
+    limits.progress?.per,
+    prepares ? limits.handshake.within : undefined,
+    limits.bytesInFlight === undefined ? undefined : 800
+  ].filter((time) => time !== undefined)
+  return times.length === 0 ? undefined : Math.min(Math.max(Math.min(...times) / 8, 10), 1000)
+}
+
+/** Whom a connection counts for; `undefined` for nobody. IPv6 peers own networks, not addresses. */
+export const peerKey = (address: NetAddress.SocketAddress, ipv6Prefix: number): string | undefined => {
+  if (NetAddress.isUnixPathAddress(address)) return undefined
+  const ip = NetAddress.toCanonical(address.address)
+  if (NetAddress.isIpv4Address(ip) || ipv6Prefix === 128) return NetAddress.formatIp(ip)
+  const segments = NetAddress.ipv6ToSegments(ip).map((segment, i) => {
+    const bits = Math.min(Math.max(ipv6Prefix - i * 16, 0), 16)
+    return segment & (0xffff << (16 - bits))
+  })
+  return `${segments.map((segment) => segment.toString(16)).join(":")}/${ipv6Prefix}`
+}
+
+// ---- internal
+
+const positive = (name: string, value: number): number => {
+  if (Number.isInteger(value) && value > 0) return value
+  throw new RangeError(`Server.Limits.${name}: ${value} is not a positive whole number`)
+}
+
+const millis = (name: string, input: Duration.Input): number => {
+  const value = Duration.toMillis(Duration.fromInputUnsafe(input))
+  if (value > 0) return value
+  throw new RangeError(`Server.Limits.${name}: ${value} ms is not a time to wait`)
+}
+
+const prefix = (value = 64): number => {
+  if (Number.isInteger(value) && value >= 0 && value <= 128) return value
+  throw new RangeError(`Server.Limits.perPeer.ipv6Prefix: ${value} is not from 0 to 128`)
+}
+
+type Resolved<A> = Exclude<A, Farewell> | ResolvedFarewell
+
+const resolveAnswer = <A extends string>(answer: A | Farewell): A | ResolvedFarewell =>
+  typeof answer === "string" ? answer : {
+    send: typeof answer.send === "string" ? new TextEncoder().encode(answer.send) : answer.send,
+    within: Duration.toMillis(Duration.fromInputUnsafe(answer.within ?? "1 second"))
+  }
+
+function resolveMax<A extends string>(
+  name: string,
+  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined },
+  usual: A
+): { readonly max: number; readonly answer: Resolved<A> | ResolvedFarewell }
+function resolveMax<A extends string>(
+  name: string,
+  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined } | undefined,
+  usual: A
+): { readonly max: number; readonly answer: A | ResolvedFarewell } | undefined
+function resolveMax<A extends string>(
+  name: string,
+  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined } | undefined,
+  usual: A
+): { readonly max: number; readonly answer: A | ResolvedFarewell } | undefined {
+  if (limit === undefined) return undefined
+  const { answer, max } = typeof limit === "number" ? { max: limit, answer: undefined } : limit
+  return { max: positive(name, max), answer: resolveAnswer(answer ?? usual) }
+}
+
+const resolveWithin = (
+  name: string,
+  limit: Duration.Input | { readonly within: Duration.Input; readonly answer?: Answer | undefined },
+  usual: "reset" | "close"
+): Within => {
+  const isLong = (value: typeof limit): value is Exclude<typeof limit, Duration.Input> =>
+    Predicate.hasProperty(value, "within")
+  return isLong(limit)
+    ? { within: millis(name, limit.within), answer: resolveAnswer(limit.answer ?? usual) }
+    : { within: millis(name, limit), answer: usual }
+}
