@@ -19,6 +19,8 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * **Details**
  *
  * - `Closed`: this side closed or aborted the socket.
+ * - `Consumed`: the stream was handed over to `by`, such as `"Tls.client"`, and
+ *   is to be used only through what that made of it.
  * - `Torn`: an earlier write stopped inside its message, after `transferred`
  *   of `total` bytes; the stream may only be closed or aborted. Reads go on.
  * - `OperationAborted`: a graded cancellation request ended the operation after
@@ -37,7 +39,12 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * - `ConnectFailed`: a name has several addresses, and none could be connected
  *   to; each attempt is listed in the order in which they were started. `untried`
  *   addresses had no turn, because of a limit or a time-out.
- * - `Tls`: the layer above the bytes failed.
+ * - `Tls`: the layer above the bytes failed. `kind` says in what: `handshake` (no
+ *   common ground, no answer, or ended in the middle), `certificate` (one that
+ *   was not accepted, by either side), `truncated` (the peer's end of stream is
+ *   not one that TLS vouches for: bytes may be missing), or `protocol` (the bytes
+ *   are not TLS, or were changed). `detail` says it in words, and `alert` is the
+ *   name of the alert that the peer sent, such as `"unknown_ca"`.
  * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
  *   wrong, and `position` where that begins, in bytes from the start of the stream.
  * - `Untrusted`: the peer is not one that may speak for others, as with the PROXY
@@ -50,6 +57,7 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  */
 export type Reason = Data.TaggedEnum<{
   Closed: {}
+  Consumed: { readonly by: string }
   Torn: { readonly transferred: number; readonly total: number }
   OperationAborted: {
     readonly type: "terminal" | "partial" | "total"
@@ -75,7 +83,11 @@ export type Reason = Data.TaggedEnum<{
   NoBufferSpace: {}
   NameResolution: { readonly host: string; readonly detail: string }
   ConnectFailed: { readonly attempts: ReadonlyArray<ConnectAttempt>; readonly untried: number }
-  Tls: { readonly kind: "handshake" | "certificate" | "truncated" | "protocol" }
+  Tls: {
+    readonly kind: "handshake" | "certificate" | "truncated" | "protocol"
+    readonly detail?: string | undefined
+    readonly alert?: string | undefined
+  }
   Framing: { readonly detail: string; readonly position?: number | undefined }
   Untrusted: {}
   Unsupported: { readonly feature: string }
@@ -192,6 +204,8 @@ export const describe = (reason: Reason): string => {
   switch (reason._tag) {
     case "Closed":
       return "the socket is closed"
+    case "Consumed":
+      return `the stream was handed over to ${reason.by}`
     case "Torn":
       return `the stream is torn: an earlier write stopped after ${formatCount(reason.transferred)} of ${
         formatBytes(reason.total)
@@ -237,7 +251,7 @@ export const describe = (reason: Reason): string => {
     case "ConnectFailed":
       return describeAttempts(reason)
     case "Tls":
-      return `TLS ${reason.kind} failure`
+      return `TLS ${reason.kind} failure${reason.detail === undefined ? "" : `: ${reason.detail}`}`
     case "Framing":
       return reason.position === undefined
         ? `bad framing: ${reason.detail}`

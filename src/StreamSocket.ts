@@ -29,6 +29,7 @@ import {
   resolveRaceOptions
 } from "./internal/HappyEyeballs.ts"
 import { endsTurn } from "./internal/Line.ts"
+import { nativeOf } from "./internal/native.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { nameOf, resolveHost, type Target } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
@@ -452,10 +453,12 @@ export class Core implements StreamSocket, Events {
   readonly [TypeId]: typeof TypeId = TypeId
   readonly input: ReadSide
   readonly output: WriteSide
+  readonly linger: Duration.Duration
   private readonly backing: Backing
-  private readonly linger: Duration.Duration
   private phase: State["socket"] = "open"
   private releaseWaiters: Set<() => void> | undefined = undefined
+  // Whoever has taken the backing over, and ends it from then on.
+  private heir: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
 
   constructor(backing: Backing, linger: Duration.Duration) {
     this.backing = backing
@@ -501,6 +504,7 @@ export class Core implements StreamSocket, Events {
 
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
+      if (this.heir !== undefined) return this.heir.close
       if (this.phase === "open") {
         if (Duration.isZero(this.linger)) return this.abort
         this.refuse()
@@ -515,6 +519,7 @@ export class Core implements StreamSocket, Events {
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
+      if (this.heir !== undefined) return this.heir.abort
       if (this.phase === "open") this.refuse()
       if (this.isReleased()) return Effect.void
       this.backing.abort()
@@ -525,7 +530,7 @@ export class Core implements StreamSocket, Events {
   get configure(): (options: LiveOptions) => Effect.Effect<void, SocketError> {
     return (options) =>
       Effect.suspend(() => {
-        if (this.phase !== "open") return Effect.fail(this.input.error(Reason.Closed(), "configure", 0))
+        if (this.phase !== "open") return Effect.fail(this.input.error(this.input.refusal, "configure", 0))
         const refused = this.backing.configure(resolveLiveOptions(options))
         return isSocketError(refused) ? Effect.fail(refused) : Effect.void
       })
@@ -533,11 +538,11 @@ export class Core implements StreamSocket, Events {
 
   release(): number | SocketError {
     const { backing, input, output } = this
-    if (this.phase !== "open") return input.error(Reason.Closed(), "release", 0)
+    if (this.phase !== "open") return input.error(input.refusal, "release", 0)
     if (output.state === "torn" || output.state === "failed") {
       if (output.failure !== undefined) return during(output.failure, { operation: "release", transferred: 0 })
     }
-    const unread = input.unreadBytes
+    const unread = input.unreadBytes().byteLength
     const refused = (feature: string) => input.error(Reason.Unsupported({ feature }), "release", 0)
     if (input.line.front !== undefined || output.line.front !== undefined) {
       return refused("giving away a stream while an operation waits")
@@ -548,6 +553,37 @@ export class Core implements StreamSocket, Events {
     this.refuse()
     this.phase = "closed"
     return answer
+  }
+
+  /** Why the backing cannot be handed over just now; a stream in the middle of something cannot. */
+  occupied(): Reason | string | undefined {
+    const { input, output } = this
+    if (input.state === "closed") return input.refusal
+    const refused = output.reason
+    if (refused !== undefined) return refused
+    return input.line.front !== undefined || output.line.front !== undefined
+      ? "an operation waits on the stream"
+      : input.state === "open"
+      ? undefined
+      : "the stream has ended"
+  }
+
+  /**
+   * Hands the backing over, with what was received and not read: from here on every operation fails with `Consumed`,
+   * and closing this stream closes its heir.
+   */
+  handOver(by: string, heir: Pick<StreamSocket, "close" | "abort">): readonly [backing: Backing, unread: Uint8Array] {
+    const unread = this.input.unreadBytes()
+    this.heir = heir
+    this.phase = "closed"
+    this.output.close(Reason.Consumed({ by }))
+    this.input.close(Reason.Consumed({ by }))
+    return [this.backing, unread]
+  }
+
+  /** Bytes that were received from the transport and that nobody has read. */
+  get unreadCount(): number {
+    return this.input.unreadBytes().byteLength + (nativeOf(this.backing)?.unread() ?? 0)
   }
 
   readable(): void {
@@ -564,6 +600,7 @@ export class Core implements StreamSocket, Events {
   }
 
   closed(): void {
+    if (this.heir !== undefined) return
     // A backing may lose its descriptor by failure: what it has received can still be read.
     if (this.phase === "open") {
       this.readable()

@@ -43,6 +43,7 @@ const attempted: ConnectAttempt = {
 /** One of each reason, and words that its message has to contain. The type asks for all of them. */
 const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag: K }>, ReadonlyArray<string>] } = {
   Closed: [Reason.Closed(), ["closed"]],
+  Consumed: [Reason.Consumed({ by: "Tls.client" }), ["handed over", "Tls.client"]],
   Torn: [Reason.Torn({ transferred: 1000, total: 33_554_432 }), ["torn", "1,000 of 33,554,432 bytes"]],
   OperationAborted: [
     Reason.OperationAborted({ type: "partial", transferred: 1, total: 2 }),
@@ -72,7 +73,7 @@ const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag:
     Reason.ConnectFailed({ attempts: [attempted, attempted], untried: 0 }),
     ["all 2 addresses", "127.0.0.1:7000", "ECONNREFUSED", "after 1,234 ms"]
   ],
-  Tls: [Reason.Tls({ kind: "certificate" }), ["TLS", "certificate"]],
+  Tls: [Reason.Tls({ kind: "certificate", detail: "it has expired" }), ["TLS", "certificate", "it has expired"]],
   Framing: [Reason.Framing({ detail: "length 7 in a frame of 3" }), ["length 7 in a frame of 3"]],
   Untrusted: [Reason.Untrusted(), ["not trusted"]],
   Unsupported: [Reason.Unsupported({ feature: "SO_ZEROCOPY" }), ["SO_ZEROCOPY"]],
@@ -289,6 +290,7 @@ describe("SocketError", () => {
       for (const tag of tags) {
         const caught = yield* failing(samples[tag][0]).pipe(Effect.catchReasons("SocketError", {
           Closed: say,
+          Consumed: say,
           Torn: say,
           OperationAborted: say,
           UnexpectedEof: say,

@@ -22,6 +22,8 @@ export class ReadSide {
   readonly backing: Backing
   private buffer: ReadBuffer | undefined = undefined
   private lost: SocketError | undefined = undefined
+  /** Why every operation fails when `state` is "closed". */
+  refusal: Reason = closed
   /** An operation that has settled. */
   spare: ReadSome | undefined = undefined
 
@@ -58,16 +60,11 @@ export class ReadSide {
 
   /** Puts bytes back to where they came from: whoever reads next gets them first. */
   unread(bytes: Uint8Array): SocketError | undefined {
-    if (this.state === "closed") return this.error(Reason.Closed(), "unread", 0)
+    if (this.state === "closed") return this.error(this.refusal, "unread", 0)
     this.collected().unread(bytes)
     this.line.drive()
     this.line.rest()
     return undefined
-  }
-
-  /** Bytes that have arrived and that nobody has consumed. */
-  get unreadBytes(): number {
-    return this.buffer?.length ?? 0
   }
 
   idle(): void {
@@ -95,7 +92,13 @@ export class ReadSide {
     return this.state === "closed"
   }
 
-  close(): void {
+  /** A copy of what is in the read buffer. */
+  unreadBytes(): Uint8Array {
+    return this.buffer === undefined ? none : this.buffer.bytes().slice()
+  }
+
+  close(reason?: Reason): void {
+    if (reason !== undefined) this.refusal = reason
     this.state = "closed"
     this.buffer = undefined
     this.line.drive()
@@ -138,7 +141,7 @@ export class ReadSide {
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
     try {
-      if (this.state === "closed") return Exit.fail(this.error(Reason.Closed(), "readSome", 0))
+      if (this.state === "closed") return Exit.fail(this.error(this.refusal, "readSome", 0))
       assertUnchanged(target, length)
       if (length === 0) return nothing
       const buffer = this.buffer
@@ -262,7 +265,7 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
   }
 
   private closed(): Exit.Exit<never, SocketError> {
-    return Exit.fail(this.side.error(Reason.Closed(), this.matcher.operation, 0, this.matcher.total))
+    return Exit.fail(this.side.error(this.side.refusal, this.matcher.operation, 0, this.matcher.total))
   }
 }
 
@@ -301,7 +304,7 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
     const { side, target } = this
     const { operation, total } = target
     try {
-      if (side.isClosed()) return Exit.fail(side.error(Reason.Closed(), operation, 0, total))
+      if (side.isClosed()) return Exit.fail(side.error(side.refusal, operation, 0, total))
       const buffer = side.collected()
       // Somebody has put bytes in front, so these are in the wrong place.
       if (this.version !== buffer.version) this.undo()
@@ -350,6 +353,8 @@ export const readInto = (side: ReadSide, target: AtLeast): Operation<number, Soc
 // ---- internal
 
 const scratch = new Uint8Array(chunkSize)
+
+const closed = Reason.Closed()
 
 const none = new Uint8Array(0)
 

@@ -86,9 +86,14 @@ export class WriteSide {
     this.line.drive()
   }
 
-  close(): void {
+  /** Why no write is possible, if none is. */
+  get reason(): Reason | undefined {
+    return this.failure?.reason
+  }
+
+  close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
-    this.failure = this.errorOf(Reason.Closed())
+    this.failure = this.errorOf(reason)
     this.line.drive()
   }
 

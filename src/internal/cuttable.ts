@@ -15,18 +15,20 @@ import {
 
 /**
  * Lets requests reach an effect that an interruption cuts whole: it is
- * interrupted, and a typed failure takes its place.
+ * interrupted, and a typed failure takes its place. `keeps` is what cutting it
+ * guarantees: requests for more than that are not honoured.
  */
 export const cuttable = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  what: Pick<Pending, "operation" | "address">
+  what: Pick<Pending, "operation" | "address">,
+  keeps: "total" | "terminal" = "total"
 ): Effect.Effect<A, E | SocketError, R> =>
   Effect.withFiber((fiber) => {
     const region = fiber.getRef(CurrentRegion)
     return region === undefined
       ? effect
       // What it consists of is cut with it, and not by itself.
-      : Effect.raceFirst(outsideOf(effect), new Cut(what, region).wait)
+      : Effect.raceFirst(outsideOf(effect), new Cut(what, region, keeps).wait)
   })
 
 class Cut implements Cancellable {
@@ -35,13 +37,15 @@ class Cut implements Cancellable {
   readonly transferred = 0
   readonly total = 0
   private readonly region: Region
+  private readonly keeps: "total" | "terminal"
   private exit: Exit.Exit<never, SocketError> | undefined = undefined
   private resume: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
 
-  constructor(what: Pick<Pending, "operation" | "address">, region: Region) {
+  constructor(what: Pick<Pending, "operation" | "address">, region: Region, keeps: "total" | "terminal") {
     this.operation = what.operation
     this.address = what.address
     this.region = region
+    this.keeps = keeps
   }
 
   get wait(): Effect.Effect<never, SocketError> {
@@ -53,11 +57,11 @@ class Cut implements Cancellable {
   }
 
   withdraw(request: Request): Type | undefined {
-    if (this.exit !== undefined) return undefined
+    if (this.exit !== undefined || (this.keeps === "terminal" && request.type !== "terminal")) return undefined
     this.region.leave(this)
-    this.exit = Exit.fail(aborted(this, request, "total"))
-    counters.cancelled.total++
-    return "total"
+    this.exit = Exit.fail(aborted(this, request, this.keeps))
+    counters.cancelled[this.keeps]++
+    return this.keeps
   }
 
   conclude(): void {

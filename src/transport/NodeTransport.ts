@@ -43,6 +43,7 @@ import * as Net from "node:net"
 import { networkInterfaces } from "node:os"
 import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
+import { type Native, native } from "../internal/native.ts"
 import * as Slab from "../internal/Slab.ts"
 import { unsupported, unsupportedLocal } from "../internal/unsupported.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
@@ -299,6 +300,15 @@ class NodeBacking implements Backing {
     this.events = events
   }
 
+  /** TLS goes on with the very socket. */
+  get [native](): Native {
+    return {
+      unread: () =>
+        (this.chunk === undefined ? 0 : this.chunk.byteLength - this.chunkOffset) + this.socket.readableLength,
+      release: () => this.handOver()
+    }
+  }
+
   read(target: Uint8Array): number | SocketError {
     if (this.chunk === undefined && !this.flowing) this.pull()
     const chunk = this.chunk
@@ -486,6 +496,20 @@ class NodeBacking implements Backing {
   private reset(): void {
     if (NetAddress.isUnixPathAddress(this.remoteAddress)) this.socket.destroy()
     else if (!this.socket.destroyed) this.socket.resetAndDestroy()
+  }
+
+  private handOver(): Net.Socket {
+    const { chunk, socket } = this
+    this.phase = "closed"
+    this.events = deaf
+    this.pause()
+    socket.off("data", onData)
+    socket.off("end", onEnd)
+    socket.off("error", onError)
+    socket.off("close", onClose)
+    if (chunk !== undefined) socket.unshift(chunk.subarray(this.chunkOffset))
+    this.chunk = undefined
+    return socket
   }
 
   // What Node has read ahead. Its `read` also emits "data", from inside this call.

@@ -1,0 +1,742 @@
+/**
+ * TLS over any stream.
+ *
+ * `client` and `server` take a connected stream and give a stream in its place:
+ * everything composed works on it unchanged, with the same accounts. The stream
+ * below is consumed. It may be anything: TCP and Unix-domain sockets on any
+ * transport, the in-memory network, TLS itself, or a stream of your own.
+ *
+ * **Details**
+ *
+ * - The engine is OpenSSL by way of `node:tls`. On `NodeTransport` it works on
+ *   the very socket; over everything else, bytes pass through this library.
+ * - `writeSome` takes plaintext, at most one slice (64 KiB) at a time, as on a plain
+ *   `NodeTransport` socket, and what was taken becomes records that are always
+ *   finished. A write that waits has taken nothing.
+ * - `shutdownWrite` sends `close_notify` and FIN. `close` does too, and does not
+ *   wait for the peer's, except where the peer has sent something that nobody
+ *   has read; and then within the linger time.
+ * - A peer that ends the connection without `close_notify` has not ended the TLS
+ *   stream: reads fail with reason `Tls` of kind `truncated`. On the very socket of
+ *   `NodeTransport`, `node:tls` does not tell the two apart, and both are the end of
+ *   the stream; {@link CommonOptions.strictEnd} tells them apart there too.
+ *
+ * @since 0.1.0
+ */
+import * as Data from "effect/Data"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import { Buffer } from "node:buffer"
+import type { X509Certificate } from "node:crypto"
+import * as NodeTls from "node:tls"
+import { cuttable } from "./internal/cuttable.ts"
+import { nativeOf } from "./internal/native.ts"
+import { outsideOf } from "./internal/Signal.ts"
+import { badOptions, tlsError } from "./internal/tls/errors.ts"
+import { BackingGround, type Ground, NativeGround } from "./internal/tls/Ground.ts"
+import { currentHandshake, Handshake, startClient, startServer } from "./internal/tls/Handshake.ts"
+import { StreamBacking } from "./internal/tls/StreamBacking.ts"
+import { TlsBacking } from "./internal/tls/TlsBacking.ts"
+import { SocketError } from "./SocketError.ts"
+import * as StreamSocket from "./StreamSocket.ts"
+import { resolveOptions, type SocketOptions } from "./Transport.ts"
+
+const TypeId: unique symbol = Symbol.for("~effect-asio/TlsSocket")
+const ContextTypeId: unique symbol = Symbol.for("~effect-asio/TlsServerContext")
+
+/**
+ * What TLS can run over: a `StreamSocket`, or anything that has these of its
+ * members and keeps their promises.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Stream =
+  & StreamSocket.ReadStream
+  & StreamSocket.WriteStream
+  & Pick<StreamSocket.StreamSocket, "localAddress" | "remoteAddress" | "shutdownWrite" | "close" | "abort">
+
+/**
+ * A stream over TLS.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TlsSocket extends StreamSocket.StreamSocket {
+  readonly [TypeId]: typeof TypeId
+  readonly tls: Info
+}
+
+/**
+ * What two peers have agreed on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Info {
+  /** `"TLSv1.3"`, `"TLSv1.2"`, ... */
+  readonly protocol: string
+  /** The name of the cipher suite in the standard, such as `"TLS_AES_256_GCM_SHA384"`. */
+  readonly cipher: string
+  /** The application protocol (ALPN); `undefined` when there was none to agree on. */
+  readonly alpn: string | undefined
+  /** The name that the client has asked for (SNI). */
+  readonly servername: string | undefined
+  /** An earlier session went on, without certificates being sent again. */
+  readonly resumed: boolean
+  /**
+   * Whether the peer's certificate was verified: always `true` for a client, unless verification was skipped; for a
+   * server, `true` when a client sent one that is good.
+   */
+  readonly authorized: boolean
+  /** Why the peer's certificate is not, as a code of OpenSSL such as `"CERT_HAS_EXPIRED"`. */
+  readonly authorizationError: string | undefined
+  /** The certificate that the peer has sent; `undefined` without one, and when the connection is closed. */
+  readonly peerCertificate: X509Certificate | undefined
+  /**
+   * On a client, the newest session that the server has given, to be resumed by a later connection
+   * ({@link ClientOptions.session}). With TLS 1.3 it comes with the first bytes that are read.
+   */
+  readonly session: Session | undefined
+}
+
+/**
+ * A session that a client can resume. It holds the secrets of that session, and
+ * the trust in the server that was established when it began: whoever resumes
+ * it does not see certificates again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Session {
+  /** The name that was verified; the session is good for no other. */
+  readonly servername: string
+  readonly data: Redacted.Redacted<Uint8Array>
+}
+
+/**
+ * A certificate, with those of the authorities between it and a root behind it,
+ * or a key: PEM, as text or bytes.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Pem = string | Uint8Array
+
+/**
+ * What one side proves who it is with.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface Identity {
+  /** The certificate, with its chain behind it; or several, for keys of different types. */
+  readonly certificate: Pem | ReadonlyArray<Pem>
+  /** The private key of it; as many as there are certificates. */
+  readonly key: Redacted.Redacted<Pem> | ReadonlyArray<Redacted.Redacted<Pem>>
+  /** What the key is encrypted with. */
+  readonly passphrase?: Redacted.Redacted | undefined
+}
+
+/**
+ * A version of the protocol.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Version = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3"
+
+/**
+ * Options of both sides.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface CommonOptions {
+  /** The authorities to trust, instead of those that Node comes with. */
+  readonly ca?: Pem | ReadonlyArray<Pem> | undefined
+  /** Default `"TLSv1.2"`. Versions before that are not safe any more, and need weaker `ciphers` besides. */
+  readonly minVersion?: Version | undefined
+  /** Default `"TLSv1.3"`. */
+  readonly maxVersion?: Version | undefined
+  /** Cipher suites in OpenSSL's notation, in the order of preference. Default: Node's. */
+  readonly ciphers?: string | undefined
+  /** Application protocols (ALPN) in the order of preference. A server that has none of a client's refuses it. */
+  readonly alpn?: ReadonlyArray<string> | undefined
+  /** How long the handshake may take. Default 10 seconds. */
+  readonly deadline?: Duration.Input | undefined
+  /**
+   * Called with each line of a key log (`SSLKEYLOGFILE`), with which the traffic
+   * can be decrypted: for debugging only. Must not throw.
+   */
+  readonly keyLog?: ((line: Uint8Array) => void) | undefined
+  /**
+   * Tell a truncated stream from one that has ended also on `NodeTransport`. There
+   * it costs half of the speed of small messages; everywhere else it is so
+   * anyway. Default `false`.
+   */
+  readonly strictEnd?: boolean | undefined
+  /**
+   * What to do when bytes were received before the handshake and nobody has
+   * read them. `"refuse"`, the default, fails and leaves the stream as it was:
+   * in a protocol that upgrades (STARTTLS) they are an attempt to smuggle
+   * plaintext in. `"handshake"` takes them for the beginning of the handshake, as it
+   * is behind a PROXY header. In neither case are they ever read as if they had come
+   * through TLS.
+   */
+  readonly unread?: "refuse" | "handshake" | undefined
+  /** Bytes of plaintext that one attempt takes. Default 65,536. */
+  readonly sliceSize?: SocketOptions["sliceSize"]
+}
+
+/**
+ * Options of {@link client}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ClientOptions extends CommonOptions, Partial<Identity> {
+  /** Whom the certificate of the server has to name: a DNS name, which is sent too (SNI), or an IP address. */
+  readonly servername: string
+  /** A session of an earlier connection to the same name; one for another name is ignored. */
+  readonly session?: Session | undefined
+  /**
+   * Accept any certificate of anybody. The connection is encrypted, and may be
+   * to an attacker. For tests and experiments.
+   */
+  readonly dangerouslySkipVerification?: "anybody can pretend to be the server" | undefined
+}
+
+/**
+ * Options of {@link server}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ServerOptions extends CommonOptions, Identity {
+  /**
+   * The identity for the name that a client asks for (SNI); `undefined` stands for
+   * the one of these options. Return the same object for the same identity:
+   * it is prepared once. When it fails, so does the handshake.
+   */
+  readonly identityFor?:
+    | ((servername: string) => Identity | undefined | Effect.Effect<Identity | undefined, unknown>)
+    | undefined
+  /**
+   * Ask clients for a certificate of their own. With `"request"`, `Info.authorized` tells what came
+   * of it; with `"require"`, the handshake fails without one that `ca` vouches for.
+   */
+  readonly clientCertificate?: "request" | "require" | undefined
+  /**
+   * 48 random bytes that session tickets are encrypted with, for servers of several processes
+   * whose sessions any of them can resume. Default: new ones for each context.
+   */
+  readonly ticketKeys?: Redacted.Redacted<Uint8Array> | undefined
+}
+
+/**
+ * The options of a server, prepared. Connections of one context can resume each
+ * other's sessions.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ServerContext {
+  readonly [ContextTypeId]: typeof ContextTypeId
+  /**
+   * Replaces all options, such as a certificate that is about to expire, for the
+   * handshakes that begin from now on. Everything before goes on as it was;
+   * sessions from before are not resumed. Fails with reason `Tls` and changes nothing
+   * when the options cannot be used.
+   *
+   * **Interruption**: none needed; it does not wait.
+   */
+  readonly reload: (options: ServerOptions) => Effect.Effect<void, SocketError>
+}
+
+/**
+ * Returns `true` when a value is a `TlsSocket`.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTlsSocket = (u: unknown): u is TlsSocket => typeof u === "object" && u !== null && TypeId in u
+
+/**
+ * Speaks TLS as a client over a connected stream, and closes it with the scope.
+ *
+ * **Details**
+ *
+ * The stream is consumed: from here on its operations fail with reason
+ * `Consumed`, and closing it closes this one. A stream that is not of this
+ * library cannot be kept from being used, and must not be.
+ *
+ * The certificate of the server is verified against `ca` or the authorities that Node
+ * comes with, and against `servername`. Neither environment nor flags of Node
+ * can turn that off.
+ *
+ * Fails with reason `Tls`: `certificate` (expired, for another name, of an unknown
+ * authority, ...), `handshake` (no common version, cipher or application
+ * protocol, the deadline, an end in the middle) or `protocol` (the peer does not
+ * speak TLS); with that of the connection, such as `ConnectionReset`; and,
+ * leaving the stream as it was, when it cannot be taken over because
+ * operations wait on it, it is closed, torn or ended, or there are unread bytes
+ * ({@link CommonOptions.unread}). After any other failure the stream is closed.
+ *
+ * **Interruption**: *terminal*. The connection is aborted and its descriptor
+ * released before the interruption proceeds. Of graded requests only `terminal` is
+ * honoured.
+ *
+ * **Example** (Asking a web server)
+ *
+ * ```ts
+ * const program = Effect.scoped(Effect.gen(function*() {
+ *   const plain = yield* StreamSocket.connect("example.com:443")
+ *   const socket = yield* Tls.client(plain, { servername: "example.com", alpn: ["http/1.1"] })
+ *   yield* Write.writeAll(socket, Buffers.utf8("HEAD / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"))
+ *   return yield* Read.readAll(socket)
+ * })).pipe(Effect.provide(NodeTransport.layer))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const client = (
+  stream: Stream,
+  options: ClientOptions
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
+  upgrade("Tls.client", stream, options, () => {
+    const { alpn, session, servername } = options
+    const secureContext = clientContext(options)
+    const sessions: Sessions = { latest: undefined }
+    return {
+      start: (handshake) =>
+        startClient(handshake, {
+          secureContext,
+          // Only names are sent; but either is what the certificate has to be for.
+          ...(isAddress(servername) ? { host: servername } : { servername, host: servername }),
+          rejectUnauthorized: options.dangerouslySkipVerification === undefined,
+          ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
+          ...(session === undefined || session.servername !== servername
+            ? {}
+            : { session: asBuffer(Redacted.value(session.data)) })
+        }, {
+          keyLog: options.keyLog,
+          session: (data) => {
+            sessions.latest = { servername, data: Redacted.make(new Uint8Array(data)) }
+          }
+        }),
+      info: (socket) => new SocketInfo(socket, sessions)
+    }
+  })
+
+/**
+ * Speaks TLS as a server over a connected stream, and closes it with the scope.
+ *
+ * **Details**
+ *
+ * What is said of the stream and of failures at {@link client} holds here.
+ * Preparing options costs more than a handshake. They are prepared once for each
+ * object, so keep it; or make a context ({@link makeServerContext}), which can be
+ * reloaded.
+ *
+ * **Interruption**: *terminal*, as for {@link client}.
+ *
+ * **Example** (Echoing)
+ *
+ * ```ts
+ * const options = { certificate, key: Redacted.make(key) }
+ *
+ * yield* Acceptor.serve(acceptor, (plain) =>
+ *   Effect.scoped(Effect.gen(function*() {
+ *     const socket = yield* Tls.server(plain, options)
+ *     const buffer = new Uint8Array(65_536)
+ *     while (true) {
+ *       const count = yield* socket.readSome(buffer)
+ *       yield* Write.writeAll(socket, buffer.subarray(0, count))
+ *     }
+ *   })))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const server = (
+  stream: Stream,
+  options: ServerOptions | ServerContext
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
+  Effect.suspend(() => {
+    const context = options instanceof Context ? options : undefined
+    return upgrade("Tls.server", stream, context?.options ?? serverOptions(options), () => {
+      const { server, options: current } = context?.current ?? prepared(serverOptions(options))
+      return {
+        start: (handshake) => startServer(handshake, server, current.identityFor !== undefined),
+        info: (socket) => new SocketInfo(socket, { latest: undefined })
+      }
+    })
+  })
+
+/**
+ * Prepares the options of a server. Fails with reason `Tls` when they cannot be
+ * used: a key that is not the certificate's, a wrong passphrase, unknown ciphers.
+ *
+ * **Interruption**: none needed; it does not wait.
+ *
+ * **Example** (Renewing a certificate)
+ *
+ * ```ts
+ * const context = yield* Tls.makeServerContext(yield* readCertificate)
+ * yield* Effect.forkScoped(
+ *   readCertificate.pipe(
+ *     Effect.flatMap(context.reload),
+ *     Effect.catch((error) => Effect.logError("the certificate was not renewed", error)),
+ *     Effect.repeat(Schedule.spaced("1 hour"))
+ *   )
+ * )
+ * yield* Acceptor.serve(acceptor, (plain) => Effect.scoped(Effect.flatMap(Tls.server(plain, context), handle)))
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeServerContext = (options: ServerOptions): Effect.Effect<ServerContext, SocketError> =>
+  Effect.map(preparing("Tls.makeServerContext", () => prepare(options)), (made) => new Context(made))
+
+// ---- internal: sockets
+
+class Secured extends StreamSocket.Core implements TlsSocket {
+  readonly [TypeId]: typeof TypeId = TypeId
+  readonly tls: Info
+
+  constructor(backing: TlsBacking, linger: Duration.Duration, info: Info) {
+    super(backing, linger)
+    this.tls = info
+  }
+}
+
+interface Sessions {
+  latest: Session | undefined
+}
+
+class SocketInfo implements Info {
+  readonly protocol: string
+  readonly cipher: string
+  readonly alpn: string | undefined
+  readonly servername: string | undefined
+  readonly resumed: boolean
+  readonly authorized: boolean
+  readonly authorizationError: string | undefined
+  private readonly socket: NodeTls.TLSSocket
+  private readonly sessions: Sessions
+
+  constructor(socket: NodeTls.TLSSocket, sessions: Sessions) {
+    this.sessions = sessions
+    this.socket = socket
+    this.protocol = socket.getProtocol() ?? "unknown"
+    this.cipher = socket.getCipher().standardName
+    this.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : undefined
+    const servername: unknown = Reflect.get(socket, "servername")
+    this.servername = typeof servername === "string" ? servername : undefined
+    this.resumed = socket.isSessionReused()
+    this.authorized = socket.authorized
+    // An `Error` in the types, a code in truth.
+    const code: unknown = socket.authorizationError
+    this.authorizationError = typeof code === "string" ? code : undefined
+  }
+
+  get session(): Session | undefined {
+    return this.sessions.latest
+  }
+
+  get peerCertificate(): X509Certificate | undefined {
+    return this.socket.getPeerX509Certificate()
+  }
+
+  toJSON(): unknown {
+    const { alpn, authorizationError, authorized, cipher, protocol, resumed, servername } = this
+    return { protocol, cipher, alpn, servername, resumed, authorized, authorizationError }
+  }
+}
+
+// ---- internal: the upgrade
+
+interface Role {
+  readonly start: (handshake: Handshake) => void
+  readonly info: (socket: NodeTls.TLSSocket) => Info
+}
+
+const upgrade = (
+  operation: string,
+  stream: Stream,
+  options: CommonOptions,
+  prepareRole: () => Role
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.flatMap(preparing(operation, prepareRole), (role) =>
+      Effect.withFiber((fiber) => {
+        const refused = refusal(operation, stream, options)
+        if (refused !== undefined) return Effect.fail(refused)
+        const attempt = new Attempt(operation, stream, options, role, Effect.runForkWith(fiber.context))
+        return cuttable(attempt.run, { operation, address: stream.remoteAddress }, "terminal").pipe(
+          // A stream that was made as it was cut is nobody's.
+          Effect.onExit((exit) => Exit.isFailure(exit) ? attempt.abort : Effect.void)
+        )
+      })),
+    (socket) => outsideOf(socket.close),
+    { interruptible: true }
+  )
+
+/** Why a stream cannot be taken over; then nothing has happened to it. */
+const refusal = (
+  operation: string,
+  stream: Stream,
+  options: CommonOptions
+): SocketError | undefined => {
+  if (!(stream instanceof StreamSocket.Core)) return undefined
+  const address = stream.remoteAddress
+  const occupied = stream.occupied()
+  if (occupied !== undefined) {
+    return typeof occupied === "string"
+      ? tlsError({ operation, address }, { kind: "handshake", detail: occupied })
+      : new SocketError({ reason: occupied, operation, address, transferred: 0 })
+  }
+  const count = stream.unreadCount
+  return count === 0 || options.unread === "handshake" ? undefined : tlsError({ operation, address }, {
+    kind: "protocol",
+    detail: `${count} ${count === 1 ? "byte was" : "bytes were"} received before TLS began and not read`
+  })
+}
+
+/** One upgrade: the handshake, and who ends the connection before, during and after it. */
+class Attempt {
+  private readonly handshake: Handshake
+  private readonly role: Role
+  private readonly deadline: Duration.Duration
+  private readonly linger: Duration.Duration
+  private socket: Secured | undefined = undefined
+
+  constructor(
+    operation: string,
+    stream: Stream,
+    options: CommonOptions,
+    role: Role,
+    fork: (effect: Effect.Effect<void>) => ReturnType<typeof Effect.runFork<void, never>>
+  ) {
+    const resolved = resolveOptions({ sliceSize: options.sliceSize })
+    this.role = role
+    this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
+    this.linger = stream instanceof StreamSocket.Core ? stream.linger : resolved.linger
+    const ground = groundOf(operation, stream, options, this, fork)
+    this.handshake = new Handshake(ground, operation, (socket) => {
+      this.socket = new Secured(new TlsBacking(socket, ground, resolved.sliceSize), this.linger, role.info(socket))
+    })
+  }
+
+  get run(): Effect.Effect<TlsSocket, SocketError> {
+    const { handshake } = this
+    const late = () =>
+      Effect.andThen(
+        handshake.release("abort"),
+        Effect.fail(
+          tlsError(
+            handshake.context,
+            { kind: "handshake", detail: `not finished within ${Duration.format(this.deadline)}` },
+            "ETIMEDOUT"
+          )
+        )
+      )
+    const running = handshake.run(() => this.role.start(handshake))
+    const bounded = Duration.isFinite(this.deadline)
+      ? Effect.timeoutOrElse(running, { duration: this.deadline, orElse: late })
+      : running
+    // An alert for the peer is flushed; one that is not there any more holds nothing up for long.
+    return Effect.andThen(
+      Effect.tapError(bounded, () => this.releaseInTime),
+      Effect.suspend(() => this.socket === undefined ? Effect.die(new Error("no socket")) : Effect.succeed(this.socket))
+    )
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => this.socket === undefined ? this.abort : this.socket.close)
+  }
+
+  get abort(): Effect.Effect<void> {
+    return Effect.suspend(() => this.socket === undefined ? this.handshake.release("abort") : this.socket.abort)
+  }
+
+  private get releaseInTime(): Effect.Effect<void> {
+    return Effect.timeoutOrElse(this.handshake.release("close"), { duration: this.linger, orElse: () => this.abort })
+  }
+}
+
+const groundOf = (
+  by: string,
+  stream: Stream,
+  options: CommonOptions,
+  heir: Pick<Stream, "close" | "abort">,
+  fork: (effect: Effect.Effect<void>) => ReturnType<typeof Effect.runFork<void, never>>
+): Ground => {
+  if (!(stream instanceof StreamSocket.Core)) {
+    return new BackingGround(new StreamBacking(stream, fork), new Uint8Array(0))
+  }
+  const [backing, unread] = stream.handOver(by, heir)
+  const native = options.strictEnd === true ? undefined : nativeOf(backing)
+  return native === undefined ? new BackingGround(backing, unread) : new NativeGround(backing, native, unread)
+}
+
+const defaultDeadline = Duration.seconds(10)
+
+// ---- internal: options
+
+/** What OpenSSL thinks of the options of this side. Anything else that it throws is a defect. */
+const preparing = <A>(operation: string, make: () => A): Effect.Effect<A, SocketError> =>
+  Effect.try({ try: make, catch: (cause) => badOptions(operation, cause) })
+
+const contextOptions = (options: CommonOptions & Partial<Identity>): NodeTls.SecureContextOptions => ({
+  ...(options.ca === undefined ? {} : { ca: pems(options.ca) }),
+  ...(options.certificate === undefined ? {} : { cert: pems(options.certificate) }),
+  ...(options.key === undefined ? {} : { key: keys(options.key) }),
+  ...(options.passphrase === undefined ? {} : { passphrase: Redacted.value(options.passphrase) }),
+  minVersion: options.minVersion ?? "TLSv1.2",
+  maxVersion: options.maxVersion ?? "TLSv1.3",
+  ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
+})
+
+const clientContexts = new WeakMap<ClientOptions, NodeTls.SecureContext>()
+
+const clientContext = (options: ClientOptions): NodeTls.SecureContext => {
+  let context = clientContexts.get(options)
+  if (context === undefined) {
+    context = NodeTls.createSecureContext(contextOptions(options))
+    clientContexts.set(options, context)
+  }
+  return context
+}
+
+interface Prepared {
+  readonly options: ServerOptions
+  readonly server: NodeTls.Server
+}
+
+class Context implements ServerContext {
+  readonly [ContextTypeId]: typeof ContextTypeId = ContextTypeId
+  current: Prepared
+
+  constructor(current: Prepared) {
+    this.current = current
+  }
+
+  get options(): ServerOptions {
+    return this.current.options
+  }
+
+  get reload(): (options: ServerOptions) => Effect.Effect<void, SocketError> {
+    return (options) =>
+      Effect.map(preparing("Tls.reload", () => prepare(options)), (made) => {
+        this.current = made
+      })
+  }
+}
+
+const serverOptions = (options: ServerOptions | ServerContext): ServerOptions => {
+  if ("reload" in options) throw new TypeError("Tls.server: this context was not made by Tls.makeServerContext")
+  return options
+}
+
+const preparedOptions = new WeakMap<ServerOptions, Prepared>()
+
+const prepared = (options: ServerOptions): Prepared => {
+  let made = preparedOptions.get(options)
+  if (made === undefined) preparedOptions.set(options, made = prepare(options))
+  return made
+}
+
+const prepare = (options: ServerOptions): Prepared => {
+  const { alpn, clientCertificate, identityFor, keyLog, ticketKeys } = options
+  const server = NodeTls.createServer({
+    ...contextOptions(options),
+    ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
+    ...(ticketKeys === undefined ? {} : { ticketKeys: asBuffer(Redacted.value(ticketKeys)) }),
+    requestCert: clientCertificate !== undefined,
+    rejectUnauthorized: clientCertificate === "require",
+    // Its clock is not ours.
+    handshakeTimeout: 2 ** 31 - 1,
+    ...(identityFor === undefined ? {} : { SNICallback: sniCallback(options, identityFor) })
+  })
+  if (keyLog !== undefined) server.on("keylog", keyLog)
+  return { options, server }
+}
+
+class LookupFailed extends Data.TaggedError("LookupFailed")<{ readonly servername: string; readonly cause: unknown }> {}
+
+const sniCallback = (options: ServerOptions, identityFor: NonNullable<ServerOptions["identityFor"]>) => {
+  const contexts = new WeakMap<Identity, NodeTls.SecureContext>()
+  const contextOf = (identity: Identity | undefined): NodeTls.SecureContext | undefined => {
+    if (identity === undefined) return undefined
+    let context = contexts.get(identity)
+    if (context === undefined) {
+      context = NodeTls.createSecureContext(contextOptions({ ...options, passphrase: undefined, ...identity }))
+      contexts.set(identity, context)
+    }
+    return context
+  }
+  return (servername: string, done: (error: Error | null, context?: NodeTls.SecureContext) => void): void => {
+    const handshake = currentHandshake()
+    const fail = (cause: unknown) => {
+      handshake?.fail(
+        tlsError(
+          handshake.context,
+          { kind: "handshake", detail: `the look-up of an identity for ${servername} failed` },
+          undefined,
+          cause
+        )
+      )
+      done(new LookupFailed({ servername, cause }))
+    }
+    const succeed = (identity: Identity | undefined) => {
+      let context: NodeTls.SecureContext | undefined
+      try {
+        context = contextOf(identity)
+      } catch (cause) {
+        fail(cause)
+        return
+      }
+      done(null, context)
+    }
+    let found: ReturnType<typeof identityFor>
+    try {
+      found = identityFor(servername)
+    } catch (cause) {
+      fail(cause)
+      return
+    }
+    if (!Effect.isEffect(found)) {
+      succeed(found)
+      return
+    }
+    const fiber = Effect.runFork(found)
+    handshake?.helpedBy(fiber)
+    fiber.addObserver((exit) => Exit.isSuccess(exit) ? succeed(exit.value) : fail(exit.cause))
+  }
+}
+
+const isAddress = (servername: string): boolean => {
+  const host = Host.hostFromString(servername)
+  return Result.isSuccess(host) && NetAddress.isIpAddress(host.success)
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const pem = (input: Pem): string | Buffer => typeof input === "string" ? input : asBuffer(input)
+
+const pems = (input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
+  typeof input === "string" || input instanceof Uint8Array ? [pem(input)] : input.map(pem)
+
+const keys = (input: Identity["key"]): Array<string | Buffer> =>
+  (Redacted.isRedacted(input) ? [input] : input).map((key) => pem(Redacted.value(key)))

@@ -1,0 +1,253 @@
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import { Duplex } from "node:stream"
+import * as Buffers from "../../Buffers.ts"
+import type { SocketError } from "../../SocketError.ts"
+import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
+import type { Native, NativeStream } from "../native.ts"
+
+/** The connection below TLS, as `node:tls` and the backing above it see it. */
+export interface Ground {
+  /** What `node:tls` is given. */
+  readonly stream: Duplex
+  /** The backing whose place it takes: for addresses and options. */
+  readonly lower: Backing
+  /**
+   * Whether TLS learns of the end of the connection only by `Listener.ended`. Otherwise `node:tls` reports it as the end
+   * of the TLS stream, and nobody can tell the two apart.
+   */
+  readonly tellsEnd: boolean
+  listen(listener: Listener): void
+  /** Flushes what `node:tls` has written, and ends the connection. */
+  close(): void
+  /** Ends the connection now. `isShut`: everything has left, with FIN behind it, so that nothing is there to discard. */
+  abort(isShut: boolean): void
+  /** Whether the descriptor is released. */
+  readonly isClosed: boolean
+}
+
+/** What happens below, past what `node:tls` reports itself. */
+export interface Listener {
+  /** The peer's end of stream; all its bytes have been handed to `node:tls`. */
+  readonly ended: () => void
+  /** Reading has failed; what had arrived before has been handed to `node:tls`. */
+  readonly readFailed: (error: SocketError) => void
+  readonly writeFailed: (error: SocketError) => void
+  /** The descriptor is released. */
+  readonly closed: () => void
+}
+
+/** A socket of `node:net`: OpenSSL reads and writes its descriptor without any JavaScript in between. */
+export class NativeGround implements Ground {
+  readonly stream: NativeStream
+  readonly lower: Backing
+  readonly tellsEnd = false
+  isClosed: boolean
+  private listener: Listener = deaf
+
+  constructor(lower: Backing, { release }: Native, unread: Uint8Array) {
+    this.lower = lower
+    this.stream = release()
+    if (unread.byteLength > 0) this.stream.unshift(Buffer.from(unread))
+    this.isClosed = this.stream.closed
+    this.stream.on("error", ignore)
+    this.stream.once("close", () => {
+      this.isClosed = true
+      this.listener.closed()
+    })
+  }
+
+  listen(listener: Listener): void {
+    this.listener = listener
+  }
+
+  close(): void {
+    if (!this.stream.destroyed) this.stream.destroy()
+  }
+
+  abort(isShut: boolean): void {
+    if (this.stream.destroyed) return
+    // Node never releases the descriptor of a socket that is reset while it shuts down.
+    if (isShut || NetAddress.isUnixPathAddress(this.lower.remoteAddress)) this.stream.destroy()
+    else this.stream.resetAndDestroy()
+  }
+}
+
+/**
+ * Any other backing, as a `Duplex` whose writes never fail and whose reads never end, as far as `node:tls` can see:
+ * either would end both directions, and an end without `close_notify` is not the end of a TLS stream.
+ */
+export class BackingGround implements Ground, Events {
+  readonly stream: Duplex
+  readonly lower: Backing
+  readonly tellsEnd = true
+  isClosed = false
+  private listener: Listener = deaf
+  // Ciphertext that was received before TLS began.
+  private early: Uint8Array
+  private wantsBytes = false
+  private readIsOver = false
+  private writeIsOver = false
+  // What there is to tell once OpenSSL has all that came before.
+  private report: (() => void) | undefined = undefined
+  private outgoing: { readonly cursor: Buffers.Cursor; readonly done: () => void } | undefined = undefined
+  private onFinal: (() => void) | undefined = undefined
+  private onDestroyed: (() => void) | undefined = undefined
+  private aborts = false
+
+  constructor(lower: Backing, unread: Uint8Array) {
+    this.lower = lower
+    this.early = unread
+    this.stream = new Duplex({
+      autoDestroy: false,
+      read: () => {
+        this.wantsBytes = true
+        this.pump()
+      },
+      write: (chunk: Buffer, _encoding, done) => this.send(Buffers.cursor(chunk), done),
+      writev: (chunks: ReadonlyArray<{ readonly chunk: Buffer }>, done) =>
+        this.send(Buffers.cursor(chunks.map(({ chunk }) => chunk)), done),
+      final: (done) => {
+        this.onFinal = done
+        this.shut()
+      },
+      destroy: (_error, done) => this.destroy(() => done(null))
+    })
+    this.stream.on("error", ignore)
+    lower.attach(this)
+  }
+
+  listen(listener: Listener): void {
+    this.listener = listener
+  }
+
+  close(): void {
+    if (this.onDestroyed === undefined) this.stream.destroy()
+  }
+
+  abort(): void {
+    this.aborts = true
+    if (this.onDestroyed === undefined) this.stream.destroy()
+    else if (!this.isClosed) this.lower.abort()
+  }
+
+  // ---- what the backing reports
+
+  readable(): void {
+    this.pump()
+  }
+
+  writable(): void {
+    this.flush()
+    this.shut()
+  }
+
+  failed(error: SocketError): void {
+    this.loseWrites(error)
+    this.pump()
+  }
+
+  closed(): void {
+    this.isClosed = true
+    if (this.onDestroyed !== undefined) {
+      this.onDestroyed()
+      this.listener.closed()
+      return
+    }
+    // Lost by failure: what it has received can still be read.
+    this.readable()
+    this.writable()
+  }
+
+  // ---- what `node:tls` asks for
+
+  private pump(): void {
+    while (this.wantsBytes && !this.readIsOver && this.onDestroyed === undefined) {
+      const answer = this.early.byteLength > 0 ? this.takeEarly() : this.lower.read(scratch)
+      if (answer === WouldBlock) return
+      if (typeof answer === "number" && answer > 0) {
+        this.wantsBytes = false
+        this.stream.push(Buffer.from(scratch.subarray(0, answer)))
+        continue
+      }
+      this.readIsOver = true
+      this.report = () => typeof answer === "number" ? this.listener.ended() : this.listener.readFailed(answer)
+      // Chunks that wait in the stream come first. And not from inside a call that TLS makes.
+      if (this.stream.readableLength > 0) this.stream.on("data", () => this.tell())
+      setImmediate(() => this.tell())
+    }
+  }
+
+  private tell(): void {
+    const { report } = this
+    if (report === undefined || this.stream.readableLength > 0 || this.onDestroyed !== undefined) return
+    this.report = undefined
+    report()
+  }
+
+  private takeEarly(): number {
+    const count = Math.min(this.early.byteLength, scratch.byteLength)
+    scratch.set(this.early.subarray(0, count))
+    this.early = this.early.subarray(count)
+    return count
+  }
+
+  private send(cursor: Buffers.Cursor, done: () => void): void {
+    this.outgoing = { cursor, done }
+    this.flush()
+  }
+
+  private flush(): void {
+    const { outgoing } = this
+    if (outgoing === undefined) return
+    const { cursor, done } = outgoing
+    while (cursor.remaining > 0 && !this.writeIsOver) {
+      const answer = this.lower.write(cursor, Infinity)
+      if (answer === WouldBlock) return
+      if (typeof answer === "number") cursor.advance(answer)
+      else this.loseWrites(answer)
+    }
+    // Losing the writes has ended it already.
+    if (this.outgoing !== outgoing) return
+    this.outgoing = undefined
+    done()
+  }
+
+  private shut(): void {
+    const done = this.onFinal
+    if (done === undefined) return
+    if (!this.writeIsOver) {
+      const answer = this.lower.shutdownWrite()
+      if (answer === WouldBlock) return
+      if (typeof answer !== "number") this.loseWrites(answer)
+    }
+    if (this.onFinal !== done) return
+    this.onFinal = undefined
+    done()
+  }
+
+  private loseWrites(error: SocketError): void {
+    if (this.writeIsOver) return
+    this.writeIsOver = true
+    this.listener.writeFailed(error)
+    this.writable()
+  }
+
+  private destroy(done: () => void): void {
+    this.onDestroyed = done
+    if (this.isClosed) {
+      done()
+      this.listener.closed()
+    } else if (this.aborts) this.lower.abort()
+    else this.lower.close()
+  }
+}
+
+// ---- internal
+
+// One call at a time uses it.
+const scratch = new Uint8Array(65_536)
+
+const ignore = (): void => {}
+
+const deaf: Listener = { ended: ignore, readFailed: ignore, writeFailed: ignore, closed: ignore }

@@ -1,0 +1,182 @@
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import { AsyncLocalStorage } from "node:async_hooks"
+import * as Tls from "node:tls"
+import { Reason, SocketError } from "../../SocketError.ts"
+import { type Context, fromTls, rejected, truncated } from "./errors.ts"
+import type { Ground, Listener } from "./Ground.ts"
+
+/** One handshake, from its first byte until it has succeeded or its connection is released. */
+export class Handshake implements Listener {
+  readonly ground: Ground
+  private readonly operation: string
+  private readonly onSuccess: (socket: Tls.TLSSocket) => void
+  private phase: "running" | "succeeded" | "failed" = "running"
+  private outcome: Effect.Effect<void, SocketError> | undefined = undefined
+  private resume: ((outcome: Effect.Effect<void, SocketError>) => void) | undefined = undefined
+  private released: (() => void) | undefined = undefined
+  private readonly helpers = new Set<Fiber.Fiber<unknown, unknown>>()
+  private readonly onNativeClose = () => {
+    // The reason, if there is one, comes in an event of its own.
+    setImmediate(() => this.ended())
+  }
+
+  /** @param onSuccess takes the socket over at once, before anything else can happen to it */
+  constructor(ground: Ground, operation: string, onSuccess: (socket: Tls.TLSSocket) => void) {
+    this.ground = ground
+    this.operation = operation
+    this.onSuccess = onSuccess
+  }
+
+  /** Starts it; what starting throws about wrong arguments is a defect. */
+  run(start: () => void): Effect.Effect<void, SocketError> {
+    return Effect.callback((resume) => {
+      this.ground.listen(this)
+      this.ground.stream.once("close", this.onNativeClose)
+      try {
+        start()
+      } catch (defect) {
+        this.conclude(Effect.die(defect))
+      }
+      if (this.outcome === undefined) this.resume = resume
+      else resume(this.outcome)
+      return Effect.sync(() => this.conclude(Effect.interrupt))
+    })
+  }
+
+  get context() {
+    return { operation: this.operation, address: this.ground.lower.remoteAddress, stage: "handshake" } as const
+  }
+
+  get isRunning(): boolean {
+    return this.phase === "running"
+  }
+
+  succeed(socket: Tls.TLSSocket): void {
+    if (this.phase !== "running") return
+    this.phase = "succeeded"
+    this.ground.stream.off("close", this.onNativeClose)
+    this.onSuccess(socket)
+    this.settle(Effect.void)
+  }
+
+  fail(cause: unknown): void {
+    this.conclude(Effect.fail(fromTls(cause, this.context)))
+  }
+
+  /** A fiber that the handshake needs, and that ends with it. */
+  helpedBy(fiber: Fiber.Fiber<unknown, unknown>): void {
+    // It may have run far enough to end the handshake already.
+    if (this.phase !== "running") {
+      fiber.interruptUnsafe()
+      return
+    }
+    this.helpers.add(fiber)
+    fiber.addObserver(() => this.helpers.delete(fiber))
+  }
+
+  /** Ends the connection of a handshake that has failed, or fails now, and waits for the descriptor. */
+  release(how: "close" | "abort"): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      const { address, operation } = this.context
+      this.conclude(Effect.fail(new SocketError({ reason: Reason.Closed(), operation, address, transferred: 0 })))
+      if (this.ground.isClosed) {
+        resume(Effect.void)
+        return
+      }
+      this.released = () => resume(Effect.void)
+      if (how === "close") this.ground.close()
+      else this.ground.abort(false)
+    })
+  }
+
+  // ---- what happens below
+
+  ended(): void {
+    this.conclude(Effect.fail(truncated(this.context)))
+  }
+
+  readFailed(error: SocketError): void {
+    this.fail(error)
+  }
+
+  writeFailed(error: SocketError): void {
+    this.fail(error)
+  }
+
+  closed(): void {
+    this.released?.()
+  }
+
+  private conclude(outcome: Effect.Effect<void, SocketError>): void {
+    if (this.phase !== "running") return
+    this.phase = "failed"
+    this.settle(outcome)
+  }
+
+  private settle(outcome: Effect.Effect<void, SocketError>): void {
+    this.outcome = outcome
+    for (const fiber of this.helpers) fiber.interruptUnsafe()
+    const { resume } = this
+    this.resume = undefined
+    // Not from inside OpenSSL, which may have called this and does not expect its connection to be gone afterwards.
+    if (resume !== undefined) setImmediate(() => resume(outcome))
+  }
+}
+
+/** `options` are those of `tls.connect`, without the stream. */
+export const startClient = (
+  handshake: Handshake,
+  options: Tls.ConnectionOptions,
+  on: { readonly keyLog: ((line: Buffer) => void) | undefined; readonly session: (session: Buffer) => void }
+): void => {
+  const socket = Tls.connect({ ...options, socket: handshake.ground.stream })
+  // Stays for good: an error that comes late must find somebody.
+  socket.on("error", (cause) => handshake.fail(cause))
+  socket.once("secureConnect", () => handshake.succeed(socket))
+  socket.on("session", on.session)
+  if (on.keyLog !== undefined) socket.on("keylog", on.keyLog)
+}
+
+/**
+ * Gives a connection to a `tls.Server` that listens nowhere. `asks`: callbacks of its options ask for
+ * `currentHandshake`.
+ */
+export const startServer = (handshake: Handshake, server: Tls.Server, asks: boolean): void => {
+  const { stream } = handshake.ground
+  // While it lasts, an end of stream ends the connection; `node:tls` copies this to the socket that it makes.
+  stream.allowHalfOpen = false
+  const emit = (event: string, ...rest: ReadonlyArray<unknown>): boolean => {
+    const [first, second] = rest
+    if (event === "secureConnection" && first instanceof Tls.TLSSocket) {
+      first.allowHalfOpen = stream.allowHalfOpen = true
+      handshake.succeed(first)
+    } else if (event === "tlsClientError") handshake.fail(rejection(second, handshake.context) ?? first)
+    else return server.emit(event, ...rest)
+    return true
+  }
+  // A server tells everybody of every connection, but not which stream became which socket. So each connection gets a
+  // view of the server that is the server in everything but whom it tells.
+  const view: Tls.Server = Object.create(server, { emit: { value: emit } })
+  const begin = () => {
+    for (const listener of server.listeners("connection")) Reflect.apply(listener, view, [stream])
+  }
+  if (asks) current.run(handshake, begin)
+  else begin()
+}
+
+/** The handshake that a callback of a server's options is called for. */
+export const currentHandshake = (): Handshake | undefined => current.getStore()
+
+// ---- internal
+
+// Callbacks of the options do not say for which connection they are called; the context in which it was begun does.
+const current = new AsyncLocalStorage<Handshake>()
+
+// Of a certificate that was rejected Node says only that the connection is gone; the socket knows why.
+const rejection = (socket: unknown, context: Context): SocketError | undefined => {
+  if (!(socket instanceof Tls.TLSSocket)) return undefined
+  // An `Error` in the types, a code in truth.
+  const code: unknown = socket.authorizationError
+  return typeof code === "string" ? rejected(code, context) : undefined
+}

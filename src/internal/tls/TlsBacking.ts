@@ -1,0 +1,297 @@
+import type * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import type { TLSSocket } from "node:tls"
+import type * as Buffers from "../../Buffers.ts"
+import type { SocketError } from "../../SocketError.ts"
+import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
+import * as Slab from "../Slab.ts"
+import { fromTls, truncated } from "./errors.ts"
+import type { Ground, Listener } from "./Ground.ts"
+
+/**
+ * A `TLSSocket` whose handshake is over, as a backing.
+ *
+ * Taken bytes are copied into memory of this module, because OpenSSL may keep it; at most two slices are on their way.
+ * What was taken becomes records that are always finished.
+ */
+export class TlsBacking implements Backing, Listener {
+  private readonly socket: TLSSocket
+  private readonly ground: Ground
+  private readonly sliceSize: number
+  private attached: Events = deaf
+  // What `node:tls` has delivered and no read has taken.
+  private chunk: Buffer | undefined = undefined
+  private chunkOffset = 0
+  private flowing = false
+  private pulling = false
+  private hasEnded = false
+  // The connection below has: nothing comes any more, whether the TLS stream has ended or not.
+  private lowerHasEnded = false
+  private sawCloseNotify = false
+  private readFailure: SocketError | undefined = undefined
+  private writeFailure: SocketError | undefined = undefined
+  private isWriting = false
+  private wantsRoom = false
+  private phase: "open" | "closing" | "closed" = "open"
+  private sawUnread = false
+  private socketIsClosed = false
+
+  constructor(socket: TLSSocket, ground: Ground, sliceSize: number) {
+    this.socket = socket
+    this.ground = ground
+    this.sliceSize = sliceSize
+    ground.listen(this)
+    socket.on("data", (chunk: Buffer) => this.onData(chunk))
+    socket.pause()
+    socket.on("end", () => this.onEnd())
+    socket.on("error", (cause) => this.onError(cause))
+    socket.on("close", () => this.onClose())
+    if (ground.tellsEnd) this.watchForCloseNotify()
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.ground.lower.localAddress
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.ground.lower.remoteAddress
+  }
+
+  attach(events: Events): void {
+    this.attached = events
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    if (this.chunk === undefined && (!this.flowing || this.readFailure !== undefined)) this.pull()
+    const chunk = this.chunk
+    if (chunk !== undefined) {
+      const rest = chunk.byteLength - this.chunkOffset
+      const count = Math.min(rest, target.byteLength)
+      target.set(count === chunk.byteLength ? chunk : chunk.subarray(this.chunkOffset, this.chunkOffset + count))
+      if (count === rest) {
+        this.chunk = undefined
+        this.chunkOffset = 0
+      } else this.chunkOffset += count
+      return count
+    }
+    if (this.hasEnded) return 0
+    // Behind close_notify nothing matters, and "end" is on its way.
+    if (this.readFailure !== undefined && (!this.sawCloseNotify || this.socket.destroyed)) return this.readFailure
+    if (!this.flowing) {
+      this.flowing = true
+      this.socket.resume()
+    }
+    return WouldBlock
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.writeFailure !== undefined) return this.writeFailure
+    const { sliceSize, socket } = this
+    if (socket.writableLength > sliceSize) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    const length = Math.min(source.remaining, limit, sliceSize)
+    const slab = Slab.acquire(length)
+    const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
+    source.copyTo(slice)
+    this.isWriting = true
+    socket.write(slice, () => this.onFlushed(slab))
+    this.isWriting = false
+    // A refusal on the spot is an answer, although it comes as an event.
+    if (socket.errored !== null) this.writeFailure ??= this.errorOf(socket.errored)
+    return this.refusal() ?? length
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.writeFailure !== undefined) return this.writeFailure
+    if (this.socket.writableLength > 0) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    // Sends close_notify, and FIN behind it.
+    this.socket.end()
+    return 0
+  }
+
+  close(): void {
+    if (this.phase === "closed") {
+      this.attached.closed()
+      return
+    }
+    if (this.phase === "closing") return
+    this.phase = "closing"
+    if (this.socket.destroyed) return
+    this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.chunk = undefined
+    if (this.socket.writableFinished) this.release()
+    else {
+      this.socket.once("finish", () => this.release())
+      this.socket.end()
+    }
+    // Thrown away: left in the kernel, it would cost the peer what it has not received yet.
+    this.flowing = true
+    this.socket.resume()
+  }
+
+  abort(): void {
+    if (this.phase === "closed") {
+      this.attached.closed()
+      return
+    }
+    const { phase, socket } = this
+    this.phase = "closing"
+    this.chunk = undefined
+    const isShut = socket.writableFinished ? phase === "closing" : socket.writableEnded && socket.writableLength === 0
+    // The TLS socket follows when that is closed. Destroyed here, with nothing below it any more, it would free OpenSSL's
+    // memory at once; and this may be a callback of OpenSSL.
+    this.ground.abort(isShut)
+  }
+
+  configure(options: Parameters<Backing["configure"]>[0]): ReturnType<Backing["configure"]> {
+    return this.ground.lower.configure(options)
+  }
+
+  // ---- what happens below
+
+  ended(): void {
+    this.lowerHasEnded = true
+    if (!this.sawCloseNotify) this.failReading(truncated(this.context()))
+    else this.endClosing()
+  }
+
+  readFailed(error: SocketError): void {
+    this.lowerHasEnded = true
+    this.failReading(error)
+  }
+
+  writeFailed(error: SocketError): void {
+    this.writeFailure ??= error
+    if (this.phase === "open" && !this.isWriting) this.attached.failed(error)
+  }
+
+  closed(): void {
+    this.settle()
+  }
+
+  // ---- what `node:tls` reports
+
+  private onData(chunk: Buffer): void {
+    if (this.pulling) return
+    if (this.phase !== "open") {
+      this.sawUnread = true
+      return
+    }
+    if (this.chunk === undefined) this.chunk = chunk
+    else {
+      this.chunk = Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
+      this.chunkOffset = 0
+    }
+    this.attached.readable()
+    // Nobody took all of it, so nobody wants more.
+    if (this.chunk !== undefined) this.pause()
+  }
+
+  private onEnd(): void {
+    this.hasEnded = true
+    if (this.phase === "open") this.attached.readable()
+    else this.endClosing()
+  }
+
+  private onError(cause: Error): void {
+    const error = this.errorOf(cause)
+    this.readFailure ??= error
+    this.writeFailure ??= error
+    // Of an error of TLS itself, Node only tells.
+    if (!this.socket.destroyed) this.socket.destroy()
+    if (this.phase !== "open") return
+    this.pause()
+    this.attached.failed(this.writeFailure)
+  }
+
+  private onClose(): void {
+    this.socketIsClosed = true
+    this.settle()
+  }
+
+  private onFlushed(slab: Buffer): void {
+    Slab.release(slab)
+    if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
+      this.wantsRoom = false
+      this.attached.writable()
+    }
+  }
+
+  private settle(): void {
+    if (!this.socketIsClosed || !this.ground.isClosed || this.phase === "closed") return
+    this.phase = "closed"
+    this.attached.closed()
+  }
+
+  private failReading(error: SocketError): void {
+    this.readFailure ??= error
+    if (this.phase === "open") this.attached.readable()
+    else this.endClosing()
+  }
+
+  /** Both directions are over: nothing is left to wait for. */
+  private endClosing(): void {
+    if (this.phase === "closing" && this.socket.writableFinished) this.socket.destroy()
+  }
+
+  // Everything has left. Where input was not read, the peer's end is awaited: a backing below does that itself, and of a
+  // native socket it is done here, as in the transport. Either way what has come by now is read first: it may be a session
+  // ticket, which nobody is to wait for.
+  private release(): void {
+    const isOver = () => this.hasEnded || this.lowerHasEnded
+    if (isOver()) this.socket.destroy()
+    else {
+      setImmediate(() =>
+        setImmediate(() => {
+          if (isOver() || !this.sawUnread || this.ground.tellsEnd) this.socket.destroy()
+        })
+      )
+    }
+  }
+
+  // Over this ground the only end that `node:tls` hears of is close_notify; "end" comes when all before it was read.
+  private watchForCloseNotify(): void {
+    const { socket } = this
+    const push = socket.push.bind(socket)
+    socket.push = (chunk: unknown, encoding?: BufferEncoding) => {
+      if (chunk === null) this.sawCloseNotify = true
+      return push(chunk, encoding)
+    }
+  }
+
+  private pull(): void {
+    this.pulling = true
+    const chunk: Buffer | null = this.socket.read()
+    this.pulling = false
+    if (chunk !== null) this.chunk = chunk
+  }
+
+  // A call, because the compiler cannot know what writing does to it.
+  private refusal(): SocketError | undefined {
+    return this.writeFailure
+  }
+
+  private errorOf(cause: Error): SocketError {
+    return fromTls(cause, this.context())
+  }
+
+  private context() {
+    return { operation: "socket", address: this.remoteAddress, stage: "open" } as const
+  }
+
+  private pause(): void {
+    this.flowing = false
+    this.socket.pause()
+  }
+}
+
+// ---- internal
+
+const ignore = (): void => {}
+
+const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

@@ -1,0 +1,528 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Pull, Redacted } from "effect"
+import { TestClock } from "effect/testing"
+import { Buffers, Cancellation, Read, type StreamSocket, Tls, Write } from "../src/index.ts"
+import { eventually, turns } from "../src/testing/checks/support.ts"
+import { MemoryTransport } from "../src/testing/index.ts"
+import { leavingNothing } from "./conformance/leftovers.ts"
+import { ending, failure, start } from "./support.ts"
+import { authority, daysFromNow, localhost, root, selfSigned } from "./tls/certificates.ts"
+import { handshake, type Options, secured, trusting } from "./tls/pairs.ts"
+
+/** What a failed handshake says, in the end that it is asked of. */
+const says = (exit: Exit.Exit<unknown, unknown>) => {
+  const { code, message, operation, reason } = failure(exit)
+  if (reason._tag !== "Tls") return assert.fail(`not of TLS: ${message}`)
+  assert.strictEqual(message.split("\n").length, 1)
+  JSON.stringify(failure(exit))
+  return { kind: reason.kind, detail: reason.detail, alert: reason.alert, code, operation }
+}
+
+const attempt = (options: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => handshake(ends, options))
+
+const stranger = authority("nobody's root")
+
+describe("what is wrong with a certificate", () => {
+  const rejections: ReadonlyArray<readonly [string, Options, code: string, detail: string]> = [
+    [
+      "it has expired",
+      { server: root.issue({ names: ["localhost"], from: daysFromNow(-9), to: daysFromNow(-1) }) },
+      "CERT_HAS_EXPIRED",
+      "the certificate has expired"
+    ],
+    [
+      "it is not valid yet",
+      { server: root.issue({ names: ["localhost"], from: daysFromNow(1) }) },
+      "CERT_NOT_YET_VALID",
+      "the certificate is not valid yet"
+    ],
+    [
+      "it is for another name",
+      { server: root.issue({ names: ["elsewhere.test"] }) },
+      "ERR_TLS_CERT_ALTNAME_INVALID",
+      "Host: localhost. is not in the cert's altnames: DNS:elsewhere.test"
+    ],
+    [
+      "it is for another address",
+      { client: { servername: "192.0.2.7" } },
+      "ERR_TLS_CERT_ALTNAME_INVALID",
+      "IP: 192.0.2.7 is not in the cert's list: 127.0.0.1"
+    ],
+    [
+      "its authority is unknown",
+      { server: stranger.issue({ names: ["localhost"] }) },
+      "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+      "the authority of the certificate is unknown"
+    ],
+    [
+      "it is self-signed",
+      { server: selfSigned({ names: ["localhost"] }) },
+      "DEPTH_ZERO_SELF_SIGNED_CERT",
+      "the certificate is self-signed and not trusted"
+    ],
+    [
+      "no authority is named, and Node's own do not know it",
+      { client: { ca: undefined } },
+      "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+      "the authority of the certificate is unknown"
+    ]
+  ]
+  for (const [name, options, code, detail] of rejections) {
+    it.effect(name, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [client] = yield* attempt(options)
+        assert.deepStrictEqual(says(client), {
+          kind: "certificate",
+          detail,
+          alert: undefined,
+          code,
+          operation: "Tls.client"
+        })
+      })))
+  }
+
+  it.effect("an authority in between is enough, when the server sends it along", () =>
+    Effect.gen(function*() {
+      const server = root.issueAuthority("in between").issue({ names: ["localhost"] })
+      const [client] = yield* attempt({ server })
+      assert.strictEqual(ending(client), "Success")
+    }))
+
+  it.effect("verification is not to be turned off by the environment, as it is with node:tls", () =>
+    Effect.gen(function*() {
+      const before = process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
+      process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "0"
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          if (before === undefined) delete process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
+          else process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = before
+        })
+      )
+      const [client] = yield* attempt({ server: selfSigned({ names: ["localhost"] }) })
+      assert.strictEqual(says(client).code, "DEPTH_ZERO_SELF_SIGNED_CERT")
+    }))
+
+  it.effect("skipping it takes a sentence, and is told", () =>
+    Effect.gen(function*() {
+      const [client] = yield* secured(yield* MemoryTransport.pair(), {
+        server: selfSigned({ names: ["elsewhere.test"] }),
+        client: { ca: undefined, dangerouslySkipVerification: "anybody can pretend to be the server" }
+      })
+      assert.isFalse(client.tls.authorized)
+      assert.strictEqual(client.tls.authorizationError, "DEPTH_ZERO_SELF_SIGNED_CERT")
+    }))
+})
+
+describe("no common ground", () => {
+  it.effect("in the versions of the protocol", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* attempt({
+        client: { maxVersion: "TLSv1.2" },
+        server: { minVersion: "TLSv1.3" }
+      })
+      assert.deepStrictEqual(says(server), {
+        kind: "handshake",
+        detail: "the peer offers no protocol version that this side allows",
+        alert: undefined,
+        code: "ERR_SSL_UNSUPPORTED_PROTOCOL",
+        operation: "Tls.server"
+      })
+      assert.include(says(client), {
+        kind: "handshake",
+        detail: "the peer answered with the alert protocol_version",
+        alert: "protocol_version"
+      })
+    }))
+
+  it.effect("in the ciphers", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* attempt({
+        client: { maxVersion: "TLSv1.2", ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256" },
+        server: { ciphers: "ECDHE-ECDSA-AES256-GCM-SHA384" }
+      })
+      assert.include(says(server), {
+        kind: "handshake",
+        detail: "the peer offers no cipher that this side can use",
+        code: "ERR_SSL_NO_SHARED_CIPHER"
+      })
+      assert.include(says(client), { kind: "handshake", alert: "handshake_failure" })
+    }))
+
+  it.effect("in the application protocols", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* attempt({ client: { alpn: ["h2"] }, server: { alpn: ["imap", "pop3"] } })
+      assert.include(says(server), {
+        kind: "handshake",
+        detail: "the peer offers none of our application protocols (ALPN)",
+        code: "ERR_SSL_NO_APPLICATION_PROTOCOL"
+      })
+      assert.include(says(client), { kind: "handshake", alert: "no_application_protocol" })
+    }))
+
+  it.effect("in client certificates: none", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* handshake(yield* far, {
+        server: { clientCertificate: "require", ca: root.certificate }
+      })
+      assert.include(says(server), {
+        kind: "certificate",
+        detail: "the client sent no certificate",
+        code: "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"
+      })
+      // A client of TLS 1.3 is through with the handshake before the server has seen its certificate.
+      if (Exit.isFailure(client)) return assert.fail("the client should not know yet")
+      const read = yield* Effect.exit(client.value.readSome(new Uint8Array(1)))
+      assert.include(says(read), { kind: "certificate", alert: "certificate_required", operation: "readSome" })
+    }))
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    it.effect(`in client certificates: one of an unknown authority (${maxVersion})`, () =>
+      Effect.gen(function*() {
+        const [, server] = yield* attempt({
+          client: { ...stranger.issue({ names: ["me"] }), maxVersion },
+          server: { clientCertificate: "require", ca: root.certificate }
+        })
+        assert.deepStrictEqual(says(server), {
+          kind: "certificate",
+          detail: "the authority of the certificate is unknown",
+          alert: undefined,
+          code: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+          operation: "Tls.server"
+        })
+      }))
+  }
+})
+
+describe("a peer that does not speak TLS", () => {
+  /** What a server says of a peer that sends these bytes, and perhaps ends. */
+  const served = (bytes: Uint8Array, options?: { readonly ends?: boolean; readonly server?: Tls.ServerOptions }) =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const serving = yield* start(Effect.exit(Tls.server(right, options?.server ?? localhost)))
+      yield* Write.writeAll(left, bytes)
+      if (options?.ends === true) yield* left.shutdownWrite
+      const exit = yield* Fiber.join(serving)
+      assert.strictEqual(right.state.socket, "closed")
+      return exit
+    })
+
+  it.effect("a server is sent plain HTTP", () =>
+    leavingNothing(Effect.gen(function*() {
+      assert.deepStrictEqual(says(yield* served(Buffers.utf8("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))), {
+        kind: "protocol",
+        detail: "the peer sends plain HTTP",
+        alert: undefined,
+        code: "ERR_SSL_HTTP_REQUEST",
+        operation: "Tls.server"
+      })
+    })))
+
+  it.effect("a server is sent garbage", () =>
+    Effect.gen(function*() {
+      assert.include(says(yield* served(Buffers.utf8("EHLO garbage.test\r\n"))), {
+        kind: "protocol",
+        detail: "what the peer sends is not TLS"
+      })
+    }))
+
+  it.effect("a client is answered in plain text", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* far
+      const connecting = yield* start(Effect.exit(Tls.client(left, trusting)))
+      yield* Write.writeAll(right, Buffers.utf8("220 mail.test ready for anything\r\n"))
+      assert.include(says(yield* Fiber.join(connecting)), {
+        kind: "protocol",
+        detail: "what the peer sends is not TLS"
+      })
+      yield* Read.readAll(right)
+    }))
+
+  it.effect("the handshake is cut off in the middle, at every length", () =>
+    Effect.gen(function*() {
+      const hello = yield* clientHello
+      for (const length of [0, 1, 4, 5, 6, 100, hello.byteLength - 1, hello.byteLength]) {
+        assert.include(says(yield* served(hello.subarray(0, length), { ends: true })), {
+          kind: "handshake",
+          detail: "the peer ended the connection in the middle"
+        })
+      }
+    }))
+
+  it.effect("a client is hung up on", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const connecting = yield* start(Effect.exit(Tls.client(left, trusting)))
+      yield* eventually("the first bytes", () => left.bytesWritten >= 0)
+      yield* right.close
+      assert.include(says(yield* Fiber.join(connecting)), {
+        kind: "handshake",
+        detail: "the peer ended the connection in the middle"
+      })
+    }))
+
+  it.effect("the connection is reset in the middle", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const connecting = yield* start(Effect.exit(Tls.client(left, trusting)))
+      yield* right.abort
+      const error = failure(yield* Fiber.join(connecting))
+      assert.deepStrictEqual([error.reason._tag, error.operation], ["ConnectionReset", "Tls.client"])
+    }))
+})
+
+/** The first bytes of a client. */
+const clientHello = Effect.scoped(Effect.gen(function*() {
+  const [left, right] = yield* MemoryTransport.pair()
+  yield* start(Effect.exit(Tls.client(left, trusting)))
+  const buffer = new Uint8Array(65_536)
+  return buffer.slice(0, yield* right.readSome(buffer))
+}))
+
+describe("time and interruption", () => {
+  it.effect("a peer that does not answer is given up at the deadline, by Effect's clock", () =>
+    leavingNothing(Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const client = yield* start(Effect.exit(Tls.client(left, trusting)))
+      yield* TestClock.adjust(Duration.millis(9999))
+      assert.isUndefined(client.pollUnsafe())
+      yield* TestClock.adjust(Duration.millis(1))
+      assert.deepStrictEqual(says(yield* Fiber.join(client)), {
+        kind: "handshake",
+        detail: "not finished within 10s",
+        alert: undefined,
+        code: "ETIMEDOUT",
+        operation: "Tls.client"
+      })
+      assert.strictEqual(left.state.socket, "closed")
+      const target = new Uint8Array(65_536)
+      assert.strictEqual(ending(yield* Effect.exit(right.readSome(target))), "Success")
+      assert.strictEqual(ending(yield* Effect.exit(right.readSome(target))), "ConnectionReset")
+    })))
+
+  it.effect("an interruption aborts the connection before it proceeds", () =>
+    leavingNothing(Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const server = yield* start(Tls.server(right, localhost))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(server)
+      assert.strictEqual(ending(yield* Effect.exit(left.readSome(new Uint8Array(1)))), "ConnectionReset")
+    })))
+
+  it.effect("a signal that asks for less than terminal does not reach it, and terminal does", () =>
+    leavingNothing(Effect.gen(function*() {
+      const [left] = yield* MemoryTransport.pair()
+      const signal = Cancellation.makeSignal()
+      const client = yield* start(Effect.exit(Cancellation.withSignal(Tls.client(left, trusting), signal)))
+      for (const type of ["total", "partial"] as const) {
+        const { ended, ranOn } = yield* signal.emit(type)
+        assert.deepStrictEqual([ended.length, ranOn.map((it) => it.operation)], [0, ["Tls.client"]])
+      }
+      const { ended } = yield* signal.emit("terminal")
+      assert.deepStrictEqual(ended.map((it) => [it.operation, it.guarantee]), [["Tls.client", "terminal"]])
+      assert.strictEqual(ending(yield* Fiber.join(client)), "OperationAborted")
+    })))
+
+  it.effect("closing or aborting the plain stream ends the handshake", () =>
+    leavingNothing(Effect.gen(function*() {
+      for (const end of ["close", "abort"] as const) {
+        const [left] = yield* MemoryTransport.pair()
+        const client = yield* start(Effect.exit(Tls.client(left, trusting)))
+        yield* left[end]
+        assert.strictEqual(ending(yield* Fiber.join(client)), "Closed")
+      }
+    })))
+})
+
+describe("options of this side that cannot be used", () => {
+  const bad: ReadonlyArray<readonly [string, Partial<Tls.ServerOptions>]> = [
+    ["the key is another certificate's", { key: stranger.key }],
+    ["the key is no key", { key: Redacted.make("nonsense") }],
+    ["the passphrase is wrong", {
+      key: root.issue({ names: ["x"], passphrase: "right" }).key,
+      passphrase: Redacted.make("wrong")
+    }],
+    ["the certificate is no certificate", { certificate: "nonsense" }],
+    ["the ciphers do not exist", { ciphers: "ROT13" }]
+  ]
+  for (const [name, options] of bad) {
+    it.effect(`${name}: a typed error, and nothing has happened to the stream`, () =>
+      Effect.gen(function*() {
+        const [left, right] = yield* MemoryTransport.pair()
+        const exit = yield* Effect.exit(Tls.server(right, { ...localhost, ...options }))
+        assert.include(says(exit).detail, "the options of this side cannot be used")
+        assert.notInclude(JSON.stringify(failure(exit)), "PRIVATE KEY")
+        yield* Write.writeAll(left, Buffers.utf8("still there"))
+        assert.strictEqual(yield* right.readSome(new Uint8Array(100)), 11)
+        assert.strictEqual(ending(yield* Effect.exit(Tls.makeServerContext({ ...localhost, ...options }))), "Tls")
+      }))
+  }
+
+  it.effect("an encrypted key needs its passphrase", () =>
+    Effect.gen(function*() {
+      const server = root.issue({ names: ["localhost"], passphrase: "open sesame" })
+      const [client] = yield* attempt({ server: { ...server, passphrase: Redacted.make("open sesame") } })
+      assert.strictEqual(ending(client), "Success")
+    }))
+})
+
+describe("the plain stream", () => {
+  it.effect("is consumed: each operation fails with Consumed, each promptly", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      yield* secured([left, right])
+      const operations: Readonly<Record<string, Effect.Effect<unknown, unknown>>> = {
+        readSome: left.readSome(new Uint8Array(1)),
+        writeSome: left.writeSome(Buffers.utf8("!")),
+        writeAll: Write.writeAll(left, Buffers.utf8("!")),
+        readUntil: Read.readUntil(left, "\n"),
+        readExactly: Read.readExactly(left, new Uint8Array(100_000)),
+        shutdownWrite: left.shutdownWrite,
+        configure: left.configure({ noDelay: true })
+      }
+      for (const [name, operation] of Object.entries(operations)) {
+        const error = failure(yield* Effect.exit(operation))
+        assert.deepStrictEqual([name, error.operation, error.reason._tag], [name, name, "Consumed"])
+      }
+      const twice = failure(yield* Effect.exit(Tls.client(left, trusting)))
+      assert.deepStrictEqual(twice.reason, { _tag: "Consumed", by: "Tls.client" })
+    }))
+
+  it.effect("closes the TLS stream when it is closed, and the other way round", () =>
+    leavingNothing(Effect.gen(function*() {
+      for (const closesPlain of [true, false]) {
+        const [left, right] = yield* MemoryTransport.pair()
+        const [client, server] = yield* secured([left, right])
+        yield* (closesPlain ? left : client).close
+        assert.deepStrictEqual([left.state.socket, client.state.socket], ["closed", "closed"])
+        assert.strictEqual(ending(yield* Effect.exit(server.readSome(new Uint8Array(1)))), "Done")
+      }
+    })))
+
+  it.effect("is refused while bytes were received and not read: plaintext behind STARTTLS", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      yield* Write.writeAll(left, Buffers.utf8("STARTTLS\r\nRCPT TO:<evil@test>\r\n"))
+      assert.strictEqual(yield* Read.readLine(right), "STARTTLS")
+      const error = says(yield* Effect.exit(Tls.server(right, localhost)))
+      assert.include(error, { kind: "protocol", detail: "21 bytes were received before TLS began and not read" })
+      assert.strictEqual(yield* Read.readLine(right), "RCPT TO:<evil@test>")
+    }))
+
+  it.effect("is taken with its unread bytes where they are to be the handshake", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      yield* Write.writeAll(left, Buffers.utf8("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"))
+      const connecting = yield* start(Tls.client(left, trusting))
+      yield* turns(5)
+      assert.include(yield* Read.readLine(right), "PROXY")
+      const server = yield* Tls.server(right, { ...localhost, unread: "handshake" })
+      const client = yield* Fiber.join(connecting)
+      yield* Write.writeAll(client, Buffers.utf8("hello"))
+      assert.strictEqual(yield* server.readSome(new Uint8Array(100)), 5)
+    }))
+
+  it.effect("is refused while operations wait on it, or when it is torn, shut, ended or closed", () =>
+    Effect.gen(function*() {
+      const reading = yield* MemoryTransport.pair()
+      yield* start(reading[0].readSome(new Uint8Array(1)))
+      assert.include(says(yield* Effect.exit(Tls.client(reading[0], trusting))), {
+        detail: "an operation waits on the stream"
+      })
+      const torn = yield* MemoryTransport.clogged()
+      const writing = yield* start(Write.writeAll(torn[0], new Uint8Array(10)))
+      assert.include(says(yield* Effect.exit(Tls.client(torn[0], trusting))), {
+        detail: "an operation waits on the stream"
+      })
+      yield* torn[1].readSome(new Uint8Array(3))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(writing)
+      const shut = yield* MemoryTransport.pair()
+      yield* shut[0].shutdownWrite
+      const ended = yield* MemoryTransport.pair()
+      yield* ended[1].shutdownWrite
+      yield* Effect.exit(ended[0].readSome(new Uint8Array(1)))
+      const closed = yield* MemoryTransport.pair()
+      yield* closed[0].close
+      const tags: Array<string> = []
+      for (const [stream] of [torn, shut, ended, closed]) {
+        tags.push(ending(yield* Effect.exit(Tls.client(stream, trusting))))
+      }
+      assert.deepStrictEqual(tags, ["Torn", "BrokenPipe", "Tls", "Closed"])
+    }))
+})
+
+describe("after the handshake", () => {
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    it.effect(`a peer that ends without close_notify is truncated, and no end of stream (${maxVersion})`, () =>
+      Effect.gen(function*() {
+        const { cut, inLeft, left, right } = yield* farWith()
+        const [client, server] = yield* secured([left, right], { server: { maxVersion } })
+        yield* Write.writeAll(server, Buffers.utf8("hello"))
+        const { bytesRead } = left
+        yield* eventually("the bytes are on their way", () => inLeft.bytesWritten > bytesRead)
+        yield* turns(20)
+        // Here ends the way: what arrives is the end of the connection and nothing else.
+        yield* cut
+        yield* inLeft.shutdownWrite
+        assert.strictEqual(yield* client.readSome(new Uint8Array(100)), 5)
+        for (let i = 0; i < 3; i++) {
+          const error = failure(yield* Effect.exit(client.readSome(new Uint8Array(100))))
+          assert.deepStrictEqual(error.reason, {
+            _tag: "Tls",
+            kind: "truncated",
+            detail: "the peer ended the connection without close_notify"
+          })
+        }
+        assert.strictEqual(client.state.read, "failed")
+        assert.strictEqual(client.state.write, "open")
+        yield* client.close
+      }))
+  }
+
+  it.effect("a record that was changed on its way ends the stream with a typed error, and the peer hears of it", () =>
+    Effect.gen(function*() {
+      let changes = false
+      const { left, right } = yield* farWith((bytes) => {
+        if (changes) bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1
+      })
+      const [client, server] = yield* secured([left, right])
+      yield* Write.writeAll(client, Buffers.utf8("fine"))
+      assert.strictEqual(yield* server.readSome(new Uint8Array(100)), 4)
+      changes = true
+      yield* Write.writeAll(client, Buffers.utf8("changed"))
+      const error = says(yield* Effect.exit(server.readSome(new Uint8Array(100))))
+      assert.include(error, { kind: "protocol", detail: "a record was changed on its way" })
+      assert.include(says(yield* Effect.exit(client.readSome(new Uint8Array(100)))), {
+        kind: "protocol",
+        alert: "bad_record_mac",
+        operation: "readSome"
+      })
+      assert.strictEqual(ending(yield* Effect.exit(client.writeSome(Buffers.utf8("!")))), "Tls")
+    }))
+})
+
+const pump = (from: StreamSocket.StreamSocket, to: StreamSocket.StreamSocket, change?: (bytes: Uint8Array) => void) =>
+  Effect.gen(function*() {
+    const target = new Uint8Array(65_536)
+    for (;;) {
+      const bytes = target.subarray(0, yield* from.readSome(target))
+      yield* turns(5)
+      change?.(bytes)
+      yield* Write.writeAll(to, bytes)
+    }
+  }).pipe(Pull.catchDone(() => to.shutdownWrite))
+
+/**
+ * A connection with a way to go, in turns of the event loop: `node:tls` loses an alert that is due in the turn of the
+ * bytes before it, which takes a peer that is no further away than this process.
+ */
+const farWith = (change?: (bytes: Uint8Array) => void) =>
+  Effect.gen(function*() {
+    const [left, inLeft] = yield* MemoryTransport.pair()
+    const [inRight, right] = yield* MemoryTransport.pair()
+    const there = yield* start(Effect.exit(pump(inLeft, inRight, change)))
+    const back = yield* start(Effect.exit(pump(inRight, inLeft)))
+    return { left, right, inLeft, cut: Effect.andThen(Fiber.interrupt(there), Fiber.interrupt(back)) }
+  })
+
+const far = Effect.map(farWith(), ({ left, right }) => [left, right] as const)

@@ -1,0 +1,294 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Redacted } from "effect"
+import { randomBytes, X509Certificate } from "node:crypto"
+import { Buffers, Read, StreamSocket, Tls, Write } from "../src/index.ts"
+import { MemoryTransport } from "../src/testing/index.ts"
+import * as NodeTransport from "../src/transport/NodeTransport.ts"
+import { leavingNothing } from "./conformance/leftovers.ts"
+import { ending, failure, start } from "./support.ts"
+import { authority, localhost, root } from "./tls/certificates.ts"
+import { connection, handshake, type Options, secured, type Socket } from "./tls/pairs.ts"
+
+const agreed = (options?: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => secured(ends, options))
+
+/** Bytes go both ways. */
+const converses = (one: Socket, other: Socket) =>
+  Effect.gen(function*() {
+    const target = new Uint8Array(100)
+    yield* Write.writeAll(one, Buffers.utf8("there"))
+    assert.strictEqual(yield* other.readSome(target), 5)
+    yield* Write.writeAll(other, Buffers.utf8("and back"))
+    assert.strictEqual(yield* one.readSome(target), 8)
+  })
+
+describe("what two peers have agreed on", () => {
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    it.effect(`the version and the cipher (${maxVersion})`, () =>
+      Effect.gen(function*() {
+        const [client, server] = yield* agreed({ server: { maxVersion } })
+        assert.strictEqual(client.tls.protocol, maxVersion)
+        assert.match(client.tls.cipher, /^TLS_/)
+        assert.strictEqual(client.tls.cipher, server.tls.cipher)
+        assert.isTrue(client.tls.authorized)
+        assert.strictEqual(server.tls.servername, "localhost")
+        assert.isTrue(Tls.isTlsSocket(client) && StreamSocket.isStreamSocket(client))
+        yield* converses(client, server)
+      }))
+  }
+
+  it.effect("a cipher that one of them insists on", () =>
+    Effect.gen(function*() {
+      const [client] = yield* agreed({
+        client: { maxVersion: "TLSv1.2" },
+        server: { ciphers: "ECDHE-ECDSA-CHACHA20-POLY1305" }
+      })
+      assert.strictEqual(client.tls.cipher, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256")
+    }))
+
+  it.effect("an application protocol, in the order of the server; none where one side has none", () =>
+    Effect.gen(function*() {
+      const both = yield* agreed({ client: { alpn: ["http/1.1", "h2"] }, server: { alpn: ["h2", "http/1.1"] } })
+      assert.deepStrictEqual(both.map(({ tls }) => tls.alpn), ["h2", "h2"])
+      const one = yield* agreed({ client: { alpn: ["h2"] } })
+      assert.deepStrictEqual(one.map(({ tls }) => tls.alpn), [undefined, undefined])
+    }))
+
+  it.effect("the certificate of the server", () =>
+    Effect.gen(function*() {
+      const [client] = yield* agreed()
+      const certificate = client.tls.peerCertificate
+      assert.strictEqual(certificate?.subject, "CN=localhost")
+      assert.strictEqual(certificate?.fingerprint256, new X509Certificate(localhost.certificate).fingerprint256)
+    }))
+
+  it.effect("an IP address is verified as one, and is not sent as a name", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* agreed({ client: { servername: "127.0.0.1" } })
+      assert.isTrue(client.tls.authorized)
+      assert.isUndefined(server.tls.servername)
+    }))
+
+  it.effect("all of it survives JSON, without a secret in it", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* agreed()
+      yield* converses(client, server)
+      const text = JSON.stringify(client.tls)
+      assert.include(text, client.tls.cipher)
+      assert.isDefined(client.tls.session)
+      assert.notInclude(text, "session")
+    }))
+})
+
+describe("client certificates", () => {
+  const me = root.issue({ names: ["me"] })
+  const asks = { ca: root.certificate, clientCertificate: "request" } as const
+
+  it.effect("a good one is required, and readable", () =>
+    Effect.gen(function*() {
+      const [, server] = yield* agreed({
+        client: { certificate: me.certificate, key: me.key },
+        server: { ...asks, clientCertificate: "require" }
+      })
+      assert.isTrue(server.tls.authorized)
+      assert.strictEqual(server.tls.peerCertificate?.subject, "CN=me")
+    }))
+
+  it.effect("where one is only asked for, none and a bad one are told and let in", () =>
+    Effect.gen(function*() {
+      const none = yield* agreed({ server: asks })
+      assert.isFalse(none[1].tls.authorized)
+      assert.isUndefined(none[1].tls.peerCertificate)
+      const bad = authority("nobody's root").issue({ names: ["me"] })
+      const stranger = yield* agreed({ client: { certificate: bad.certificate, key: bad.key }, server: asks })
+      assert.isFalse(stranger[1].tls.authorized)
+      assert.strictEqual(stranger[1].tls.authorizationError, "UNABLE_TO_VERIFY_LEAF_SIGNATURE")
+    }))
+
+  it.effect("nobody is asked by default", () =>
+    Effect.gen(function*() {
+      const [, server] = yield* agreed({ client: { certificate: me.certificate, key: me.key } })
+      assert.isUndefined(server.tls.peerCertificate)
+    }))
+})
+
+describe("certificates by name", () => {
+  const names = ["a.test", "b.test"] as const
+  const identities: Readonly<Record<string, Tls.Identity>> = Object.fromEntries(
+    names.map((name) => [name, root.issue({ names: [name] })])
+  )
+  const ways: Readonly<Record<string, NonNullable<Tls.ServerOptions["identityFor"]>>> = {
+    "by a function": (name) => identities[name],
+    "by an effect that succeeds at once": (name) => Effect.succeed(identities[name]),
+    "by an effect that takes its time": (name) => Effect.andThen(Effect.yieldNow, Effect.succeed(identities[name]))
+  }
+  for (const [way, identityFor] of Object.entries(ways)) {
+    it.effect(way, () =>
+      leavingNothing(Effect.gen(function*() {
+        for (const servername of [...names, "localhost"]) {
+          const [client] = yield* agreed({ client: { servername }, server: { identityFor } })
+          assert.strictEqual(client.tls.peerCertificate?.subject, `CN=${servername}`)
+        }
+      })))
+  }
+
+  it.effect("a look-up that fails, throws or brings nonsense fails the handshake, of this client alone", () =>
+    leavingNothing(Effect.gen(function*() {
+      const failing: ReadonlyArray<NonNullable<Tls.ServerOptions["identityFor"]>> = [
+        () => Effect.fail("no such name"),
+        () => Effect.die(new Error("a bug")),
+        () => {
+          throw new Error("a bug")
+        },
+        () => ({ certificate: "nonsense", key: Redacted.make("nonsense") })
+      ]
+      for (const identityFor of failing) {
+        const [client, server] = yield* handshake(yield* MemoryTransport.pair(), { server: { identityFor } })
+        const { reason } = failure(server)
+        assert.include(reason, { _tag: "Tls", kind: "handshake" })
+        assert.include(failure(server).message, "the look-up of an identity for localhost failed")
+        assert.strictEqual(ending(client), "Tls")
+      }
+    })))
+
+  it.effect("a look-up that is under way ends with its handshake", () =>
+    leavingNothing(Effect.gen(function*() {
+      const began = yield* Deferred.make<void>()
+      let ended: Exit.Exit<unknown, unknown> | undefined
+      const identityFor = () =>
+        Effect.onExit(
+          Effect.andThen(Deferred.succeed(began, undefined), Effect.never),
+          (exit) => Effect.sync(() => void (ended = exit))
+        )
+      const [left, right] = yield* MemoryTransport.pair()
+      const serving = yield* start(Tls.server(right, { ...localhost, identityFor }))
+      yield* start(Effect.exit(Tls.client(left, { servername: "localhost", ca: root.certificate })))
+      yield* Deferred.await(began)
+      yield* Fiber.interrupt(serving)
+      yield* Effect.yieldNow
+      assert.isTrue(ended !== undefined && Exit.isFailure(ended))
+    })))
+})
+
+describe("sessions", () => {
+  /** The session that a connection leaves, once bytes have come. */
+  const sessionOf = ([client, server]: readonly [Tls.TlsSocket, Tls.TlsSocket]) =>
+    Effect.map(converses(client, server), () => {
+      const { session } = client.tls
+      return session ?? assert.fail("no session")
+    })
+
+  for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
+    it.effect(`are resumed with the same context (${maxVersion})`, () =>
+      Effect.gen(function*() {
+        const context = yield* Tls.makeServerContext({ ...localhost, maxVersion })
+        const first = yield* agreed({ server: context })
+        assert.isFalse(first[0].tls.resumed)
+        const session = yield* sessionOf(first)
+        assert.strictEqual(session.servername, "localhost")
+        assert.notInclude(JSON.stringify(session), Buffer.from(Redacted.value(session.data)).toString("base64"))
+        const [client, server] = yield* agreed({ server: context, client: { session } })
+        assert.deepStrictEqual([client.tls.resumed, server.tls.resumed], [true, true])
+        yield* converses(client, server)
+        // Another context has other keys: the handshake is a full one, and nothing else.
+        const other = yield* agreed({ server: { ...localhost, maxVersion }, client: { session } })
+        assert.isFalse(other[0].tls.resumed)
+      }))
+  }
+
+  it.effect("are good for the name that was verified, and no other", () =>
+    Effect.gen(function*() {
+      const context = yield* Tls.makeServerContext(localhost)
+      const session = yield* sessionOf(yield* agreed({ server: context }))
+      const [exit] = yield* handshake(yield* MemoryTransport.pair(), {
+        server: context,
+        client: { session, servername: "elsewhere.test" }
+      })
+      assert.strictEqual(failure(exit).code, "ERR_TLS_CERT_ALTNAME_INVALID")
+    }))
+
+  it.effect("are resumed by another process that has the same ticket keys", () =>
+    Effect.gen(function*() {
+      const ticketKeys = Redacted.make(new Uint8Array(randomBytes(48)))
+      const [one, another] = [
+        yield* Tls.makeServerContext({ ...localhost, ticketKeys }),
+        yield* Tls.makeServerContext({ ...localhost, ticketKeys })
+      ]
+      const session = yield* sessionOf(yield* agreed({ server: one }))
+      const [client] = yield* agreed({ server: another, client: { session } })
+      assert.isTrue(client.tls.resumed)
+    }))
+})
+
+describe("reloading", () => {
+  it.effect("concerns handshakes from then on, and no connection before", () =>
+    Effect.gen(function*() {
+      const context = yield* Tls.makeServerContext(localhost)
+      const old = yield* agreed({ server: context })
+      const renewed = root.issue({ names: ["localhost"] })
+      yield* context.reload({ ...renewed, alpn: ["new"] })
+      const fresh = yield* agreed({ server: context, client: { alpn: ["new"] } })
+      yield* converses(...old)
+      assert.strictEqual(fresh[0].tls.alpn, "new")
+      const [before, after] = [old[0].tls.peerCertificate, fresh[0].tls.peerCertificate]
+      assert.strictEqual(before?.fingerprint256, new X509Certificate(localhost.certificate).fingerprint256)
+      assert.strictEqual(after?.fingerprint256, new X509Certificate(renewed.certificate).fingerprint256)
+    }))
+
+  it.effect("with options that cannot be used changes nothing", () =>
+    Effect.gen(function*() {
+      const context = yield* Tls.makeServerContext(localhost)
+      const exit = yield* Effect.exit(context.reload({ ...localhost, certificate: "nonsense" }))
+      assert.strictEqual(ending(exit), "Tls")
+      yield* converses(...(yield* agreed({ server: context })))
+    }))
+})
+
+describe("the key log", () => {
+  for (const [name, pair] of [["in memory", MemoryTransport.pair()], ["over node:net", connection]] as const) {
+    it.live(`has the same lines on both sides, ${name}`, () =>
+      Effect.gen(function*() {
+        const lines: Record<"client" | "server", Array<string>> = { client: [], server: [] }
+        const keyLog = (side: "client" | "server") => (line: Uint8Array) =>
+          void lines[side].push(Buffer.from(line).toString())
+        const [client, server] = yield* secured(yield* pair, {
+          client: { keyLog: keyLog("client") },
+          server: { keyLog: keyLog("server") }
+        })
+        yield* converses(client, server)
+        assert.isNotEmpty(lines.client)
+        assert.deepStrictEqual(lines.client.toSorted(), lines.server.toSorted())
+        for (const line of lines.client) {
+          assert.match(line, /^(CLIENT|SERVER|EXPORTER)_[A-Z_0-9]+ [0-9a-f]+ [0-9a-f]+\n$/)
+        }
+      }).pipe(Effect.provide(NodeTransport.layer)))
+  }
+})
+
+describe("any stream", () => {
+  /** A stream that is not ours. */
+  const wrapped = (socket: Socket): Tls.Stream => ({
+    localAddress: socket.localAddress,
+    remoteAddress: socket.remoteAddress,
+    readSome: socket.readSome,
+    writeSome: (source) => socket.writeSome(Buffers.concat(source).subarray(0, 1000)),
+    shutdownWrite: socket.shutdownWrite,
+    close: socket.close,
+    abort: socket.abort
+  })
+
+  it.effect("one of the user's own, in both roles, to the end of the stream and with nothing left", () =>
+    leavingNothing(Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const [client, server] = yield* secured([wrapped(left), wrapped(right)])
+      const message = new Uint8Array(1_000_000).map((_, i) => i % 251)
+      const writing = yield* start(Effect.andThen(Write.writeAll(client, message), client.shutdownWrite))
+      const received = yield* Read.readAll(server)
+      assert.isTrue(Buffer.from(received).equals(message))
+      yield* Fiber.join(writing)
+      yield* Write.writeAll(server, Buffers.utf8("bye"))
+      yield* server.close
+      assert.strictEqual(Buffer.from(yield* Read.readAll(client)).toString(), "bye")
+      yield* client.close
+      assert.deepStrictEqual([left.state.socket, right.state.socket], ["closed", "closed"])
+    })))
+})

@@ -1,0 +1,17 @@
+import { Layer } from "effect"
+import { NetAddress } from "effect/net"
+import { pattern, settled } from "../../src/testing/checks/support.ts"
+import { layer } from "../../src/transport/NodeTransport.ts"
+import { overTls } from "../tls/transport.ts"
+import { matrix } from "./play.ts"
+
+matrix({
+  name: "TLS over NodeTransport",
+  kind: "node",
+  layer: Layer.provide(overTls(), layer),
+  address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+  settle: (writer) => settled(() => writer.bytesWritten),
+  plenty: pattern(16 * 1024 * 1024),
+  resets: true,
+  atOnce: 6
+})

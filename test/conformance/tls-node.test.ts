@@ -1,0 +1,6 @@
+import { it } from "@effect/vitest"
+import { conformance } from "./bind.ts"
+import { tcp } from "./node.ts"
+import { overTls } from "./tls.ts"
+
+conformance(overTls(tcp("NodeTransport over TCP", "127.0.0.1")), it.live)

@@ -1,0 +1,54 @@
+import { Effect, type Exit, Fiber, type Scope } from "effect"
+import { NetAddress } from "effect/net"
+import { Acceptor, type SocketError, StreamSocket, Tls, type Transport } from "../../src/index.ts"
+import { localhost, root } from "./certificates.ts"
+
+export type Socket = StreamSocket.StreamSocket
+
+export const trusting: Tls.ClientOptions = { servername: "localhost", ca: root.certificate }
+
+/** Two ends of one connection of the transport at hand. */
+export const connection: Effect.Effect<
+  readonly [Socket, Socket],
+  SocketError.SocketError,
+  Transport.Transport | Scope.Scope
+> = Effect.gen(function*() {
+  const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
+  const accepting = yield* Effect.forkChild(acceptor.accept, { startImmediately: true })
+  const left = yield* StreamSocket.connect(acceptor.address)
+  const right = yield* Fiber.join(accepting)
+  yield* acceptor.close
+  return [left, right] as const
+})
+
+export interface Options {
+  readonly client?: Partial<Tls.ClientOptions>
+  readonly server?: Partial<Tls.ServerOptions> | Tls.ServerContext
+}
+
+const serverOptions = (options: Options["server"]): Tls.ServerOptions | Tls.ServerContext =>
+  options === undefined ? localhost : "reload" in options ? options : { ...localhost, ...options }
+
+/** How a handshake between the two ends of a connection ends, for the client and for the server. */
+export const handshake = (
+  [left, right]: readonly [Tls.Stream, Tls.Stream],
+  options: Options = {}
+): Effect.Effect<
+  readonly [
+    client: Exit.Exit<Tls.TlsSocket, SocketError.SocketError>,
+    server: Exit.Exit<Tls.TlsSocket, SocketError.SocketError>
+  ],
+  never,
+  Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const serving = yield* Effect.forkChild(Effect.exit(Tls.server(right, serverOptions(options.server))), {
+      startImmediately: true
+    })
+    const client = yield* Effect.exit(Tls.client(left, { ...trusting, ...options.client }))
+    return [client, yield* Fiber.join(serving)] as const
+  })
+
+/** A handshake that has to succeed. */
+export const secured = (ends: readonly [Tls.Stream, Tls.Stream], options?: Options) =>
+  Effect.flatMap(handshake(ends, options), ([client, server]) => Effect.all([client, server]))
