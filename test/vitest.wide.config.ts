@@ -1,0 +1,5 @@
+/** The part of the tests that `vitest.config.ts` leaves out. */
+import { defineConfig } from "vitest/config"
+import { shared, wide } from "./vitest.config.ts"
+
+export default defineConfig({ test: { ...shared, include: wide } })
