@@ -9,20 +9,23 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as AddressResolver from "effect/net/AddressResolver"
 import * as Dns from "effect/net/Dns"
-import type * as Host from "effect/net/Host"
-import type * as NetAddress from "effect/net/NetAddress"
+import * as Host from "effect/net/Host"
+import * as NetAddress from "effect/net/NetAddress"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { nameOf } from "./internal/resolveHost.ts"
 import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
 import { open, type StreamSocket } from "./StreamSocket.ts"
+import * as Tls from "./Tls.ts"
 import { type ConnectOptions, Transport } from "./Transport.ts"
 
 /**
@@ -61,10 +64,35 @@ export interface Options extends ConnectOptions {
   readonly firstFamilyCount?: number | undefined
   /** The most addresses of a name that are tried; the others are left out. Default 16. */
   readonly maxAddresses?: number | undefined
+  /** Speak TLS with the peer. Default: do not. */
+  readonly tls?: TlsOptions | undefined
 }
 
 /**
- * Connects to a target and closes the stream with the scope.
+ * Options of a connection over TLS. What is prepared for them is kept with the
+ * object, so use one for many connections.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface TlsOptions extends Omit<Tls.ClientOptions, "servername"> {
+  /** Whom the certificate of the server has to name. Default: the host of the target; a Unix-domain path has none. */
+  readonly servername?: string | undefined
+}
+
+/**
+ * Options of a connection that is known to be over TLS.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface SecureOptions extends Options {
+  readonly tls: TlsOptions
+}
+
+/**
+ * Connects to a target and closes the stream with the scope. With `tls`, the
+ * stream is a `TlsSocket`.
  *
  * **Details**
  *
@@ -92,6 +120,9 @@ export interface Options extends ConnectOptions {
  *   was only one address;
  * - `Unsupported`: an option that the transport cannot honour.
  *
+ * The handshake of `tls` comes behind all of that, over the connection that has
+ * won, and counts for `timeout`. It fails as `Tls.client` does.
+ *
  * It tries once. {@link isTransient} says which failures are worth another try.
  *
  * **Gotchas**
@@ -100,8 +131,15 @@ export interface Options extends ConnectOptions {
  * keeps a thread of Node's pool busy until the system gives up. Nobody waits
  * for it.
  *
- * **Interruption**: *total*, at any moment. The attempts release their
- * descriptors.
+ * **Interruption**: *total*, at any moment; during the handshake of `tls`
+ * *terminal*. The attempts release their descriptors.
+ *
+ * **Example** (A web server)
+ *
+ * ```ts
+ * const socket = yield* Connector.connect("example.com:443", { timeout: "5 seconds", tls: { alpn: ["http/1.1"] } })
+ * yield* Console.log(socket.tls.protocol, socket.tls.alpn)
+ * ```
  *
  * **Example** (With time-outs and liveness)
  *
@@ -130,6 +168,19 @@ export interface Options extends ConnectOptions {
  */
 export function connect(
   target: NetAddress.SocketAddress,
+  options: SecureOptions
+): Effect.Effect<Tls.TlsSocket, SocketError, Transport | Scope.Scope>
+/**
+ * Connects to an address and closes the stream with the scope.
+ *
+ * **Interruption**: *total*, at any moment; during the handshake of `tls`
+ * *terminal*. The attempts release their descriptors.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function connect(
+  target: NetAddress.SocketAddress,
   options?: Options
 ): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
 /**
@@ -144,13 +195,27 @@ export function connect(
  */
 export function connect(
   target: Target,
+  options: SecureOptions
+): Effect.Effect<Tls.TlsSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
+/**
+ * Connects to a target and closes the stream with the scope.
+ *
+ * **Interruption**: *total*, at any moment; during the handshake of `tls`
+ * *terminal*. The attempts release their descriptors.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function connect(
+  target: Target,
   options?: Options
 ): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
 export function connect(
   target: Target,
   options?: Options
 ): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
-  return open(target, options, options)
+  const tls = options?.tls
+  return tls === undefined ? open(target, options, options) : openSecure(target, { ...options, tls })
 }
 
 /**
@@ -178,10 +243,10 @@ export function connect(
 export class Connector extends Context.Service<Connector, {
   /**
    * As the function `Connector.connect`. Options of the call take the place of
-   * the service's, one by one.
+   * the service's, one by one. `Tls.isTlsSocket` tells a stream over TLS.
    *
-   * **Interruption**: *total*, at any moment. The attempts release their
-   * descriptors.
+   * **Interruption**: *total*, at any moment; during the handshake of `tls`
+   * *terminal*. The attempts release their descriptors.
    */
   readonly connect: (target: Target, options?: Options) => Effect.Effect<StreamSocket, SocketError, Scope.Scope>
 }>()("effect-asio/Connector") {}
@@ -218,7 +283,7 @@ export const layerConfig = (
   Layer.effect(Connector, Effect.flatMap(Config.unwrap(options), make))
 
 /**
- * Every option, by its own name, all of them optional: durations such as
+ * Every option but `tls`, by its own name, all of them optional: durations such as
  * `10 seconds`, whole numbers, `true` and `false`, and `localAddress` as
  * `address:port`. `keepAlive` is `true` or `false`, or `keepAlive.idle`,
  * `.interval` and `.count`.
@@ -300,6 +365,38 @@ const make = (
         Effect.provideContext(connect(target, { ...options, ...definedOf(own) }), services)
     })
   })
+
+const openSecure = (
+  target: Target,
+  options: SecureOptions
+): Effect.Effect<Tls.TlsSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> =>
+  Clock.clockWith((clock) => {
+    const { timeout = Duration.infinity, tls } = options
+    const name = nameOf(target)
+    const servername = tls.servername ?? (name === undefined ? "" : hostOf(name))
+    if (servername === undefined) {
+      throw new TypeError("Connector.connect: tls.servername is missing; a Unix-domain path has no name of its own")
+    }
+    const startedAt = clock.monotonicTimeNanosUnsafe()
+    return Effect.flatMap(open(target, options, options), (socket) => {
+      const left = Duration.subtract(
+        Duration.fromInputUnsafe(timeout),
+        Duration.nanos(clock.monotonicTimeNanosUnsafe() - startedAt)
+      )
+      return Tls.clientOf(socket, tls, {
+        servername,
+        deadline: Duration.min(left, Duration.fromInputUnsafe(tls.deadline ?? Tls.defaultDeadline))
+      })
+    })
+  })
+
+/** What a certificate calls it. */
+const hostOf = (name: NetAddress.SocketAddress | Host.HostPort): string | undefined =>
+  Host.isHostPort(name)
+    ? NetAddress.isIpAddress(name.host) ? NetAddress.formatIp(name.host) : Host.formatHost(name.host)
+    : NetAddress.isUnixPathAddress(name)
+    ? undefined
+    : NetAddress.formatIp(name.address)
 
 /** Without what is only said to be undefined. */
 const definedOf = (options: Options | undefined): Options =>

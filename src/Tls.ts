@@ -310,9 +310,20 @@ export const isTlsSocket = (u: unknown): u is TlsSocket => typeof u === "object"
 export const client = (
   stream: Stream,
   options: ClientOptions
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => clientOf(stream, options, options)
+
+/**
+ * `client` with options that others share: they are prepared once for each object.
+ *
+ * @internal
+ */
+export const clientOf = (
+  stream: Stream,
+  options: Omit<ClientOptions, "servername" | "deadline">,
+  { deadline, servername }: Pick<ClientOptions, "servername" | "deadline">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
-  upgrade("Tls.client", stream, options, () => {
-    const { alpn, session, servername } = options
+  upgrade("Tls.client", stream, { ...options, deadline }, () => {
+    const { alpn, session } = options
     const secureContext = clientContext(options)
     const sessions: Sessions = { latest: undefined }
     return {
@@ -590,7 +601,8 @@ const groundOf = (
   return native === undefined ? new BackingGround(backing, unread) : new NativeGround(backing, native, unread)
 }
 
-const defaultDeadline = Duration.seconds(10)
+/** @internal */
+export const defaultDeadline: Duration.Duration = Duration.seconds(10)
 
 // ---- internal: options
 
@@ -608,9 +620,9 @@ const contextOptions = (options: CommonOptions & Partial<Identity>): NodeTls.Sec
   ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
 })
 
-const clientContexts = new WeakMap<ClientOptions, NodeTls.SecureContext>()
+const clientContexts = new WeakMap<Omit<ClientOptions, "servername">, NodeTls.SecureContext>()
 
-const clientContext = (options: ClientOptions): NodeTls.SecureContext => {
+const clientContext = (options: Omit<ClientOptions, "servername">): NodeTls.SecureContext => {
   let context = clientContexts.get(options)
   if (context === undefined) {
     context = NodeTls.createSecureContext(contextOptions(options))

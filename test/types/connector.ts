@@ -10,6 +10,7 @@ import type * as Scope from "effect/Scope"
 import * as Connector from "../../src/Connector.ts"
 import type { ConnectAttempt, Reason, SocketError } from "../../src/SocketError.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
+import type { TlsSocket } from "../../src/Tls.ts"
 import type { Backing, ConnectOptions, KeepAlive, ListenOptions, LiveOptions, Transport } from "../../src/Transport.ts"
 import { expectType } from "./expect.ts"
 
@@ -30,6 +31,11 @@ export const connect = (
   expectType<Connected<Needs>>()(Connector.connect(host))
   expectType<Connected<Needs>>()(Connector.connect(target))
   expectType<NetAddress.SocketAddress | Host.HostPortInput>()(target)
+  // With TLS, the stream is known to be a TlsSocket.
+  expectType<Effect.Effect<TlsSocket, SocketError, Transport | Scope.Scope>>()(
+    Connector.connect(address, { tls: { servername: "a.test" } })
+  )
+  expectType<Effect.Effect<TlsSocket, SocketError, Needs | Scope.Scope>>()(Connector.connect("a.test:443", { tls: {} }))
   // @ts-expect-error a host alone is no endpoint
   Connector.connect(host.host)
   // @ts-expect-error a port alone is no endpoint
