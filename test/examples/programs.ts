@@ -11,6 +11,7 @@ export interface Program {
   readonly output: () => string
   /** The port that it says to listen on. */
   readonly port: number
+  readonly signal: (name: NodeJS.Signals) => void
   /** Ctrl-C; succeeds with the exit code when the program has ended. */
   readonly interrupt: Effect.Effect<number | null>
 }
@@ -38,6 +39,7 @@ export const listening = (
     return {
       output: () => output,
       port: Number(address.exec(output)?.[1]),
+      signal: (name) => void child.kill(name),
       interrupt: Effect.promise(async () => {
         child.kill("SIGINT")
         const [code] = await ended
