@@ -21,6 +21,18 @@
  *   `NodeTransport`, `node:tls` does not tell the two apart, and both are the end of
  *   the stream; {@link CommonOptions.strictEnd} tells them apart there too.
  *
+ * **Gotchas**
+ *
+ * A server of TLS 1.3 sends session tickets right behind the handshake. To a client
+ * that has written, has read nothing and closes before they arrive, they come
+ * too late: the kernel answers with a reset, and the server may lose what it had
+ * not received yet. `shutdownWrite` and reading to the end before `close` rule that
+ * out, as on any connection.
+ *
+ * Where the certificate of a server is rejected, or that of a client in its
+ * contents, `node:tls` hangs up without an alert: the peer sees the end of the
+ * connection only.
+ *
  * @since 0.1.0
  */
 import * as Data from "effect/Data"

@@ -269,8 +269,9 @@ export const WouldBlock = -1
  * - A failed attempt moved nothing.
  * - Memory handed to `read` or `write` belongs to the caller again when the call
  *   returns.
- * - The core calls `attach` once, before everything else, and nothing after
- *   `closed`.
+ * - The core calls `attach` before everything else, and nothing after `closed`.
+ *   When the connection is handed over, as to TLS, the new owner attaches again
+ *   and gets all events from then on.
  *
  * @category contract
  * @since 0.1.0

@@ -408,19 +408,6 @@ describe("the plain stream", () => {
       assert.strictEqual(yield* Read.readLine(right), "RCPT TO:<evil@test>")
     }))
 
-  it.effect("is taken with its unread bytes where they are to be the handshake", () =>
-    Effect.gen(function*() {
-      const [left, right] = yield* MemoryTransport.pair()
-      yield* Write.writeAll(left, Buffers.utf8("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"))
-      const connecting = yield* start(Tls.client(left, trusting))
-      yield* turns(5)
-      assert.include(yield* Read.readLine(right), "PROXY")
-      const server = yield* Tls.server(right, { ...localhost, unread: "handshake" })
-      const client = yield* Fiber.join(connecting)
-      yield* Write.writeAll(client, Buffers.utf8("hello"))
-      assert.strictEqual(yield* server.readSome(new Uint8Array(100)), 5)
-    }))
-
   it.effect("is refused while operations wait on it, or when it is torn, shut, ended or closed", () =>
     Effect.gen(function*() {
       const reading = yield* MemoryTransport.pair()

@@ -1,13 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Redacted } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Redacted } from "effect"
 import { randomBytes, X509Certificate } from "node:crypto"
 import { Buffers, Read, StreamSocket, Tls, Write } from "../src/index.ts"
+import { turns } from "../src/testing/checks/support.ts"
 import { MemoryTransport } from "../src/testing/index.ts"
+import * as EpollTransport from "../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../src/transport/NodeTransport.ts"
 import { leavingNothing } from "./conformance/leftovers.ts"
 import { ending, failure, start } from "./support.ts"
 import { authority, localhost, root } from "./tls/certificates.ts"
-import { connection, handshake, type Options, secured, type Socket } from "./tls/pairs.ts"
+import { connection, handshake, type Options, secured, type Socket, trusting } from "./tls/pairs.ts"
 
 const agreed = (options?: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => secured(ends, options))
 
@@ -261,6 +263,54 @@ describe("the key log", () => {
           assert.match(line, /^(CLIENT|SERVER|EXPORTER)_[A-Z_0-9]+ [0-9a-f]+ [0-9a-f]+\n$/)
         }
       }).pipe(Effect.provide(NodeTransport.layer)))
+  }
+})
+
+describe("the stream below", () => {
+  const places = [
+    ["in memory", Effect.map(MemoryTransport.pair(), (ends) => ends)],
+    ["over node:net", Effect.provide(connection, NodeTransport.layer)],
+    ...(EpollTransport.isSupported()
+      ? [["over epoll", Effect.provide(connection, Layer.orDie(EpollTransport.layer))] as const]
+      : [])
+  ] as const
+
+  for (const [name, pair] of places) {
+    it.live(`has what was written before the upgrade in front of it, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [left, right] = yield* pair
+        const before = new Uint8Array(300_000).map((_, i) => i % 251)
+        const serving = yield* start(Effect.andThen(Write.writeAll(right, before), Tls.server(right, localhost)))
+        const target = new Uint8Array(before.byteLength)
+        yield* Read.readExactly(left, target)
+        assert.isTrue(Buffer.from(target).equals(before))
+        yield* converses(yield* Tls.client(left, trusting), yield* Fiber.join(serving))
+      })))
+
+    it.live(`may have the beginning of the handshake behind what was read of it, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [left, right] = yield* pair
+        yield* Write.writeAll(left, Buffers.utf8("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"))
+        const connecting = yield* start(Tls.client(left, trusting))
+        yield* turns(20)
+        assert.include(yield* Read.readLine(right), "PROXY")
+        const refused = yield* Effect.exit(Tls.server(right, localhost))
+        assert.include(failure(refused).message, "received before TLS began and not read")
+        const server = yield* Tls.server(right, { ...localhost, unread: "handshake" })
+        yield* converses(yield* Fiber.join(connecting), server)
+      })))
+
+    it.live(`is released with the scope, good-bye first, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [left, right] = yield* pair
+        const serving = yield* start(Tls.server(right, { ...localhost, strictEnd: true }))
+        yield* Effect.scoped(
+          Effect.flatMap(Tls.client(left, trusting), (client) => client.writeSome(Buffers.utf8("!")))
+        )
+        assert.strictEqual(left.state.socket, "closed")
+        const server = yield* Fiber.join(serving)
+        assert.strictEqual((yield* Read.readAll(server)).byteLength, 1)
+      })))
   }
 })
 
