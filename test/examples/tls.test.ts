@@ -1,4 +1,4 @@
-/** `examples/08-tls-echo.ts` and `examples/09-starttls.ts`, run for real, with `node:tls` on the other side. */
+/** `examples/09-tls-echo.ts` and `examples/10-starttls.ts`, run for real, with `node:tls` on the other side. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { once } from "node:events"
@@ -54,7 +54,7 @@ describe("the TLS echo server", () => {
     () =>
       Effect.gen(function*() {
         const { args, certificate, write } = yield* files
-        const server = yield* listening("08-tls-echo.ts", ...args)
+        const server = yield* listening("09-tls-echo.ts", ...args)
         const { port } = server
         const old = yield* secure({ port, host: "127.0.0.1" })
         old.socket.write("hello")
@@ -82,7 +82,7 @@ describe("the TLS echo server", () => {
   it.live("survives those who do not speak TLS", () =>
     Effect.gen(function*() {
       const { args } = yield* files
-      const server = yield* listening("08-tls-echo.ts", ...args)
+      const server = yield* listening("09-tls-echo.ts", ...args)
       const plain = yield* talking(() => Net.connect(server.port, "127.0.0.1"), "connect")
       plain.socket.write("GET / HTTP/1.1\r\n\r\n")
       yield* eventually("it says so", () => server.output().includes("the peer sends plain HTTP"))
@@ -97,7 +97,7 @@ describe("the STARTTLS server", () => {
   it.live("goes on over TLS", () =>
     Effect.gen(function*() {
       const { args } = yield* files
-      const server = yield* listening("09-starttls.ts", ...args)
+      const server = yield* listening("10-starttls.ts", ...args)
       const plain = yield* talking(() => Net.connect(server.port, "127.0.0.1"), "connect")
       yield* hears(plain, "220 ready\r\n")
       plain.socket.write("EHLO me\r\nNOOP\r\n")
@@ -114,7 +114,7 @@ describe("the STARTTLS server", () => {
   it.live("refuses what comes along behind STARTTLS in plain text", () =>
     Effect.gen(function*() {
       const { args } = yield* files
-      const server = yield* listening("09-starttls.ts", ...args)
+      const server = yield* listening("10-starttls.ts", ...args)
       const plain = yield* talking(() => Net.connect(server.port, "127.0.0.1"), "connect")
       plain.socket.write("STARTTLS\r\nNOOP\r\n")
       yield* eventually("it says so", () => server.output().includes("6 bytes were received before TLS began"))

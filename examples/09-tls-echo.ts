@@ -2,7 +2,7 @@
 //
 //   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
 //     -keyout key.pem -out certificate.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost
-//   node examples/08-tls-echo.ts [--certificate certificate.pem] [--key key.pem] [--port 7443] [--host 127.0.0.1]
+//   node examples/09-tls-echo.ts [--certificate certificate.pem] [--key key.pem] [--port 7443] [--host 127.0.0.1]
 //
 // Talk to it with `openssl s_client -connect 127.0.0.1:7443 -servername localhost -CAfile certificate.pem -quiet`.
 // After `kill -HUP`, new connections get what the files hold then; those that are there go on with what they have.

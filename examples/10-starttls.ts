@@ -1,8 +1,8 @@
 // A line protocol that begins in plain text and goes on over TLS: as much of SMTP as STARTTLS needs.
 //
-//   node examples/09-starttls.ts [--certificate certificate.pem] [--key key.pem] [--port 7025] [--host 127.0.0.1]
+//   node examples/10-starttls.ts [--certificate certificate.pem] [--key key.pem] [--port 7025] [--host 127.0.0.1]
 //
-// (How to make the two files stands in `examples/08-tls-echo.ts`.) Try it with
+// (How to make the two files stands in `examples/09-tls-echo.ts`.) Try it with
 //
 //   openssl s_client -connect 127.0.0.1:7025 -starttls smtp -servername localhost -CAfile certificate.pem -quiet
 //
