@@ -394,9 +394,21 @@ export const server = (
   stream: Stream,
   options: ServerOptions | ServerContext
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
+  serverOf(stream, options, {})
+
+/**
+ * `server` with some options of the connection's own.
+ *
+ * @internal
+ */
+export const serverOf = (
+  stream: Stream,
+  options: ServerOptions | ServerContext,
+  own: Pick<ServerOptions, "deadline" | "unread">
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
   Effect.suspend(() => {
     const context = options instanceof Context ? options : undefined
-    return upgrade("Tls.server", stream, context?.options ?? serverOptions(options), () => {
+    return upgrade("Tls.server", stream, { ...(context?.options ?? serverOptions(options)), ...own }, () => {
       const { server, options: current } = context?.current ?? prepared(serverOptions(options))
       return {
         start: (handshake) => startServer(handshake, server, current.identityFor !== undefined),
