@@ -60,7 +60,6 @@ export class ReadSide {
   unread(bytes: Uint8Array): SocketError | undefined {
     if (this.state === "closed") return this.error(Reason.Closed(), "unread", 0)
     this.collected().unread(bytes)
-    this.line.drive()
     this.line.rest()
     return undefined
   }
@@ -71,7 +70,7 @@ export class ReadSide {
   }
 
   idle(): void {
-    this.backing.idle?.("read")
+    if (this.state !== "closed") this.backing.idle?.("read")
   }
 
   /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */
