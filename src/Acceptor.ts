@@ -348,7 +348,7 @@ class Core implements Acceptor {
   }
 
   idle(): void {
-    this.backing.idle?.()
+    if (!this.isClosed) this.backing.idle?.()
   }
 
   release(): number | SocketError {

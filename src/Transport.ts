@@ -200,7 +200,11 @@ export interface ResolvedConnectOptions extends ResolvedOptions {
  * @since 0.1.0
  */
 export interface ListenOptions extends SocketOptions {
-  /** How many connections may wait to be accepted; further ones are reset. Default 511. */
+  /**
+   * How many connections may wait to be accepted. Further ones are reset over
+   * `NodeTransport`; over `EpollTransport`, Linux leaves them unanswered, and their
+   * side tries again until it gives up. Default 511.
+   */
   readonly backlog?: number | undefined
   /** Refuse IPv4 peers on an IPv6 address (`IPV6_V6ONLY`). Default `false`. */
   readonly ipv6Only?: boolean | undefined
@@ -405,7 +409,8 @@ const resolveKeepAlive = (input: SocketOptions["keepAlive"]): ResolvedOptions["k
 }
 
 const isKeepAlive = (input: Duration.Input | KeepAlive): input is KeepAlive =>
-  typeof input === "object" && ("idle" in input || "interval" in input || "count" in input)
+  typeof input === "object" &&
+  ("idle" in input || "interval" in input || "count" in input || Object.keys(input).length === 0)
 
 const wholeSeconds = (input: Duration.Input): Duration.Duration =>
   Duration.seconds(Math.max(1, Math.min(32_767, Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(input))))))

@@ -423,6 +423,10 @@ describe("StreamSocket", () => {
       yield* socket.configure({ keepAlive: "30 seconds" })
       const keepAlive = { idle: Duration.seconds(30), interval: Duration.seconds(1), count: 10 }
       assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive })
+      // Says nothing, and so all of it is by default.
+      yield* socket.configure({ keepAlive: {} })
+      const byDefault = { idle: Duration.hours(2), interval: Duration.seconds(1), count: 10 }
+      assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: byDefault })
       yield* socket.configure({ keepAlive: true })
       assert.deepStrictEqual(backing.configured, { noDelay: false, keepAlive: true })
       yield* socket.configure({ keepAlive: false, noDelay: undefined })

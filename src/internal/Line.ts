@@ -44,7 +44,7 @@ export abstract class Operation<A, E> implements Cancellable {
       if (!this.inLine) return
       counters.cancelled.total++
       this.stop("total")
-      this.line?.drive()
+      this.line?.rest()
     })
     return Effect.callback((resume) => {
       this.resume = resume
@@ -61,7 +61,6 @@ export abstract class Operation<A, E> implements Cancellable {
   stop(_guarantee: Type): void {
     this.undo()
     this.line?.leave(this)
-    this.line?.rest()
   }
 
   /** Takes back what it has done so far, where that is what stopping means. */
@@ -81,7 +80,7 @@ export abstract class Operation<A, E> implements Cancellable {
 
   conclude(): void {
     if (this.exit !== undefined) this.line?.settle(this, this.exit)
-    this.line?.drive()
+    this.line?.rest()
   }
 }
 
@@ -100,6 +99,7 @@ export class Line {
   private back: Operation<unknown, unknown> | undefined = undefined
   private driving = false
   private again = false
+  private isUnreported = false
   private readonly owner: { readonly idle: () => void }
 
   /** The owner hears when the line has emptied in another way than by what its transport reports. */
@@ -136,21 +136,25 @@ export class Line {
     this.again = true
     if (this.driving) return
     this.driving = true
-    try {
-      while (this.front !== undefined && this.again) {
-        this.again = false
-        const operation = this.front
-        const exit = operation.perform()
-        if (exit !== undefined || !operation.inLine) this.again = true
-        if (exit !== undefined && operation.inLine) {
-          if (Exit.isSuccess(exit)) counters.completed++
-          this.settle(operation, exit)
-        }
+    while (this.front !== undefined && this.again) {
+      this.again = false
+      const operation = this.front
+      const exit = operation.perform()
+      if (exit !== undefined || !operation.inLine) this.again = true
+      if (exit !== undefined && operation.inLine) {
+        if (Exit.isSuccess(exit)) counters.completed++
+        this.settle(operation, exit)
       }
-    } finally {
-      // An observer of a resumed fiber may throw, which is for the process to judge; others still have their turn.
-      this.driving = false
     }
+    this.driving = false
+    if (this.isUnreported && this.front === undefined) this.owner.idle()
+    this.isUnreported = false
+  }
+
+  /** As `drive`, for what no transport has reported: the owner hears of it, if nobody waits then. */
+  rest(): void {
+    this.isUnreported = true
+    this.drive()
   }
 
   private start<A, E>(
@@ -185,17 +189,21 @@ export class Line {
     }
   }
 
-  /** Tells the owner, if nobody waits. */
-  rest(): void {
-    if (this.front === undefined) this.owner.idle()
-  }
-
   settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E | SocketError>): void {
     this.leave(operation)
     operation.exit = exit
     const resume = operation.resume
     operation.resume = undefined
-    if (resume !== undefined) resume(exit)
+    if (resume === undefined) return
+    try {
+      resume(exit)
+    } catch (cause) {
+      // An observer of the fiber has failed, which is for the process to judge: it is neither the others' failure nor
+      // that of whoever drives the line.
+      queueMicrotask(() => {
+        throw cause
+      })
+    }
   }
 }
 

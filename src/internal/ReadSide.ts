@@ -62,13 +62,12 @@ export class ReadSide {
   unread(bytes: Uint8Array): SocketError | undefined {
     if (this.state === "closed") return this.error(this.refusal, "unread", 0)
     this.collected().unread(bytes)
-    this.line.drive()
     this.line.rest()
     return undefined
   }
 
   idle(): void {
-    this.backing.idle?.("read")
+    if (this.state !== "closed") this.backing.idle?.("read")
   }
 
   /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */

@@ -98,7 +98,7 @@ export class WriteSide {
   }
 
   idle(): void {
-    this.backing.idle?.("write")
+    if (this.state !== "closed") this.backing.idle?.("write")
   }
 
   run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
@@ -201,7 +201,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   private cut(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     counters.cancelled[guarantee]++
     this.stop(guarantee)
-    this.side.line.drive()
+    this.side.line.rest()
     return this.proceed(guarantee, cause)
   }
 

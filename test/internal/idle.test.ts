@@ -9,7 +9,7 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import { type ListenerBacking, WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { FakeBacking, start } from "../support.ts"
+import { failure, FakeBacking, start } from "../support.ts"
 
 class Backing extends FakeBacking {
   readonly idled: Array<"read" | "write"> = []
@@ -76,6 +76,51 @@ describe("a transport that nobody waits for", () => {
       yield* Read.unread(socket, memory())
       yield* Fiber.join(second)
       assert.deepStrictEqual(backing.idled, ["read"])
+    }))
+
+  it.effect("is told when a cut leaves the next one in line what it wants", () =>
+    Effect.gen(function*() {
+      const { backing, socket } = yield* make
+      const pending = [3, WouldBlock]
+      backing.readAnswer = () => pending.shift() ?? WouldBlock
+      const composed = yield* start(Read.readExactly(socket, memory()))
+      const next = yield* start(socket.readSome(memory()))
+      yield* Fiber.interrupt(composed)
+      assert.strictEqual(yield* Fiber.join(next), 3)
+      assert.deepStrictEqual(backing.idled, ["read"])
+    }))
+
+  it.effect("is told when a request leaves the next one in line what it wants", () =>
+    Effect.gen(function*() {
+      const { backing, socket } = yield* make
+      const signal = Cancellation.makeSignal()
+      const pending = [3, WouldBlock]
+      backing.readAnswer = () => pending.shift() ?? WouldBlock
+      yield* start(Cancellation.withSignal(Read.readExactly(socket, memory()), signal))
+      const next = yield* start(socket.readSome(memory()))
+      yield* signal.emit("total")
+      assert.strictEqual(yield* Fiber.join(next), 3)
+      assert.deepStrictEqual(backing.idled, ["read"])
+    }))
+
+  it.effect("is told when a torn stream refuses everybody behind the one that was cut", () =>
+    Effect.gen(function*() {
+      const { backing, socket } = yield* make
+      const room = [2, WouldBlock]
+      backing.writeAnswer = () => room.shift() ?? WouldBlock
+      const cut = yield* start(Write.writeAll(socket, memory()))
+      const next = yield* start(Effect.exit(Write.writeAll(socket, memory())))
+      yield* Fiber.interrupt(cut)
+      assert.strictEqual(failure(yield* Fiber.join(next)).reason._tag, "Torn")
+      assert.deepStrictEqual(backing.idled, ["write"])
+    }))
+
+  it.effect("is not told any more once the one who was served has closed the stream", () =>
+    Effect.gen(function*() {
+      const { backing, socket } = yield* make
+      yield* start(Effect.andThen(socket.readSome(memory()), socket.abort))
+      yield* Read.unread(socket, memory())
+      assert.deepStrictEqual([backing.calls, backing.idled], [["abort"], []])
     }))
 
   it.effect("is not told of what it has served itself, nor of operations that never waited", () =>

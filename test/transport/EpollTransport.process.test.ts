@@ -114,7 +114,8 @@ describe.skipIf(!isSupported())("a process with EpollTransport", () => {
 
   it.live("a callback that throws costs only itself", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* script(["epoll-throw.ts"]), "caught on purpose\nthe others heard theirs\n")
+      const lines = (yield* script(["epoll-throw.ts"])).trimEnd().split("\n")
+      assert.sameMembers(lines, ["caught on purpose", "the others heard theirs"])
     }))
 
   it.live("out of descriptors: accepting pauses, and everybody is served when some are free again", () =>
