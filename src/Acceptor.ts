@@ -243,6 +243,14 @@ export const serve = <E, R>(
 // ---- internal
 
 /**
+ * The next connection, if one is there already and nobody waits for it.
+ *
+ * @internal
+ */
+export const takeNow = (acceptor: Acceptor): StreamSocket.StreamSocket | undefined =>
+  acceptor instanceof Core ? acceptor.takeNow() : undefined
+
+/**
  * The loop of every server: takes one connection after the other, and pauses when one could not be taken. Fails with
  * `Closed`, and with `OperationAborted` when it was asked to stop.
  *
@@ -345,6 +353,11 @@ class Core implements Acceptor {
       this.backing.close()
       this.line.drive()
     })
+  }
+
+  takeNow(): StreamSocket.StreamSocket | undefined {
+    const exit = this.attempt()
+    return exit !== undefined && Exit.isSuccess(exit) ? new StreamSocket.Core(exit.value, this.linger) : undefined
   }
 
   idle(): void {

@@ -31,7 +31,7 @@ import * as Core from "./internal/ServerCore.ts"
 import * as limits from "./internal/serverLimits.ts"
 import { CurrentRegion } from "./internal/Signal.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
-import type { SocketError } from "./SocketError.ts"
+import { isSocketError, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import type { ListenOptions, Transport } from "./Transport.ts"
 
@@ -240,8 +240,9 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
   readonly proxyProtocol?: ProxyProtocol.OptionalOptions | undefined
   /**
    * What becomes of a handler's failure that is not the end of a connection, once
-   * the connection is closed. By default it is logged as an error. May not fail;
-   * a defect of it is logged.
+   * the connection is closed. By default it is logged: as an error, or where a peer
+   * is not trusted to send a PROXY header, for debugging. May not fail; a defect of
+   * it is logged.
    */
   readonly onError?:
     | ((
@@ -313,17 +314,11 @@ export const make = <E, R, L extends Addresses, R2 = never>(
       ...yield* Effect.forEach(others, (address) => listen(address, options))
     ] as const
     const region = yield* CurrentRegion
+    const context = yield* Effect.context<Served<R> | R2>()
     const core = yield* Effect.clockWith((clock) =>
-      Effect.sync(() => new Core.ServerCore(acceptors, behaviour, region, clock))
+      Effect.sync(() => new Core.ServerCore(acceptors, behaviour, region, clock, context))
     )
-    yield* Effect.acquireRelease(
-      // Handlers' contexts grow from this one: a flat one costs each of them nothing.
-      Effect.updateContext(
-        core.start,
-        (context: Context.Context<Served<R> | R2>) => Context.makeUnsafe<Served<R> | R2>(context.mapUnsafe)
-      ),
-      () => withForce(core.hurry, core.drain())
-    )
+    yield* Effect.acquireRelease(core.start, () => withForce(core.hurry, core.drain()))
     return core
   })
 
@@ -350,7 +345,8 @@ export const make = <E, R, L extends Addresses, R2 = never>(
  * a limit of `connections` below that of descriptors rules it out.
  *
  * Fails as `Acceptor.listen` does, and not after that. A request of a signal around it
- * (`Cancellation.withSignal`) reaches the handlers, and begins a drain.
+ * (`Cancellation.withSignal`) reaches the handlers, and begins a drain unless
+ * accepting is paused.
  *
  * **Interruption**: begins a drain, with the deadline of `shutdown`, and proceeds
  * when it is over. While it waits, another `SIGINT` or `SIGTERM` ends the drain at
@@ -514,8 +510,16 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
     }
   })
 
-const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> =>
-  Effect.logError(`the connection from ${formatAddress(connection.remoteAddress)} failed`, cause)
+const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> => {
+  const message = `the connection from ${formatAddress(connection.remoteAddress)} failed`
+  // Strangers must not be able to fill the log.
+  return isUntrusted(cause) ? Effect.logDebug(message, cause) : Effect.logError(message, cause)
+}
+
+const isUntrusted = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.every((reason) =>
+    Cause.isFailReason(reason) && isSocketError(reason.error) && reason.error.reason._tag === "Untrusted"
+  )
 
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
   Effect.logDebug(`the connection from ${formatAddress(connection.remoteAddress)} ended: ${describeLimit(limit)}`)

@@ -393,8 +393,7 @@ export const clientOf = (
 export const server = (
   stream: Stream,
   options: ServerOptions | ServerContext
-): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
-  serverOf(stream, options, {})
+): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => serverOf(stream, options, {})
 
 /**
  * `server` with some options of the connection's own.

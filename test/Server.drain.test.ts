@@ -272,6 +272,31 @@ describe("Server.drain", () => {
       }))
   })
 
+  it_("what has arrived", (it) => {
+    const pair = Effect.gen(function*() {
+      const rest = yield* serving((socket, connection) =>
+        Write.writeAll(socket, text(connection.isDraining ? "late" : "in time"))
+      )
+      // A turn in which the server takes nothing lies between these two and the drain.
+      return { ...rest, clients: [yield* rest.connect, yield* rest.connect] }
+    })
+
+    it.effect("is served, and knows that it has to hurry", () =>
+      Effect.gen(function*() {
+        const { clients, server } = yield* pair
+        const drained = yield* server.drain(1000)
+        assert.deepStrictEqual(yield* Effect.forEach(clients, farewellOf), ["late, Done", "late, Done"])
+        assert.deepStrictEqual(drained, { ...none, finished: 2 })
+      }))
+
+    it.effect("is reset where there is no time", () =>
+      Effect.gen(function*() {
+        const { clients, server } = yield* pair
+        assert.deepStrictEqual(yield* server.drain(0), none)
+        assert.deepStrictEqual(yield* Effect.forEach(clients, farewellOf), ["ConnectionReset", "ConnectionReset"])
+      }))
+  })
+
   it_("twice", (it) => {
     it.effect("shares what runs and what came of it", () =>
       Effect.gen(function*() {

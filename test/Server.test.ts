@@ -302,6 +302,50 @@ describe("Server", () => {
         assert.strictEqual(yield* received(good, 2), "ok")
       }))
 
+    it.effect("strangers cannot fill the log", () =>
+      Effect.gen(function*() {
+        const { connect, lines, server } = yield* serving(echo, {
+          proxyProtocol: { trusted: ProxyProtocol.peers(["10.0.0.0/8"]) }
+        })
+        yield* farewellOf(yield* connect)
+        yield* settle
+        assert.deepStrictEqual(lines.map(({ level }) => level), ["Debug"])
+        assert.strictEqual((yield* server.health).failures, 1)
+      }))
+
+    it.effect("a header of a megabyte fails its connection, and nothing of it is kept", () =>
+      Effect.gen(function*() {
+        const { connect, server } = yield* serving(echo, { proxyProtocol: { trusted }, onError: () => Effect.void })
+        const good = yield* connect
+        yield* Write.writeAll(good, [header("198.51.100.1"), text("x")])
+        const signature = [
+          0x0d,
+          0x0a,
+          0x0d,
+          0x0a,
+          0x00,
+          0x0d,
+          0x0a,
+          0x51,
+          0x55,
+          0x49,
+          0x54,
+          0x0a,
+          0x21,
+          0x11,
+          0xff,
+          0xff
+        ]
+        for (const begin of [text("PROXY TCP4 "), Uint8Array.from(signature)]) {
+          const client = yield* connect
+          const writing = yield* start(Write.writeAll(client, [begin, new Uint8Array(1_000_000).fill(65)]))
+          assert.strictEqual(yield* farewellOf(client), "ConnectionReset")
+          assert.notStrictEqual(ending(yield* Fiber.await(writing)), "Success")
+        }
+        assert.strictEqual(yield* received(good, 1), "x")
+        assert.strictEqual((yield* server.health).failures, 2)
+      }))
+
     it.effect("a header that does not come meets the deadline of the handshake", () =>
       Effect.gen(function*() {
         const { connect, server } = yield* serving(never, { proxyProtocol: { trusted } })

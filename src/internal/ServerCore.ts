@@ -47,8 +47,9 @@ export interface Server {
    *
    * **Details**
    *
-   * 1. It accepts no more: the addresses are released, and what nobody has
-   *    accepted is reset.
+   * 1. It accepts no more. What has arrived by then is served, as far as the
+   *    limits let it in (and not where the deadline is 0); the addresses are
+   *    released.
    * 2. Handlers are told: `Connection.draining`. For six tenths of the time they
    *    may finish.
    * 3. Then the operations that wait are asked to end: by `total` requests for
@@ -270,7 +271,7 @@ export class ServerCore<R> implements Owner {
   private readonly signal = new Signal("signal")
   private readonly region: Region
   private readonly clock: Clock.Clock
-  private context: Context.Context<never> = Context.empty()
+  private readonly context: Context.Context<R>
   private loops: ReadonlyArray<Fiber.Fiber<unknown, unknown>> = []
   private sweeper: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private phase: "accepting" | "draining" | "stopped" = "accepting"
@@ -299,13 +300,16 @@ export class ServerCore<R> implements Owner {
     acceptors: readonly [Acceptor.Acceptor, ...Array<Acceptor.Acceptor>],
     behaviour: Behaviour<R>,
     outer: Region | undefined,
-    clock: Clock.Clock
+    clock: Clock.Clock,
+    context: Context.Context<R>
   ) {
     this.acceptors = acceptors
     this.addresses = [acceptors[0].address, ...acceptors.slice(1).map((acceptor) => acceptor.address)]
     this.behaviour = behaviour
     this.region = (outer ?? new Region([])).within(this.signal)
     this.clock = clock
+    // Those of the connections grow from this one: flat, it costs each of them nothing.
+    this.context = Context.makeUnsafe(context.mapUnsafe)
     this.startedAt = clock.currentTimeMillisUnsafe()
     counters.servers.listening++
   }
@@ -347,7 +351,7 @@ export class ServerCore<R> implements Owner {
         : Duration.max(Duration.fromInputUnsafe(deadline), Duration.zero)
       const steps = ladder === undefined ? this.behaviour.shutdown.ladder : resolveLadder(ladder)
       const begins = this.phase === "accepting"
-      if (begins) this.stopAccepting()
+      if (begins) this.beginEnding()
       const dueAt = this.clock.currentTimeMillisUnsafe() + Duration.toMillis(time)
       const isFirst = dueAt < this.dueAt
       if (isFirst) this.dueAt = dueAt
@@ -370,8 +374,7 @@ export class ServerCore<R> implements Owner {
 
   // ---- accepting
 
-  readonly start: Effect.Effect<void, never, R> = Effect.contextWith((context: Context.Context<R>) => {
-    this.context = context
+  readonly start: Effect.Effect<void> = Effect.suspend(() => {
     const interval = sweepInterval(this.behaviour.limits, this.behaviour.preparations.length > 0)
     const sweeping = interval === undefined
       ? Effect.void
@@ -386,7 +389,11 @@ export class ServerCore<R> implements Owner {
       this.acceptors,
       (acceptor, listener) => Effect.forkDetach(this.acceptFrom(acceptor, listener), detached)
     )
-    return Effect.andThen(sweeping, Effect.map(accepting, (fibers) => void (this.loops = fibers)))
+    const started: Effect.Effect<void, never, R> = Effect.andThen(
+      sweeping,
+      Effect.map(accepting, (fibers) => void (this.loops = fibers))
+    )
+    return Effect.updateContext(started, (_: Context.Context<never>) => this.context)
   })
 
   private acceptFrom(acceptor: Acceptor.Acceptor, listener: number): Effect.Effect<void, never, R> {
@@ -447,7 +454,7 @@ export class ServerCore<R> implements Owner {
           // Whether this wait is cut makes no difference: whoever cuts it has stopped accepting.
           : Effect.andThen(
             Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(delay)))),
-            Effect.suspend(() => this.admit(listener, socket, restore, undefined))
+            Effect.suspend(() => this.admitHeld(listener, socket, restore))
           ),
       onFailure: (error) =>
         error.reason._tag === "RateLimitExceeded"
@@ -462,13 +469,13 @@ export class ServerCore<R> implements Owner {
     restore: Restore,
     refused: Limit | undefined
   ): Effect.Effect<void, never, R> {
-    if (this.phase !== "accepting") return Effect.asVoid(Effect.forkDetach(socket.abort, detached))
+    if (this.rung === "aborted") return Effect.asVoid(Effect.forkDetach(socket.abort, detached))
     const full = this.fullBy()
     if (full !== undefined && refused === undefined) {
       // Another listener was faster.
       return Effect.andThen(
         Effect.exit(restore(this.pause(full, this.room.await))),
-        Effect.suspend(() => this.admit(listener, socket, restore, undefined))
+        Effect.suspend(() => this.admitHeld(listener, socket, restore))
       )
     }
     const live = new Live(
@@ -492,6 +499,17 @@ export class ServerCore<R> implements Owner {
       // Uninterruptible from its first moment, so that whatever happens the fiber ends its connection.
       Effect.forkDetach(this.run(live, restore), { startImmediately: true, uninterruptible: "inherit" })
     )
+  }
+
+  /** A connection that a limit has held back has no claim to be served when it all ends. */
+  private admitHeld(
+    listener: number,
+    socket: StreamSocket.StreamSocket,
+    restore: Restore
+  ): Effect.Effect<void, never, R> {
+    return this.phase === "accepting"
+      ? this.admit(listener, socket, restore, undefined)
+      : Effect.asVoid(Effect.forkDetach(socket.abort, detached))
   }
 
   /** Why a connection that was just taken is not served. */
@@ -724,15 +742,35 @@ export class ServerCore<R> implements Owner {
 
   // ---- the end
 
-  private stopAccepting(): void {
+  private beginEnding(): void {
     this.phase = "draining"
-    for (const acceptor of this.acceptors) Effect.runSync(acceptor.close)
     this.updateRoom()
     this.tell.openUnsafe()
   }
 
-  private ending(time: Duration.Duration, ladder: Shares): Effect.Effect<void> {
+  /** To their peers, the connections that have arrived are there: they are served, as far as no limit holds them back. */
+  private get takeRest(): Effect.Effect<void, never, R> {
+    const { acceptRate, bytesInFlight, connections } = this.behaviour.limits
+    const mayTake = (): boolean =>
+      acceptRate === undefined && (connections === undefined || this.counts.live < connections.max) &&
+      (bytesInFlight === undefined || this.inFlight <= bytesInFlight.max)
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.gen({ self: this }, function*() {
+        for (const [listener, acceptor] of this.acceptors.entries()) {
+          while (mayTake()) {
+            const socket = Acceptor.takeNow(acceptor)
+            if (socket === undefined) break
+            yield* this.admit(listener, socket, restore, undefined)
+          }
+        }
+      })
+    )
+  }
+
+  private ending(time: Duration.Duration, ladder: Shares): Effect.Effect<void, never, R> {
     return Effect.gen({ self: this }, function*() {
+      if (!Duration.isZero(time)) yield* this.takeRest
+      for (const acceptor of this.acceptors) yield* acceptor.close
       yield* Fiber.interruptAll(this.loops)
       const there = this.counts.live
       if (there > 0) yield* Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`)
@@ -803,17 +841,11 @@ export class ServerCore<R> implements Owner {
   }
 }
 
-export const resolveLadder = (ladder: Ladder = {}): Shares => {
-  const resolved = {
-    finished: ladder.finish ?? 6,
-    total: ladder.total ?? 2,
-    partial: ladder.partial ?? 1,
-    terminal: ladder.terminal ?? 1
+export const resolveLadder = ({ finish = 6, partial = 1, terminal = 1, total = 2 }: Ladder = {}): Shares => {
+  for (const [part, share] of Object.entries({ finish, total, partial, terminal })) {
+    if (!Number.isFinite(share) || share < 0) throw new RangeError(`Server.Ladder.${part}: ${share} is no share`)
   }
-  for (const [rung, weight] of Object.entries(resolved)) {
-    if (!Number.isFinite(weight) || weight < 0) throw new RangeError(`Ladder.${rung}: ${weight} is no share`)
-  }
-  return resolved
+  return { finished: finish, total, partial, terminal }
 }
 
 // ---- internal

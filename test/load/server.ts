@@ -103,25 +103,46 @@ let changed = 0
 let moved = 0
 const latencies: Array<number> = []
 const done: Record<string, number> = {}
+/** Connections that ended without having been asked to. */
+const broken: Record<string, number> = {}
 const next = random(Number(values.seed))
-let over = false
-/** Everybody has come; before, it is the rush of their arrival that one sees. */
-let isSteady = false
+const phase = {
+  /** Everybody has come; before, it is the rush of their arrival that one sees. */
+  isSteady: false,
+  isOver: false
+}
 
 /** Byte `at` of what each connection sends. */
 const pattern = new Uint8Array(65_536 + 251).map((_, i) => i % 251)
 const bytes = (at: number, count: number) => pattern.subarray(at % 251, (at % 251) + count)
 
+const first = (socket: Net.Socket, event: string): Promise<void> => {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  socket.once(event, () => resolve())
+  return promise
+}
+
 class Peer {
   readonly socket: Net.Socket
   sent = 0
   received = 0
+  /** This end has ended it, and what follows is no surprise. */
+  private isOver = false
+  private hasEnded = false
+  readonly connected: Promise<unknown>
   private readonly ended: Promise<unknown>
   private onBytes: () => void = () => {}
 
   constructor(port: number) {
     this.socket = Net.connect({ port, host: "127.0.0.1", noDelay: true, allowHalfOpen: true })
-    this.socket.on("error", () => {})
+    this.socket.on("error", ({ code }: NodeJS.ErrnoException) => {
+      if (!this.isOver) broken[code ?? "?"] = (broken[code ?? "?"] ?? 0) + 1
+    })
+    this.socket.on("end", () => {
+      if (!this.isOver) broken["early end"] = (broken["early end"] ?? 0) + 1
+      this.hasEnded = true
+      this.onBytes()
+    })
     this.socket.on("data", (chunk: Buffer) => {
       for (let i = 0; i < chunk.byteLength; i += 65_536) {
         const piece = chunk.subarray(i, i + 65_536)
@@ -132,7 +153,9 @@ class Peer {
       this.onBytes()
     })
     this.socket.on("close", () => this.onBytes())
-    this.ended = new Promise((resolve) => this.socket.once("end", resolve).once("close", resolve))
+    const either = (event: string) => Promise.race([first(this.socket, event), first(this.socket, "close")])
+    this.connected = either("connect")
+    this.ended = either("end")
   }
 
   send(count: number): void {
@@ -145,13 +168,16 @@ class Peer {
 
   /** Everything that was sent has come back. */
   async caughtUp(): Promise<void> {
-    while (this.received < this.sent && !this.socket.destroyed) {
-      await new Promise<void>((resolve) => (this.onBytes = resolve))
+    while (this.received < this.sent && !this.hasEnded && !this.socket.destroyed) {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.onBytes = resolve
+      await promise
     }
   }
 
   /** Half-closes, and reads to the end. */
   async end(): Promise<void> {
+    this.isOver = true
     this.socket.end()
     await this.ended
     lost += this.sent - this.received
@@ -159,6 +185,7 @@ class Peer {
   }
 
   reset(): void {
+    this.isOver = true
     this.socket.resetAndDestroy()
   }
 }
@@ -168,11 +195,10 @@ type Kind = (peer: Peer) => Promise<void>
 /** One thing that a connection does; the pause behind it is somebody else's. */
 const kinds: Record<string, Kind> = {
   "well-behaved": async (peer) => {
-    if (peer.socket.connecting) await once(peer.socket, "connect")
     const start = performance.now()
     peer.send(64)
     await peer.caughtUp()
-    if (isSteady) latencies.push(performance.now() - start)
+    if (phase.isSteady) latencies.push(performance.now() - start)
   },
   "slow reader": async (peer) => {
     peer.send(20_000)
@@ -218,8 +244,9 @@ const live = async (port: number, i: number): Promise<void> => {
   const act = kinds[name]!
   let peer: Peer | undefined
   await setTimeout(next() * 1500)
-  while (!over) {
+  while (!phase.isOver) {
     peer ??= new Peer(port)
+    await peer.connected
     await act(peer)
     done[name] = (done[name] ?? 0) + 1
     if (peer.socket.destroyed) peer = undefined
@@ -263,8 +290,8 @@ const drive = async (): Promise<void> => {
   const before = await settled()
   moved = 0
   const start = performance.now()
-  void setTimeout(seconds * 1000).then(() => (over = true))
-  void setTimeout(Math.min(seconds * 250, 3000)).then(() => (isSteady = true))
+  void setTimeout(seconds * 1000).then(() => (phase.isOver = true))
+  void setTimeout(Math.min(seconds * 250, 3000)).then(() => (phase.isSteady = true))
   const running = wave((i) => live(port, i))
   await setTimeout(seconds * 500)
   const midway = await report("at once")
@@ -279,6 +306,7 @@ const drive = async (): Promise<void> => {
   const [p50, p99] = [quantile(0.5), quantile(0.99)]
   const growth = after.memory / before.memory - 1
   console.log(`${connections} connections for ${time.toFixed(1)} s over ${values.transport}:`, done)
+  if (Object.keys(broken).length > 0) console.log("connections that broke:", broken)
   console.log(`bytes back ${moved}, lost ${lost}, changed ${changed}`)
   console.log(
     `latency: p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms, ${(p99 / p50).toFixed(1)} times (${latencies.length})`
@@ -291,6 +319,7 @@ const drive = async (): Promise<void> => {
   )
   console.log("server:", JSON.stringify(after.health), `exit status ${code}`)
   const wrong = [
+    Object.keys(broken).length > 0 ? "connections" : undefined,
     lost !== 0 || changed !== 0 ? "bytes" : undefined,
     p99 > 5 * p50 ? "latency" : undefined,
     after.descriptors > before.descriptors ? "descriptors" : undefined,

@@ -5,14 +5,13 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import * as Net from "node:net"
 import { createInterface } from "node:readline"
-import type * as Server from "../src/Server.ts"
-import * as EpollTransport from "../src/transport/EpollTransport.ts"
-import { eventually } from "./transport/network.ts"
+import type * as Server from "../../src/Server.ts"
+import { eventually } from "../transport/network.ts"
 
-/** Starts `test/server-process.ts`; `ended` has how its connections ended and its exit status. */
+/** Starts `program.ts`; `ended` has how its connections ended and its exit status. */
 const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly descriptors?: number }) =>
   Effect.gen(function*() {
-    const script = [process.execPath, "server-process.ts", ...options.args ?? []]
+    const script = [process.execPath, "program.ts", ...options.args ?? []]
     const limit = options.descriptors === undefined ? "" : `ulimit -n ${options.descriptors} && `
     const child = yield* Effect.acquireRelease(
       Effect.sync(() =>
@@ -25,9 +24,10 @@ const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly des
     )
     const lines: Array<string> = []
     const output = createInterface({ input: child.stdout }).on("line", (line) => lines.push(line))
+    const listens = once(output, "line")
     const exit = once(child, "exit")
     const closed = once(output, "close")
-    yield* eventually(() => lines.length > 0, "the server listens")
+    yield* Effect.promise(() => listens)
     const ended = Effect.promise(async () => {
       const [[code, signal]] = await Promise.all([exit, closed])
       const drained = JSON.parse(lines[1] ?? "{}") as Partial<Server.Drained>
@@ -35,6 +35,9 @@ const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly des
     })
     return { port: Number(lines[0]), kill: (signal: NodeJS.Signals) => void child.kill(signal), ended }
   })
+
+/** For tests that start processes, on a machine that is busy with others. */
+const patience = 60_000
 
 /** A peer: what it has received, and how that ended. */
 class Peer {
@@ -100,12 +103,10 @@ const health = (port: number) =>
     return peer?.text === undefined || peer.text === "" ? undefined : JSON.parse(peer.text) as Server.Health
   }))
 
-const transports = ["node", ...EpollTransport.isSupported() ? ["epoll"] : []]
-
-for (const transport of transports) {
+export const suite = (transport: "node" | "epoll"): void => {
   const args = ["--transport", transport]
 
-  describe.skipIf(process.platform === "win32")(`a server process over ${transport}`, () => {
+  describe.skipIf(process.platform === "win32")(`a server process over ${transport}`, { timeout: patience }, () => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       it.live(`${signal} ends it: connections that wait are closed, the exit status is 0`, () =>
         Effect.gen(function*() {
@@ -152,7 +153,9 @@ for (const transport of transports) {
         assert.isUndefined(client?.end)
         server.kill("SIGTERM")
         const { code, drained } = yield* server.ended
-        assert.deepStrictEqual([code, drained.aborted], [0, 1])
+        assert.strictEqual(code, 0)
+        // And perhaps the last probe.
+        assert.isAtLeast(drained.aborted ?? 0, 1)
         yield* eventually(() => client?.end !== undefined, "the end")
         assert.strictEqual(client?.end, "ECONNRESET")
       }))
@@ -170,12 +173,15 @@ for (const transport of transports) {
             client.onBytes = (chunk) => {
               const before = frames.whole
               frames.add(chunk)
-              if (frames.whole > before) ask()
+              // The first is for everybody to have come: a loop of Node's takes one connection in each turn.
+              if (frames.whole > before && before > 0) ask()
             }
-            ask()
-            return { client, frames }
+            client.socket.write("1\n")
+            return { client, frames, ask }
           })
-          yield* eventually(() => parsed.every(({ frames }) => frames.whole > 0), "a frame for everybody")
+          yield* eventually(() => parsed.every(({ frames }) => frames.whole === 1), "a frame for everybody")
+          for (const { ask } of parsed) ask()
+          yield* eventually(() => parsed.filter(({ frames }) => frames.whole > 1).length > 250, "frames for many")
           // One in fifty asks for more than fits on the way, and stops reading.
           const stopped = parsed.filter((_, i) => i % 50 === 7)
           for (const { client } of stopped) {
@@ -196,8 +202,7 @@ for (const transport of transports) {
           assert.isAtLeast(terminal + aborted, resets, JSON.stringify(drained))
           assert.isAtLeast(resets, stopped.length)
           assert.isAbove(total, 0)
-        }),
-      15_000
+        })
     )
 
     it.live.skipIf(process.platform !== "linux")(
@@ -240,8 +245,7 @@ for (const transport of transports) {
           assert.strictEqual(found.failures, 0)
           server.kill("SIGTERM")
           assert.strictEqual((yield* server.ended).code, 0)
-        }),
-      15_000
+        })
     )
   })
 }

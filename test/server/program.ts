@@ -1,7 +1,7 @@
 /**
  * A server in a process of its own, for what only processes can show: signals, exit codes, descriptors that run out.
  *
- *     node test/server-process.ts [--transport node|epoll] [--deadline MILLISECONDS]
+ *     node test/server/program.ts [--transport node|epoll] [--deadline MILLISECONDS]
  *
  * The first line of a connection says what it is for: `echo` gives every line back, `frames` answers every
  * further line, a number, with a frame of that size (four bytes of length before it), `hang` does nothing, `health` answers with one line of JSON.
@@ -14,9 +14,9 @@ import * as Layer from "effect/Layer"
 import * as NetAddress from "effect/net/NetAddress"
 import * as References from "effect/References"
 import { parseArgs } from "node:util"
-import { Buffers, Framing, Read, Server, type StreamSocket, Write } from "../src/index.ts"
-import * as EpollTransport from "../src/transport/EpollTransport.ts"
-import * as NodeTransport from "../src/transport/NodeTransport.ts"
+import { Buffers, Framing, Read, Server, type StreamSocket, Write } from "../../src/index.ts"
+import * as EpollTransport from "../../src/transport/EpollTransport.ts"
+import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 
 const { deadline, transport } = parseArgs({
   options: {

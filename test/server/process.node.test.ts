@@ -1,0 +1,3 @@
+import { suite } from "./process.ts"
+
+suite("node")
