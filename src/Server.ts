@@ -23,7 +23,7 @@ import * as Option from "effect/Option"
 import * as RateLimiter from "effect/persistence/RateLimiter"
 import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import process from "node:process"
 import * as Acceptor from "./Acceptor.ts"
 import { formatAddress } from "./internal/format.ts"
@@ -33,6 +33,7 @@ import { CurrentRegion } from "./internal/Signal.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import { isSocketError, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
+import * as Tls from "./Tls.ts"
 import type { ListenOptions, Transport } from "./Transport.ts"
 
 // ---- models
@@ -238,6 +239,13 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
    * its failure goes to `onError`; see `ProxyProtocol.receiveOption`.
    */
   readonly proxyProtocol?: ProxyProtocol.OptionalOptions | undefined
+  /**
+   * Every connection speaks TLS, behind its PROXY header if there is one; the
+   * handler's socket is a `Tls.TlsSocket`. A context (`Tls.makeServerContext`) can
+   * be reloaded. Without a `deadline` of its own, the handshake has the time of
+   * `limits.handshake`. One that fails goes to `onError`.
+   */
+  readonly tls?: Tls.ServerOptions | Tls.ServerContext | undefined
   /**
    * What becomes of a handler's failure that is not the end of a connection, once
    * the connection is closed. By default it is logged: as an error, or where a peer
@@ -498,7 +506,10 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
       onError: (options.onError ?? logError) as Core.Behaviour<R2>["onError"],
       onLimit: options.onLimit ?? logLimit,
       onFailure: options.onFailure ?? "abort",
-      preparations: options.proxyProtocol === undefined ? [] : [proxied(options.proxyProtocol)],
+      preparations: [
+        ...options.proxyProtocol === undefined ? [] : [proxied(options.proxyProtocol)],
+        ...options.tls === undefined ? [] : [secured(options.tls)]
+      ],
       limits: resolved,
       limiter: resolved.acceptRate === undefined
         ? undefined
@@ -529,6 +540,20 @@ const proxied = (options: ProxyProtocol.OptionalOptions): Core.Preparation => (a
     const { destination, source } = ProxyProtocol.endpointsOf(accepted, header)
     return { socket: accepted.socket, remoteAddress: source, localAddress: destination }
   })
+
+const secured = (options: Tls.ServerOptions | Tls.ServerContext): Core.Preparation => {
+  // Ciphertext may have come with a PROXY header, and plaintext was never read.
+  const own = {
+    unread: "handshake",
+    ...("deadline" in options && options.deadline !== undefined ? {} : { deadline: Duration.infinity })
+  } as const
+  return (accepted) =>
+    Effect.map(
+      // The server ends every connection itself, and ending the one below ends this one.
+      Effect.provideService(Tls.serverOf(accepted.socket, options, own), Scope.Scope, Scope.makeUnsafe()),
+      (socket) => ({ socket, remoteAddress: accepted.remoteAddress, localAddress: accepted.localAddress })
+    )
+}
 
 const signals = ["SIGINT", "SIGTERM"] as const
 

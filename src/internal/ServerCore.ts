@@ -179,7 +179,6 @@ interface Owner extends Server {
 /** One connection of a server: its facts, and what the sweeps remember of it. Times are milliseconds since the server's start. */
 export class Live {
   readonly id: number
-  readonly socket: StreamSocket.StreamSocket
   readonly listener: number
   readonly acceptedAt: number
   prepared: Prepared | undefined = undefined
@@ -197,6 +196,7 @@ export class Live {
   /** From where the progress of a waiting write is measured; -1 while none waits. */
   markedAt = -1
   marked = 0
+  private readonly accepted: StreamSocket.StreamSocket
   private readonly core: Owner
 
   constructor(
@@ -208,9 +208,14 @@ export class Live {
   ) {
     this.core = core
     this.id = id
-    this.socket = socket
+    this.accepted = socket
     this.listener = listener
     this.acceptedAt = this.since = acceptedAt
+  }
+
+  /** What its handler has, and before that what was accepted. */
+  get socket(): StreamSocket.StreamSocket {
+    return this.prepared?.socket ?? this.accepted
   }
 
   get server(): Server {

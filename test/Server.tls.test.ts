@@ -1,0 +1,85 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffers, Connector, ProxyProtocol, Read, Server, StreamSocket, Tls, Write } from "../src/index.ts"
+import * as NodeTransport from "../src/transport/NodeTransport.ts"
+import { leavingNothing } from "./conformance/leftovers.ts"
+import { localhost, root } from "./tls/certificates.ts"
+
+const portOf = (server: Server.Server): number => {
+  const [address] = server.addresses
+  return NetAddress.isInetAddress(address) ? address.port : 0
+}
+
+const greet: Server.Handler<unknown, never> = (socket, connection) =>
+  Effect.andThen(
+    Write.writeAll(socket, Buffers.utf8(`${Tls.isTlsSocket(socket)} ${NetAddress.formatHost(clientOf(connection))}\n`)),
+    Read.readAll(socket, { max: 100 })
+  )
+
+const clientOf = ({ remoteAddress }: Server.Connection): NetAddress.InetAddress =>
+  NetAddress.isInetAddress(remoteAddress) ? remoteAddress : NetAddress.inetAddressFromStringUnsafe("0.0.0.0:0")
+
+const tls = { ca: root.certificate }
+
+describe("Server over TLS", () => {
+  it.live("its handlers have streams over TLS, and a client that has none is its own affair", () =>
+    leavingNothing(
+      Effect.gen(function*() {
+        const failed: Array<string> = []
+        const server = yield* Server.make(greet, {
+          listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+          tls: localhost,
+          limits: { idle: "10 seconds" },
+          shutdown: { deadline: 0 },
+          onError: (cause) => Effect.sync(() => failed.push(String(cause)))
+        })
+        const socket = yield* Connector.connect(`localhost:${portOf(server)}`, { tls })
+        assert.strictEqual(yield* Read.readLine(socket), "true 127.0.0.1")
+        const [live] = yield* server.connections
+        assert.isAbove(live?.bytesWritten ?? 0, 0)
+        const plain = yield* StreamSocket.connect(server.addresses[0])
+        yield* Write.writeAll(plain, Buffers.utf8("GET / HTTP/1.1\r\n\r\n"))
+        yield* Effect.exit(Read.readAll(plain, { max: 10_000 }))
+        yield* Effect.yieldNow
+        assert.strictEqual((yield* server.health).connections, 1)
+        const other = yield* Connector.connect(`localhost:${portOf(server)}`, { tls })
+        assert.strictEqual(yield* Read.readLine(other), "true 127.0.0.1")
+      }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
+    ))
+
+  it.live("behind a PROXY header, in the same segment as the greeting of the client", () =>
+    leavingNothing(
+      Effect.gen(function*() {
+        const context = yield* Tls.makeServerContext(localhost)
+        const server = yield* Server.make(greet, {
+          listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+          tls: context,
+          proxyProtocol: { trusted: ProxyProtocol.anyone },
+          shutdown: { deadline: 0 }
+        })
+        const plain = yield* StreamSocket.connect(server.addresses[0])
+        yield* Write.writeAll(plain, Buffers.utf8("PROXY TCP4 192.0.2.7 192.0.2.8 1000 443\r\n"))
+        const socket = yield* Tls.client(plain, { ...tls, servername: "localhost" })
+        assert.strictEqual(yield* Read.readLine(socket), "true 192.0.2.7")
+      }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
+    ))
+
+  it.live("a peer that says nothing has the time of the handshake", () =>
+    leavingNothing(
+      Effect.gen(function*() {
+        const limits: Array<string> = []
+        const server = yield* Server.make(greet, {
+          listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+          tls: localhost,
+          limits: { handshake: "100 millis" },
+          shutdown: { deadline: 0 },
+          onLimit: (limit) => Effect.sync(() => limits.push(limit._tag))
+        })
+        const silent = yield* StreamSocket.connect(server.addresses[0])
+        yield* Effect.exit(Read.readAll(silent, { max: 100 }))
+        yield* Effect.sleep("1 millis")
+        assert.deepStrictEqual([limits, (yield* server.health).limited.Handshake], [["Handshake"], 1])
+      }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
+    ))
+})
