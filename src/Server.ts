@@ -434,7 +434,9 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
  * | name | value |
  * |---|---|
  * | `LISTEN` | one or several `host:port` or `unix:/path`, with commas; the only one that has to be there |
- * | `BACKLOG`, `IPV6_ONLY`, `NO_DELAY`, `KEEP_ALIVE`, `LINGER` | as in `ListenOptions`; the last two are durations |
+ * | `BACKLOG`, `IPV6_ONLY`, `REUSE_PORT`, `NO_DELAY` | as in `ListenOptions` |
+ * | `KEEP_ALIVE`, `USER_TIMEOUT`, `LINGER` | durations; the first is the idle time before the first probe |
+ * | `SEND_BUFFER`, `RECEIVE_BUFFER` | sizes, such as `256KiB` |
  * | `MAX_CONNECTIONS`, `MAX_PER_PEER` | numbers |
  * | `ACCEPT_RATE` | connections a second |
  * | `MAX_BYTES_IN_FLIGHT` | a size, such as `64MiB` |
@@ -453,7 +455,11 @@ export const config = (name?: string): Config.Config<Options> => {
         backlog: from.backlog,
         ipv6Only: from.ipv6Only,
         noDelay: from.noDelay,
+        reusePort: from.reusePort,
         keepAlive: from.keepAlive,
+        userTimeout: from.userTimeout,
+        sendBuffer: Option.map(from.sendBuffer, Number),
+        receiveBuffer: Option.map(from.receiveBuffer, Number),
         linger: from.linger
       }),
       limits: present({
@@ -585,7 +591,11 @@ const configured = Config.all({
   backlog: Config.option(Config.Int("BACKLOG")),
   ipv6Only: Config.option(Config.Boolean("IPV6_ONLY")),
   noDelay: Config.option(Config.Boolean("NO_DELAY")),
+  reusePort: Config.option(Config.Boolean("REUSE_PORT")),
   keepAlive: Config.option(Config.Duration("KEEP_ALIVE")),
+  userTimeout: Config.option(Config.Duration("USER_TIMEOUT")),
+  sendBuffer: Config.option(Config.ByteSize("SEND_BUFFER")),
+  receiveBuffer: Config.option(Config.ByteSize("RECEIVE_BUFFER")),
   linger: Config.option(Config.Duration("LINGER")),
   connections: Config.option(Config.Int("MAX_CONNECTIONS")),
   perPeer: Config.option(Config.Int("MAX_PER_PEER")),
