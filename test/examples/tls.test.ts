@@ -118,7 +118,7 @@ describe("the STARTTLS server", () => {
       const plain = yield* talking(() => Net.connect(server.port, "127.0.0.1"), "connect")
       plain.socket.write("STARTTLS\r\nNOOP\r\n")
       yield* eventually("it says so", () => server.output().includes("6 bytes were received before TLS began"))
-      yield* Effect.promise(() => once(plain.socket, "close"))
+      yield* eventually("it is closed", () => plain.socket.closed)
       assert.notInclude(plain.heard(), "250")
     }), 20_000)
 })
