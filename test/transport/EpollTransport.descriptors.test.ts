@@ -293,12 +293,13 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         yield* server.abort
         assertIs(fd, true)
         const native = new Net.Socket({ fd, readable: true, writable: true })
+        const closed = once(native, "close")
         const [chunk] = yield* Effect.promise(() => once(native, "data"))
         assert.strictEqual(String(chunk), "unread here\n")
         native.end("written there")
         assertBytes(yield* Read.readAll(client), "taken here, written there")
         yield* client.close
-        yield* Effect.promise(() => once(native, "close"))
+        yield* Effect.promise(() => closed)
         assertIs(fd, false)
       }))
 
