@@ -19,9 +19,9 @@ import * as AddressResolver from "effect/net/AddressResolver"
 import * as Dns from "effect/net/Dns"
 import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
-import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { maybe, positiveInt, socketOptions } from "./internal/config.ts"
 import { nameOf } from "./internal/resolveHost.ts"
 import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
 import { open, type StreamSocket } from "./StreamSocket.ts"
@@ -283,10 +283,23 @@ export const layerConfig = (
   Layer.effect(Connector, Effect.flatMap(Config.unwrap(options), make))
 
 /**
- * Every option but `tls`, by its own name, all of them optional: durations such as
- * `10 seconds`, whole numbers, `true` and `false`, and `localAddress` as
- * `address:port`. `keepAlive` is `true` or `false`, or `keepAlive.idle`,
- * `.interval` and `.count`.
+ * Every option but `tls`, by its own name, all of them optional.
+ *
+ * **Details**
+ *
+ * | name | value |
+ * |---|---|
+ * | `attemptDelay`, `attemptTimeout`, `timeout`, `lookupTimeout` | durations, such as `10 seconds` |
+ * | `firstFamilyCount`, `maxAddresses` | numbers |
+ * | `localAddress` | `address:port` |
+ * | `noDelay` | `true` or `false` |
+ * | `keepAlive` | `true`, `false` or a duration; or `keepAlive.idle`, `.interval` and `.count` |
+ * | `userTimeout`, `linger` | durations |
+ * | `sendBuffer`, `receiveBuffer`, `sliceSize` | bytes, as a number or with a unit: `256KiB` |
+ *
+ * In the environment the names are those of `ConfigProvider.constantCase`
+ * (`KEEP_ALIVE_IDLE`), behind those of `Config.nested`; see {@link layerConfig}.
+ * What is no such value, or out of range, is a `ConfigError`.
  *
  * @category configuration
  * @since 0.1.0
@@ -299,13 +312,7 @@ export const config: Config.Config<Options> = Config.all({
   firstFamilyCount: maybe(positiveInt("firstFamilyCount")),
   maxAddresses: maybe(positiveInt("maxAddresses")),
   localAddress: maybe(Config.schema(Schema.InetAddressFromString, "localAddress")),
-  noDelay: maybe(Config.Boolean("noDelay")),
-  keepAlive: keepAliveConfig(),
-  userTimeout: maybe(Config.Duration("userTimeout")),
-  sendBuffer: maybe(positiveInt("sendBuffer")),
-  receiveBuffer: maybe(positiveInt("receiveBuffer")),
-  linger: maybe(Config.Duration("linger")),
-  sliceSize: maybe(positiveInt("sliceSize"))
+  ...socketOptions
 })
 
 /**
@@ -329,31 +336,6 @@ export const isTransient = (error: unknown): boolean =>
   (error.reason._tag === "NameResolution" ? isPassingLookup(error.cause) : isPassing(error.reason))
 
 // ---- internal
-
-// Functions and not constants: the public part of this file uses them as it is loaded.
-function maybe<A>(self: Config.Config<A>): Config.Config<A | undefined> {
-  return Config.map(Config.option(self), Option.getOrUndefined)
-}
-
-// A number out of range is a defect where a program asks for it, and a `ConfigError` where its user does.
-function positiveInt(name: string): Config.Config<number> {
-  return Config.schema(Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThan(0)), name)
-}
-
-function keepAliveConfig(): Config.Config<Options["keepAlive"]> {
-  const probes = Config.all({
-    idle: maybe(Config.Duration("idle")),
-    interval: maybe(Config.Duration("interval")),
-    count: maybe(positiveInt("count"))
-  })
-  return Config.flatMap(
-    Config.nested(probes, "keepAlive"),
-    (probes): Config.Config<Options["keepAlive"]> =>
-      Object.values(probes).some((value) => value !== undefined)
-        ? Config.succeed(probes)
-        : maybe(Config.Boolean("keepAlive"))
-  )
-}
 
 const make = (
   options: Options | undefined

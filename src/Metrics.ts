@@ -138,6 +138,25 @@ export const serverFailures: Metric.Counter<number> = Metric.counter("effect_asi
 })
 
 /**
+ * Connections of servers that failed before they came to a handler, by the reason;
+ * see `handshakeFailures` of a server's health.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const serverHandshakeFailures: Readonly<
+  Record<keyof typeof counters.served.handshakeFailures, Metric.Counter<number>>
+> = each(
+  counters.served.handshakeFailures,
+  (reason) =>
+    Metric.counter("effect_asio_server_handshake_failures", {
+      description: "Connections that failed before they came to a handler",
+      incremental: true,
+      attributes: { reason }
+    })
+)
+
+/**
  * Connections that a limit of a server refused or ended, by the limit.
  *
  * @category metrics
@@ -250,6 +269,7 @@ const shown: ReadonlyArray<Shown> = [
   counter(serverAccepted, () => counters.served.accepted),
   counter(serverAcceptFailures, () => counters.served.acceptFailures),
   counter(serverFailures, () => counters.served.failures),
+  ...counterOfEach(serverHandshakeFailures, counters.served.handshakeFailures),
   ...counterOfEach(serverLimited, counters.served.limited),
   ...counterOfEach(serverPauses, counters.served.pauses),
   ...counterOfEach(serverDrained, counters.served.drained)

@@ -19,22 +19,22 @@ import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
-import * as Option from "effect/Option"
 import * as RateLimiter from "effect/persistence/RateLimiter"
 import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import process from "node:process"
 import * as Acceptor from "./Acceptor.ts"
+import { maybe, positiveInt, size, socketOptions, time } from "./internal/config.ts"
 import { formatAddress } from "./internal/format.ts"
 import * as Core from "./internal/ServerCore.ts"
 import * as limits from "./internal/serverLimits.ts"
 import { CurrentRegion } from "./internal/Signal.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
-import { isSocketError, type SocketError } from "./SocketError.ts"
+import type { SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
-import type { ListenOptions, Transport } from "./Transport.ts"
+import { type ListenOptions, resolveOptions, type Transport } from "./Transport.ts"
 
 // ---- models
 
@@ -84,7 +84,7 @@ export type Connection = Core.Connection
  * @category services
  * @since 0.1.0
  */
-export const Connection: Context.Service<Connection, Connection> = Context.Service("effect-asio/Server/Connection")
+export const Connection: Context.Service<Connection, Connection> = Core.Connection
 
 /**
  * Serves one connection. It ends with its handler, see {@link serve}.
@@ -235,26 +235,42 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
   readonly listen: L
   readonly limits?: Limits | undefined
   /**
-   * Every connection begins with a PROXY header. One without is not served, and
-   * its failure goes to `onError`; see `ProxyProtocol.receiveOption`.
+   * Every connection begins with a PROXY header; see `ProxyProtocol.receiveOption`.
+   * One without is not served: it is reset, and goes to `onHandshakeFailure`.
    */
   readonly proxyProtocol?: ProxyProtocol.OptionalOptions | undefined
   /**
    * Every connection speaks TLS, behind its PROXY header if there is one; the
    * handler's socket is a `Tls.TlsSocket`. A context (`Tls.makeServerContext`) can
    * be reloaded. Without a `deadline` of its own, the handshake has the time of
-   * `limits.handshake`. One that fails goes to `onError`.
+   * `limits.handshake`. One that fails goes to `onHandshakeFailure`; options that
+   * cannot be used fail the start of the server.
    */
   readonly tls?: Tls.ServerOptions | Tls.ServerContext | undefined
   /**
    * What becomes of a handler's failure that is not the end of a connection, once
-   * the connection is closed. By default it is logged: as an error, or where a peer
-   * is not trusted to send a PROXY header, for debugging. May not fail; a defect of
-   * it is logged.
+   * the connection is closed. By default it is logged as an error. May not fail; a
+   * defect of it is logged.
+   *
+   * Of what comes before the handler it hears only defects, such as that of a
+   * `trusted` of the program's own.
    */
   readonly onError?:
     | ((
-      cause: Cause.Cause<E | SocketError | Cause.Done>,
+      cause: Cause.Cause<E>,
+      connection: Connection
+    ) => Effect.Effect<unknown, never, R>)
+    | undefined
+  /**
+   * Hears of every connection that failed before it came to a handler, once it is
+   * closed: an untrusted peer, a malformed PROXY header, a failed TLS handshake, or
+   * a peer that went away in the middle of these. On the internet this is daily
+   * noise, which anybody can cause. By default it is logged (debug). See
+   * `Health.handshakeFailures`.
+   */
+  readonly onHandshakeFailure?:
+    | ((
+      cause: Cause.Cause<SocketError | Cause.Done>,
       connection: Connection
     ) => Effect.Effect<unknown, never, R>)
     | undefined
@@ -309,7 +325,8 @@ export const make = <E, R, L extends Addresses, R2 = never>(
   options: Options<E, L, R2>
 ): Effect.Effect<Server, SocketError, Scope.Scope | Environment<L, R, R2>> =>
   Effect.gen(function*() {
-    const behaviour = yield* behaviourOf(handler, options)
+    const tls = options.tls === undefined ? undefined : yield* secured(options.tls)
+    const behaviour = yield* behaviourOf(handler, options, tls)
     const places: Addresses = options.listen
     const [first, ...others] = isList(places) ? places : [places]
     // Addresses alone ask for no resolver.
@@ -322,12 +339,14 @@ export const make = <E, R, L extends Addresses, R2 = never>(
       ...yield* Effect.forEach(others, (address) => listen(address, options))
     ] as const
     const region = yield* CurrentRegion
-    const context = yield* Effect.context<Served<R> | R2>()
-    const core = yield* Effect.clockWith((clock) =>
-      Effect.sync(() => new Core.ServerCore(acceptors, behaviour, region, clock, context))
+    return yield* Effect.acquireRelease(
+      // Made in here, so that every server that has begun ends.
+      Effect.contextWith((context: Context.Context<Served<R> | R2>) => {
+        const core = new Core.ServerCore(acceptors, behaviour, region, context)
+        return Effect.as(core.start, core)
+      }),
+      (core) => withForce(core.hurry, core.drain())
     )
-    yield* Effect.acquireRelease(core.start, () => withForce(core.hurry, core.drain()))
-    return core
   })
 
 /**
@@ -342,7 +361,8 @@ export const make = <E, R, L extends Addresses, R2 = never>(
  * when its operations were cancelled, it ends quietly, and so does its
  * connection; one that was torn or cut inside a message is reset. Any other
  * failure, and every defect, goes to `onError`, and the connection is reset
- * (`onFailure`). Nothing that a handler does ends the server.
+ * (`onFailure`). Nothing that a handler does ends the server. What fails before
+ * the handler, in `proxyProtocol` and `tls`, goes to `onHandshakeFailure`.
  *
  * The service {@link Connection} and the second argument say who is served.
  * Logs of the handler carry `connection` and `peer` as annotations.
@@ -352,7 +372,7 @@ export const make = <E, R, L extends Addresses, R2 = never>(
  * `NodeTransport`, Node itself resets such a connection, without telling anybody;
  * a limit of `connections` below that of descriptors rules it out.
  *
- * Fails as `Acceptor.listen` does, and not after that. A request of a signal around it
+ * Fails as `Acceptor.listen` and `Tls.makeServerContext` do, and not after that. A request of a signal around it
  * (`Cancellation.withSignal`) reaches the handlers, and begins a drain unless
  * accepting is paused.
  *
@@ -412,7 +432,7 @@ export const layer = <E, R, L extends Addresses, R2 = never>(
  * ```ts
  * const Chat = Server.layerConfig(
  *   handler,
- *   Config.map(Server.config("CHAT"), (options) => ({ ...options, onError: report }))
+ *   Config.map(Server.config, (options) => ({ ...options, onError: report }))
  * )
  * ```
  *
@@ -426,57 +446,71 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
   Layer.effect(Server, Effect.flatMap(options, (options) => make(handler, options)))
 
 /**
- * The options of a server in the configuration, under a name of their own if
- * one is given: `config("CHAT")` reads `CHAT_LISTEN`.
+ * Options from the configuration, each by its own name, as `Connector.config` reads
+ * its own. Only `listen` has to be there.
  *
  * **Details**
  *
  * | name | value |
  * |---|---|
- * | `LISTEN` | one or several `host:port` or `unix:/path`, with commas; the only one that has to be there |
- * | `BACKLOG`, `IPV6_ONLY`, `REUSE_PORT`, `NO_DELAY` | as in `ListenOptions` |
- * | `KEEP_ALIVE`, `USER_TIMEOUT`, `LINGER` | durations; the first is the idle time before the first probe |
- * | `SEND_BUFFER`, `RECEIVE_BUFFER` | sizes, such as `256KiB` |
- * | `MAX_CONNECTIONS`, `MAX_PER_PEER` | numbers |
- * | `ACCEPT_RATE` | connections a second |
- * | `MAX_BYTES_IN_FLIGHT` | a size, such as `64MiB` |
- * | `HANDSHAKE`, `FIRST_BYTE`, `IDLE` | durations, such as `5 minutes` |
- * | `MIN_PROGRESS` | a size a second |
- * | `SHUTDOWN_DEADLINE` | a duration |
+ * | `listen` | one or several `host:port` or `unix:/path`, with commas |
+ * | `backlog` | a number |
+ * | `ipv6Only`, `reusePort`, `noDelay` | `true` or `false` |
+ * | `keepAlive` | `true`, `false` or a duration; or `keepAlive.idle`, `.interval` and `.count` |
+ * | `userTimeout`, `linger` | durations, such as `5 minutes` |
+ * | `sendBuffer`, `receiveBuffer`, `sliceSize` | bytes, as a number or with a unit: `256KiB` |
+ * | `limits.connections`, `limits.perPeer` | numbers |
+ * | `limits.acceptRate` | connections a second |
+ * | `limits.bytesInFlight` | bytes |
+ * | `limits.handshake`, `limits.firstByte`, `limits.idle` | durations |
+ * | `limits.progress` | bytes a second |
+ * | `proxyProtocol.trusted` | what `ProxyProtocol.peers` takes, with commas, or `anyone`; without it there is no PROXY protocol |
+ * | `proxyProtocol.required`, `proxyProtocol.untrusted` | as in `ProxyProtocol.OptionalOptions`; need `trusted` |
+ * | `shutdown.deadline` | a duration |
  *
- * @category config
+ * In the environment the names are those of `ConfigProvider.constantCase`
+ * (`LIMITS_PER_PEER`), behind those of `Config.nested`. What is no such value, or
+ * out of range, is a `ConfigError`.
+ *
+ * **Example** (From the environment: `CHAT_LISTEN`, `CHAT_LIMITS_IDLE`, ...)
+ *
+ * ```ts
+ * const Chat = Server.layerConfig(handler, Config.nested(Server.config, "chat")).pipe(
+ *   Layer.provide(ConfigProvider.layer(ConfigProvider.constantCase(ConfigProvider.fromEnv())))
+ * )
+ * ```
+ *
+ * @category configuration
  * @since 0.1.0
  */
-export const config = (name?: string): Config.Config<Options> => {
-  const all = Config.map(configured, (from): Options => {
-    return {
-      listen: from.listen,
-      ...present({
-        backlog: from.backlog,
-        ipv6Only: from.ipv6Only,
-        noDelay: from.noDelay,
-        reusePort: from.reusePort,
-        keepAlive: from.keepAlive,
-        userTimeout: from.userTimeout,
-        sendBuffer: Option.map(from.sendBuffer, Number),
-        receiveBuffer: Option.map(from.receiveBuffer, Number),
-        linger: from.linger
-      }),
-      limits: present({
-        connections: from.connections,
-        perPeer: from.perPeer,
-        acceptRate: Option.map(from.acceptRate, (limit) => ({ limit, window: Duration.seconds(1) })),
-        bytesInFlight: Option.map(from.bytesInFlight, Number),
-        handshake: from.handshake,
-        firstByte: from.firstByte,
-        idle: from.idle,
-        progress: Option.map(from.progress, (bytes) => ({ bytes: Number(bytes), per: Duration.seconds(1) }))
-      }),
-      shutdown: present({ deadline: from.deadline })
+export const config: Config.Config<Options> = Config.all({
+  listen: Config.map(
+    Config.schema(Schema.String.check(Schema.isPattern(/[^\s,]/)), "listen"),
+    (text): Arr.NonEmptyReadonlyArray<Listen> => {
+      const [first = text, ...others] = listOf(text)
+      return [addressOf(first), ...others.map(addressOf)]
     }
-  })
-  return name === undefined ? all : Config.nested(all, name)
-}
+  ),
+  backlog: maybe(positiveInt("backlog")),
+  ipv6Only: maybe(Config.Boolean("ipv6Only")),
+  reusePort: maybe(Config.Boolean("reusePort")),
+  ...socketOptions,
+  limits: Config.nested(
+    Config.all({
+      connections: maybe(positiveInt("connections")),
+      perPeer: maybe(positiveInt("perPeer")),
+      acceptRate: maybe(Config.map(positiveInt("acceptRate"), (limit) => ({ limit, window: Duration.seconds(1) }))),
+      bytesInFlight: maybe(size("bytesInFlight")),
+      handshake: maybe(time("handshake")),
+      firstByte: maybe(time("firstByte")),
+      idle: maybe(time("idle")),
+      progress: maybe(Config.map(size("progress"), (bytes) => ({ bytes, per: Duration.seconds(1) })))
+    }),
+    "limits"
+  ),
+  proxyProtocol: proxyProtocolConfig(),
+  shutdown: Config.nested(Config.all({ deadline: maybe(Config.Duration("deadline")) }), "shutdown")
+})
 
 /**
  * The teardown of a process that is meant to be ended by a signal, for
@@ -497,26 +531,30 @@ const isList = (listen: Addresses): listen is Arr.NonEmptyReadonlyArray<Listen> 
 
 const behaviourOf = <E, R, L extends Addresses, R2>(
   handler: Handler<E, R>,
-  options: Options<E, L, R2>
+  options: Options<E, L, R2>,
+  tls: Core.Preparation | undefined
 ): Effect.Effect<Core.Behaviour<Served<R> | R2>> =>
   Effect.gen(function*() {
     const resolved = limits.resolve(options.limits)
     return {
       handler: (socket, connection) =>
-        Effect.scoped(Effect.provideService(
-          Effect.suspend(() => handler(socket, connection)),
-          Connection,
-          connection
-        )),
-      // Its causes come from this handler and from the preparations, and from nowhere else.
+        // For every R these are the same services, which the compiler cannot see of one that is open.
+        Effect.scoped(Effect.suspend(() => handler(socket, connection))) as Effect.Effect<
+          unknown,
+          E,
+          Served<R> | Connection
+        >,
+      // Its causes come from this handler. Of the preparations it hears only defects.
       onError: (options.onError ?? logError) as Core.Behaviour<R2>["onError"],
+      onHandshakeFailure: options.onHandshakeFailure ?? logHandshakeFailure,
       onLimit: options.onLimit ?? logLimit,
       onFailure: options.onFailure ?? "abort",
       preparations: [
         ...options.proxyProtocol === undefined ? [] : [proxied(options.proxyProtocol)],
-        ...options.tls === undefined ? [] : [secured(options.tls)]
+        ...tls === undefined ? [] : [tls]
       ],
       limits: resolved,
+      backlog: resolveOptions(options).backlog,
       limiter: resolved.acceptRate === undefined
         ? undefined
         : yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory),
@@ -527,16 +565,21 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
     }
   })
 
-const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> => {
-  const message = `the connection from ${formatAddress(connection.remoteAddress)} failed`
-  // Strangers must not be able to fill the log.
-  return isUntrusted(cause) ? Effect.logDebug(message, cause) : Effect.logError(message, cause)
-}
+const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> =>
+  Effect.logError(`the connection from ${formatAddress(connection.remoteAddress)} failed`, cause)
 
-const isUntrusted = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.every((reason) =>
-    Cause.isFailReason(reason) && isSocketError(reason.error) && reason.error.reason._tag === "Untrusted"
+// Strangers must not be able to fill the log.
+const logHandshakeFailure = (
+  cause: Cause.Cause<SocketError | Cause.Done>,
+  connection: Connection
+): Effect.Effect<void> => {
+  const [why] = cause.reasons.filter(Cause.isFailReason).map(({ error }) => error)
+  return Effect.logDebug(
+    `the connection from ${formatAddress(connection.remoteAddress)} came to no handler: ${
+      why === undefined || Cause.isDone(why) ? "it ended before" : why.message
+    }`
   )
+}
 
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
   Effect.logDebug(`the connection from ${formatAddress(connection.remoteAddress)} ended: ${describeLimit(limit)}`)
@@ -547,18 +590,20 @@ const proxied = (options: ProxyProtocol.OptionalOptions): Core.Preparation => (a
     return { socket: accepted.socket, remoteAddress: source, localAddress: destination }
   })
 
-const secured = (options: Tls.ServerOptions | Tls.ServerContext): Core.Preparation => {
+const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<Core.Preparation, SocketError> => {
   // Ciphertext may have come with a PROXY header, and plaintext was never read.
   const own = {
     unread: "handshake",
     ...("deadline" in options && options.deadline !== undefined ? {} : { deadline: Duration.infinity })
   } as const
-  return (accepted) =>
+  // At once: a key that cannot be used is not the fault of those who connect.
+  const prepared = "reload" in options ? Effect.succeed(options) : Tls.makeServerContext(options)
+  return Effect.map(prepared, (context) => (accepted) =>
     Effect.map(
       // The server ends every connection itself, and ending the one below ends this one.
-      Effect.provideService(Tls.serverOf(accepted.socket, options, own), Scope.Scope, Scope.makeUnsafe()),
+      Effect.provideService(Tls.serverOf(accepted.socket, context, own), Scope.Scope, Scope.makeUnsafe()),
       (socket) => ({ socket, remoteAddress: accepted.remoteAddress, localAddress: accepted.localAddress })
-    )
+    ))
 }
 
 const signals = ["SIGINT", "SIGTERM"] as const
@@ -577,44 +622,43 @@ const withForce = <A>(force: Effect.Effect<void>, effect: Effect.Effect<A>): Eff
     )
   })
 
-const address = (text: string): Listen =>
-  text.startsWith("unix:") ? NetAddress.unixPathAddress(text.replace(/^unix:(\/\/)?/, "")) : text
+// Functions and not constants: `config` uses them as this file is loaded.
+function listOf(text: string): ReadonlyArray<string> {
+  return text.split(",").map((part) => part.trim()).filter((part) => part !== "")
+}
 
-const configured = Config.all({
-  listen: Config.map(
-    Config.schema(Schema.String.check(Schema.isPattern(/[^\s,]/)), "LISTEN"),
-    (text): Arr.NonEmptyReadonlyArray<Listen> => {
-      const [first = text, ...others] = text.split(",").map((part) => part.trim()).filter((part) => part !== "")
-      return [address(first), ...others.map(address)]
-    }
-  ),
-  backlog: Config.option(Config.Int("BACKLOG")),
-  ipv6Only: Config.option(Config.Boolean("IPV6_ONLY")),
-  noDelay: Config.option(Config.Boolean("NO_DELAY")),
-  reusePort: Config.option(Config.Boolean("REUSE_PORT")),
-  keepAlive: Config.option(Config.Duration("KEEP_ALIVE")),
-  userTimeout: Config.option(Config.Duration("USER_TIMEOUT")),
-  sendBuffer: Config.option(Config.ByteSize("SEND_BUFFER")),
-  receiveBuffer: Config.option(Config.ByteSize("RECEIVE_BUFFER")),
-  linger: Config.option(Config.Duration("LINGER")),
-  connections: Config.option(Config.Int("MAX_CONNECTIONS")),
-  perPeer: Config.option(Config.Int("MAX_PER_PEER")),
-  acceptRate: Config.option(Config.Int("ACCEPT_RATE")),
-  bytesInFlight: Config.option(Config.ByteSize("MAX_BYTES_IN_FLIGHT")),
-  handshake: Config.option(Config.Duration("HANDSHAKE")),
-  firstByte: Config.option(Config.Duration("FIRST_BYTE")),
-  idle: Config.option(Config.Duration("IDLE")),
-  progress: Config.option(Config.ByteSize("MIN_PROGRESS")),
-  deadline: Config.option(Config.Duration("SHUTDOWN_DEADLINE"))
-})
+function addressOf(text: string): Listen {
+  return text.startsWith("unix:") ? NetAddress.unixPathAddress(text.replace(/^unix:(\/\/)?/, "")) : text
+}
 
-/** What is there, without what is not. */
-const present = <A extends Record<string, Option.Option<unknown>>>(
-  options: A
-): { readonly [K in keyof A]?: Option.Option.Value<A[K]> } => {
-  const found: { [K in keyof A]?: Option.Option.Value<A[K]> } = {}
-  for (const [name, option] of Object.entries(options)) {
-    if (Option.isSome(option)) Object.assign(found, { [name]: option.value })
+function proxyProtocolConfig(): Config.Config<ProxyProtocol.OptionalOptions | undefined> {
+  const trusted = Config.map(
+    Config.schema(Schema.String.check(Schema.makeFilter((text) => complaintAbout(text))), "trusted"),
+    trustOf
+  )
+  const others = Config.all({
+    required: maybe(Config.Boolean("required")),
+    untrusted: maybe(Config.schema(Schema.Literals(["refuse", "plain"]), "untrusted"))
+  })
+  return Config.nested(
+    Config.flatMap(others, (others): Config.Config<ProxyProtocol.OptionalOptions | undefined> => {
+      const all = Config.map(trusted, (trusted) => ({ trusted, ...others }))
+      // Who sets one of these and forgets whom to trust must not be left without any protection.
+      return others.required === undefined && others.untrusted === undefined ? maybe(all) : all
+    }),
+    "proxyProtocol"
+  )
+}
+
+function trustOf(text: string): ProxyProtocol.Trust {
+  return text.trim() === "anyone" ? ProxyProtocol.anyone : ProxyProtocol.peers(listOf(text))
+}
+
+function complaintAbout(trusted: string): string | undefined {
+  try {
+    trustOf(trusted)
+    return undefined
+  } catch (cause) {
+    return String(cause)
   }
-  return found
 }

@@ -5,15 +5,18 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Scheduler from "effect/Scheduler"
 import * as TestClock from "effect/testing/TestClock"
 import { setImmediate } from "node:timers/promises"
 import { utf8 as text } from "../src/Buffers.ts"
 import * as Cancellation from "../src/Cancellation.ts"
 import * as Framing from "../src/Framing.ts"
 import type * as Server from "../src/Server.ts"
+import { Reason, SocketError } from "../src/SocketError.ts"
 import type * as StreamSocket from "../src/StreamSocket.ts"
 import * as MemoryTransport from "../src/testing/MemoryTransport.ts"
 import * as Write from "../src/Write.ts"
+import { leavingNothing } from "./conformance/leftovers.ts"
 import { echo, farewellOf, listening, received, serving, settle } from "./serving.ts"
 import { ending, FakeBacking, start } from "./support.ts"
 
@@ -257,7 +260,68 @@ describe("Server.drain", () => {
         assert.deepStrictEqual(yield* timed(server.drain(1000)), { time: 100, drained: { ...none, finished: 1 } })
       }))
 
-    it.effect("connections that nobody has accepted are reset, and the address is free at once", () =>
+    /** A server, and what waits in its backlog as its drain begins. */
+    const backlogged = (waiting: number, options: Partial<Server.Options> = {}) =>
+      Effect.gen(function*() {
+        const seen: Array<boolean> = []
+        const { listener, server } = yield* listening((socket, connection) =>
+          Effect.suspend(() => {
+            seen.push(connection.isDraining)
+            return Effect.andThen(handlers.finished(socket, connection), Effect.sleep(10))
+          }), options)
+        const backings = Array.from({ length: waiting }, () => new FakeBacking())
+        // Without a word to the loop, as what arrives at the very moment.
+        listener.hold(...backings)
+        return { backings, seen, server }
+      })
+
+    it.effect("connections that wait in the backlog are served like the others, and told at once", () =>
+      Effect.gen(function*() {
+        const { backings, seen, server } = yield* backlogged(3)
+        assert.deepStrictEqual((yield* timed(server.drain(1000))).drained, { ...none, finished: 3 })
+        assert.deepStrictEqual(seen, [true, true, true])
+        for (const { calls } of backings) assert.deepStrictEqual(calls, ["close"])
+        assert.strictEqual((yield* server.health).accepted, 3)
+      }))
+
+    it.effect("no more of them than the backlog holds, so that a flood does not keep the drain", () =>
+      Effect.gen(function*() {
+        const { seen, server } = yield* backlogged(9, { backlog: 4 })
+        assert.deepStrictEqual((yield* timed(server.drain(1000))).drained, { ...none, finished: 4 })
+        assert.strictEqual(seen.length, 4)
+      }))
+
+    it.effect("limits hold for them: no more than there is room for, and those refused are counted", () =>
+      Effect.gen(function*() {
+        const waiting = yield* backlogged(5, { limits: { connections: 2 } })
+        assert.deepStrictEqual((yield* timed(waiting.server.drain(1000))).drained, { ...none, finished: 2 })
+        assert.strictEqual((yield* waiting.server.health).accepted, 2)
+        const reset = yield* backlogged(5, { limits: { connections: { max: 2, answer: "reset" } } })
+        assert.deepStrictEqual((yield* timed(reset.server.drain(1000))).drained, { ...none, finished: 2 })
+        assert.deepStrictEqual(reset.backings.map(({ calls }) => calls), [
+          ["close"],
+          ["close"],
+          ["abort"],
+          ["abort"],
+          ["abort"]
+        ])
+        const rate = yield* backlogged(5, { limits: { acceptRate: { limit: 2, window: "1 hour" } } })
+        assert.deepStrictEqual((yield* timed(rate.server.drain(1000))).drained, { ...none, finished: 2 })
+        const counts = [yield* reset.server.health, yield* rate.server.health]
+        assert.deepStrictEqual(counts.map(({ limited }) => [limited.Connections, limited.AcceptRate]), [[3, 0], [0, 3]])
+      }))
+
+    it.effect("one that is left in the backlog fails and harms nobody", () =>
+      Effect.gen(function*() {
+        const { listener, server } = yield* listening(handlers.finished)
+        listener.hold(
+          new FakeBacking(),
+          new SocketError({ reason: Reason.TooManyOpenFiles(), operation: "accept", transferred: 0 })
+        )
+        assert.deepStrictEqual(yield* server.drain(1000), { ...none, finished: 1 })
+      }))
+
+    it.effect("connections for which there is no room are reset, and the address is free at once", () =>
       Effect.gen(function*() {
         const { connect, server } = yield* serving(() => Effect.never, { limits: { connections: 1 } })
         yield* connect
@@ -335,6 +399,28 @@ describe("Server.drain", () => {
         yield* Fiber.interrupt(waiting)
         yield* TestClock.adjust(600)
         assert.deepStrictEqual(yield* server.stopped, { ...none, total: 1 })
+      }))
+
+    it.effect("an earlier deadline leaves no timer behind when the drain is over before", () =>
+      leavingNothing(Effect.gen(function*() {
+        const { server } = yield* ladderOf("aborted", "total")
+        yield* start(server.drain("1 hour"))
+        yield* start(server.drain("30 minutes"))
+        assert.deepStrictEqual(yield* server.drain(0), { ...none, aborted: 2 })
+      })).pipe(Effect.provide(MemoryTransport.layer)))
+
+    it.effect("an interruption at its very beginning stops nothing either", () =>
+      Effect.gen(function*() {
+        for (let ops = 3; ops < 30; ops++) {
+          const { server } = yield* ladderOf("aborted")
+          const draining = yield* start(Effect.provideService(server.drain(1000), Scheduler.MaxOpsBeforeYield, ops))
+          draining.interruptUnsafe()
+          if ((yield* server.state) === "listening") continue
+          yield* settle
+          yield* TestClock.adjust(1000)
+          yield* settle
+          assert.strictEqual(yield* server.state, "stopped", `after ${ops}`)
+        }
       }))
 
     it.effect("the end of the scope brings a long drain to its own deadline", () =>

@@ -8,9 +8,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Queue from "effect/Queue"
+import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 import * as Acceptor from "../src/Acceptor.ts"
@@ -237,6 +239,42 @@ describe("Server", () => {
         }
       }))
 
+    it.effect("a report that takes its time keeps no place, and a drain waits for it", () =>
+      Effect.gen(function*() {
+        const { connect, server } = yield* serving(
+          (socket, { id }): Effect.Effect<unknown, unknown> =>
+            id === 1 ? Effect.fail("x") : socket.readSome(new Uint8Array(1)),
+          { onError: () => Effect.sleep("1 minute"), limits: { connections: 1, perPeer: 1 } }
+        )
+        assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
+        const second = yield* connect
+        yield* settle
+        assert.deepStrictEqual((yield* server.connections).map(({ id }) => id), [2])
+        yield* second.abort
+        const draining = yield* start(server.drain("1 hour"))
+        yield* TestClock.adjust("59 seconds")
+        assert.isUndefined(draining.pollUnsafe())
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(draining)
+      }))
+
+    it.effect("a logger that throws keeps nobody from being served, and the server from no end", () =>
+      Effect.gen(function*() {
+        const broken = Logger.make<unknown, void>(() => {
+          throw new Error("in the logger")
+        })
+        const server = yield* Effect.provide(
+          Server.make((_, { id }) => id === 1 ? Effect.fail("x") : Effect.never, { listen: anyPort }),
+          Logger.layer([broken])
+        )
+        const first = yield* StreamSocket.connect(server.addresses[0])
+        assert.strictEqual(yield* farewellOf(first), "ConnectionReset")
+        yield* StreamSocket.connect(server.addresses[0])
+        yield* settle
+        assert.strictEqual((yield* server.health).connections, 1)
+        assert.strictEqual((yield* server.drain(0)).aborted, 1)
+      }))
+
     it.effect("handlers live in the environment of the server", () =>
       Effect.gen(function*() {
         const { connect } = yield* serving((socket) =>
@@ -276,46 +314,139 @@ describe("Server", () => {
         assert.deepStrictEqual(lines.map(({ annotations }) => annotations["peer"]), ["tcp://198.51.100.1:40000"])
       }))
 
-    it.effect("a malformed header and an untrusted peer fail their connection alone; one that says nothing is quiet", () =>
+    it.effect("malformed headers and untrusted peers fail their connection alone", () =>
       Effect.gen(function*() {
         const told: Array<string> = []
         const { server } = yield* serving(echo, {
           listen: [anyPort, address("10.0.0.1:0")],
-          proxyProtocol: { trusted: ProxyProtocol.peers(["127.0.0.0/8"]) },
-          onError: (cause) => Effect.sync(() => void told.push(ending(Exit.failCause(cause))))
+          proxyProtocol: { trusted: ProxyProtocol.peers(["127.0.0.0/8"]), max: 100 },
+          // What is no connection of ours is reset in any case.
+          onFailure: "close",
+          onError: () => Effect.die("strangers are no failure"),
+          onHandshakeFailure: (cause, { id }) =>
+            Effect.sync(() => void told.push(`${id} ${ending(Exit.failCause(cause))}`))
         })
         const [here, there = here] = server.addresses
         const good = yield* StreamSocket.connect(here)
         yield* Write.writeAll(good, header("198.51.100.1"))
-        const bad = yield* StreamSocket.connect(here)
-        yield* Write.writeAll(bad, text("GET / HTTP/1.1\r\n\r\n"))
+        const long = Buffer.concat([
+          ProxyProtocol.encode({ version: 2, command: "local" }).subarray(0, 14),
+          Buffer.from([0xff, 0xff])
+        ])
+        for (const bad of [text("GET / HTTP/1.1\r\n\r\n"), text("PROXY TCP5 \r\n"), long]) {
+          const client = yield* StreamSocket.connect(here)
+          yield* Write.writeAll(client, bad)
+          assert.strictEqual(yield* farewellOf(client), "ConnectionReset")
+        }
         const untrusted = yield* StreamSocket.connect(there)
         yield* Effect.ignore(Write.writeAll(untrusted, header("198.51.100.1")))
-        const quiet = yield* StreamSocket.connect(here)
-        yield* quiet.shutdownWrite
-        assert.strictEqual(yield* farewellOf(bad), "ConnectionReset")
         assert.strictEqual(yield* farewellOf(untrusted), "ConnectionReset")
-        assert.strictEqual(yield* farewellOf(quiet), "Done")
         yield* settle
-        assert.deepStrictEqual(told.toSorted(), ["Framing", "Untrusted"])
+        assert.deepStrictEqual(told, ["2 Framing", "3 Framing", "4 LimitExceeded", "5 Untrusted"])
+        const { accepted, connections, failures, handshakeFailures } = yield* server.health
+        assert.deepStrictEqual([accepted, connections, failures], [5, 1, 0])
+        assert.deepStrictEqual(handshakeFailures, { Untrusted: 1, Malformed: 3, Tls: 0, Gone: 0 })
         yield* Write.writeAll(good, text("ok"))
         assert.strictEqual(yield* received(good, 2), "ok")
       }))
 
-    it.effect("strangers cannot fill the log", () =>
+    it.effect("a peer that leaves before or inside its header is counted, and its connection closed", () =>
       Effect.gen(function*() {
-        const { connect, lines, server } = yield* serving(echo, {
-          proxyProtocol: { trusted: ProxyProtocol.peers(["10.0.0.0/8"]) }
-        })
-        yield* farewellOf(yield* connect)
+        const { connect, server } = yield* serving(echo, { proxyProtocol: { trusted } })
+        for (const sent of ["", "PROXY TCP4 198.51"]) {
+          const client = yield* connect
+          yield* Write.writeAll(client, text(sent))
+          yield* client.shutdownWrite
+          assert.strictEqual(yield* farewellOf(client), "Done")
+        }
+        const client = yield* connect
         yield* settle
-        assert.deepStrictEqual(lines.map(({ level }) => level), ["Debug"])
-        assert.strictEqual((yield* server.health).failures, 1)
+        yield* client.abort
+        yield* settle
+        const { failures, handshakeFailures } = yield* server.health
+        assert.deepStrictEqual([failures, handshakeFailures.Gone], [0, 3])
+      }))
+
+    it.effect("none of them is more than a line for debugging", () =>
+      Effect.gen(function*() {
+        const { lines, server } = yield* serving(echo, {
+          listen: [anyPort, address("10.0.0.1:0")],
+          proxyProtocol: { trusted: ProxyProtocol.peers(["127.0.0.0/8"]) }
+        })
+        const [here, there = here] = server.addresses
+        const bad = yield* StreamSocket.connect(here)
+        yield* Write.writeAll(bad, text("GET / HTTP/1.1\r\n\r\n"))
+        yield* farewellOf(bad)
+        yield* farewellOf(yield* StreamSocket.connect(there))
+        const quiet = yield* StreamSocket.connect(here)
+        yield* quiet.shutdownWrite
+        yield* farewellOf(quiet)
+        yield* settle
+        assert.isTrue(lines.every(({ level }) => level === "Debug"))
+        assert.deepStrictEqual(lines.map(({ text }) => text.replace(/:\d+/g, "").replace(/ after \d+.*/, "")), [
+          "the connection from tcp://127.0.0.1 came to no handler: receive tcp://127.0.0.1: bad framing at byte 0: " +
+          "the connection begins with \"GET / HTTP/1\" and not with a PROXY header",
+          "the connection from tcp://10.0.0.1 came to no handler: receive tcp://10.0.0.1: " +
+          "the peer is not trusted to speak for others",
+          "the connection from tcp://127.0.0.1 came to no handler: it ended before"
+        ])
+      }))
+
+    it.effect("what a drain ends on the way to the handler is no failure of a peer", () =>
+      Effect.gen(function*() {
+        for (const deadline of [0, 1000]) {
+          const { connect, lines, server } = yield* serving(echo, { proxyProtocol: { trusted } })
+          yield* connect
+          yield* settle
+          const draining = yield* start(server.drain(deadline))
+          yield* TestClock.adjust(deadline)
+          const drained = yield* Fiber.join(draining)
+          assert.deepStrictEqual([drained.total, drained.aborted], deadline === 0 ? [0, 1] : [1, 0])
+          const { failures, handshakeFailures } = yield* server.health
+          assert.deepStrictEqual([failures, handshakeFailures.Gone], [0, 0])
+          assert.isTrue(lines.every(({ level }) => level === "Info"))
+        }
+      }))
+
+    it.effect("a defect of the program's own trust is a failure", () =>
+      Effect.gen(function*() {
+        const told: Array<string> = []
+        const { connect, server } = yield* serving(echo, {
+          proxyProtocol: {
+            trusted: () => {
+              throw new Error("in my trust")
+            }
+          },
+          onError: (cause) => Effect.sync(() => void told.push(ending(Exit.failCause(cause)))),
+          onHandshakeFailure: () => Effect.die("this is none")
+        })
+        assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
+        yield* settle
+        const { failures, handshakeFailures } = yield* server.health
+        assert.deepStrictEqual([told, failures, Math.max(...Object.values(handshakeFailures))], [["Die"], 1, 0])
+      }))
+
+    it.effect("a header is no first byte of the client", () =>
+      Effect.gen(function*() {
+        const { connect, server } = yield* serving(echo, { proxyProtocol: { trusted }, limits: { firstByte: 2000 } })
+        const [silent, late] = [yield* connect, yield* connect]
+        yield* Write.writeAll(silent, header("198.51.100.1"))
+        // The time of a client begins behind the header.
+        yield* TestClock.adjust(1_900)
+        yield* Write.writeAll(late, header("198.51.100.2"))
+        yield* settle
+        yield* TestClock.adjust(600)
+        assert.strictEqual(yield* farewellOf(silent), "ConnectionReset")
+        yield* Write.writeAll(late, text("x"))
+        yield* received(late, 1)
+        yield* TestClock.adjust(5_000)
+        const { connections, limited } = yield* server.health
+        assert.deepStrictEqual([connections, limited.FirstByte], [1, 1])
       }))
 
     it.effect("a header of a megabyte fails its connection, and nothing of it is kept", () =>
       Effect.gen(function*() {
-        const { connect, server } = yield* serving(echo, { proxyProtocol: { trusted }, onError: () => Effect.void })
+        const { connect, server } = yield* serving(echo, { proxyProtocol: { trusted } })
         const good = yield* connect
         yield* Write.writeAll(good, [header("198.51.100.1"), text("x")])
         const signature = [
@@ -343,7 +474,7 @@ describe("Server", () => {
           assert.notStrictEqual(ending(yield* Fiber.await(writing)), "Success")
         }
         assert.strictEqual(yield* received(good, 1), "x")
-        assert.strictEqual((yield* server.health).failures, 2)
+        assert.strictEqual((yield* server.health).handshakeFailures.Malformed, 2)
       }))
 
     it.effect("a header that does not come meets the deadline of the handshake", () =>
@@ -446,7 +577,7 @@ describe("Server", () => {
         yield* settle
         yield* signal.emit("total")
         assert.strictEqual(yield* farewellOf(client), "Done")
-        assert.deepStrictEqual(Object.values(yield* Fiber.join(fiber)), [0, 0, 0, 0, 0])
+        assert.deepStrictEqual(Object.values(yield* Fiber.join(fiber)), [1, 0, 0, 0, 0])
       }))
 
     it.effect("a scope ends what was made in it", () =>
@@ -478,50 +609,51 @@ describe("Server", () => {
   })
 
   describe("configuration", () => {
-    const read = (env: Record<string, string>, name?: string) =>
-      Effect.provideService(
-        Effect.gen(function*() {
-          return yield* Server.config(name)
-        }),
-        ConfigProvider.ConfigProvider,
-        ConfigProvider.fromEnv({ env })
-      )
+    const provider = (env: Record<string, string>) => ConfigProvider.constantCase(ConfigProvider.fromEnv({ env }))
+    const read = (env: Record<string, string>) => Config.nested(Server.config, "chat").parse(provider(env))
 
     it.effect("has every option under its name", () =>
       Effect.gen(function*() {
-        const options = yield* read({
+        const { proxyProtocol, ...options } = yield* read({
           CHAT_LISTEN: "127.0.0.1:7000, [::1]:7000,unix:/run/chat.sock",
           CHAT_BACKLOG: "10",
           CHAT_IPV6_ONLY: "true",
-          CHAT_NO_DELAY: "false",
           CHAT_REUSE_PORT: "true",
-          CHAT_KEEP_ALIVE: "30 seconds",
+          CHAT_NO_DELAY: "false",
+          CHAT_KEEP_ALIVE_IDLE: "30 seconds",
+          CHAT_KEEP_ALIVE_INTERVAL: "5 seconds",
+          CHAT_KEEP_ALIVE_COUNT: "3",
           CHAT_USER_TIMEOUT: "7 seconds",
           CHAT_SEND_BUFFER: "256KiB",
-          CHAT_RECEIVE_BUFFER: "65536B",
+          CHAT_RECEIVE_BUFFER: "65536",
           CHAT_LINGER: "1 second",
-          CHAT_MAX_CONNECTIONS: "1000",
-          CHAT_MAX_PER_PEER: "7",
-          CHAT_ACCEPT_RATE: "50",
-          CHAT_MAX_BYTES_IN_FLIGHT: "64MiB",
-          CHAT_HANDSHAKE: "3 seconds",
-          CHAT_FIRST_BYTE: "4 seconds",
-          CHAT_IDLE: "5 minutes",
-          CHAT_MIN_PROGRESS: "1KiB",
+          CHAT_SLICE_SIZE: "1024",
+          CHAT_LIMITS_CONNECTIONS: "1000",
+          CHAT_LIMITS_PER_PEER: "7",
+          CHAT_LIMITS_ACCEPT_RATE: "50",
+          CHAT_LIMITS_BYTES_IN_FLIGHT: "64MiB",
+          CHAT_LIMITS_HANDSHAKE: "3 seconds",
+          CHAT_LIMITS_FIRST_BYTE: "4 seconds",
+          CHAT_LIMITS_IDLE: "5 minutes",
+          CHAT_LIMITS_PROGRESS: "1KiB",
+          CHAT_PROXY_PROTOCOL_TRUSTED: "10.0.0.0/8, ::1, unix",
+          CHAT_PROXY_PROTOCOL_REQUIRED: "false",
+          CHAT_PROXY_PROTOCOL_UNTRUSTED: "plain",
           CHAT_SHUTDOWN_DEADLINE: "20 seconds"
-        }, "CHAT")
+        })
         const second = Duration.seconds(1)
         assert.deepStrictEqual(options, {
           listen: ["127.0.0.1:7000", "[::1]:7000", NetAddress.unixPathAddress("/run/chat.sock")],
           backlog: 10,
           ipv6Only: true,
-          noDelay: false,
           reusePort: true,
-          keepAlive: Duration.seconds(30),
+          noDelay: false,
+          keepAlive: { idle: Duration.seconds(30), interval: Duration.seconds(5), count: 3 },
           userTimeout: Duration.seconds(7),
           sendBuffer: 262_144,
           receiveBuffer: 65_536,
           linger: second,
+          sliceSize: 1024,
           limits: {
             connections: 1000,
             perPeer: 7,
@@ -534,20 +666,59 @@ describe("Server", () => {
           },
           shutdown: { deadline: Duration.seconds(20) }
         })
+        assert.deepStrictEqual([proxyProtocol?.required, proxyProtocol?.untrusted], [false, "plain"])
+        const peers = ["10.1.2.3:1", "[::1]:1", "11.1.2.3:1"].map((peer) => address(peer))
+        assert.deepStrictEqual(
+          [...peers, NetAddress.unixPathAddress("/x")].map((peer) => proxyProtocol?.trusted(peer)),
+          [true, true, false, true]
+        )
       }))
 
     it.effect("needs an address and nothing else", () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* read({ LISTEN: "localhost:7000" }), {
-          listen: ["localhost:7000"],
-          limits: {},
-          shutdown: {}
-        })
-        for (const env of [{}, { LISTEN: "" }, { LISTEN: " , " }]) {
-          assert.strictEqual((yield* Effect.exit(read(env)))._tag, "Failure", JSON.stringify(env))
-        }
-        assert.strictEqual((yield* Effect.exit(read({ LISTEN: "x:1", IDLE: "a while" })))._tag, "Failure")
+        const options = yield* read({ CHAT_LISTEN: "localhost:7000" })
+        const there = JSON.parse(JSON.stringify(options)) as unknown
+        assert.deepStrictEqual(there, { listen: ["localhost:7000"], limits: {}, shutdown: {} })
+        const { proxyProtocol } = yield* read({ CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_TRUSTED: "anyone" })
+        assert.strictEqual(proxyProtocol?.trusted, ProxyProtocol.anyone)
       }))
+
+    it.effect("names are those of the options, in whatever the configuration comes from", () =>
+      Effect.gen(function*() {
+        const options = yield* Server.config.parse(ConfigProvider.fromUnknown({
+          listen: "localhost:7000",
+          keepAlive: "30 seconds",
+          limits: { perPeer: 3, idle: "1 minute" }
+        }))
+        assert.deepStrictEqual([options.keepAlive, options.limits?.perPeer, options.limits?.idle], [
+          Duration.seconds(30),
+          3,
+          Duration.minutes(1)
+        ])
+      }))
+
+    const wrongConfigs: ReadonlyArray<Record<string, string>> = [
+      {},
+      { CHAT_LISTEN: "" },
+      { CHAT_LISTEN: " , " },
+      { CHAT_LISTEN: "x:1", CHAT_LIMITS_IDLE: "a while" },
+      { CHAT_LISTEN: "x:1", CHAT_LIMITS_IDLE: "0 seconds" },
+      { CHAT_LISTEN: "x:1", CHAT_LIMITS_CONNECTIONS: "0" },
+      { CHAT_LISTEN: "x:1", CHAT_LIMITS_PROGRESS: "0B" },
+      { CHAT_LISTEN: "x:1", CHAT_LIMITS_BYTES_IN_FLIGHT: "much" },
+      { CHAT_LISTEN: "x:1", CHAT_BACKLOG: "-1" },
+      { CHAT_LISTEN: "x:1", CHAT_KEEP_ALIVE: "perhaps" },
+      { CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_TRUSTED: "10.0.0.0/33" },
+      { CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_TRUSTED: "proxy.internal" },
+      { CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_TRUSTED: "unix", CHAT_PROXY_PROTOCOL_UNTRUSTED: "maybe" },
+      { CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_REQUIRED: "true" }
+    ]
+    for (const env of wrongConfigs) {
+      it.effect(`what is no option is a ConfigError: ${JSON.stringify(env)}`, () =>
+        Effect.gen(function*() {
+          assert.instanceOf(yield* Effect.flip(read(env)), Config.ConfigError)
+        }))
+    }
 
     it.effect("makes a layer", () =>
       Effect.gen(function*() {
@@ -555,11 +726,11 @@ describe("Server", () => {
           const server = yield* Server.Server
           assert.strictEqual(NetAddress.formatSocketAddress(server.addresses[0]), "127.0.0.1:7000")
         }).pipe(
-          Effect.provide(Server.layerConfig(echo, Server.config("CHAT"))),
+          Effect.provide(Server.layerConfig(echo, Config.nested(Server.config, "chat"))),
           Effect.provide(MemoryTransport.layer),
           Effect.provideService(
             ConfigProvider.ConfigProvider,
-            ConfigProvider.fromEnv({ env: { CHAT_LISTEN: "localhost:7000" } })
+            provider({ CHAT_LISTEN: "localhost:7000" })
           )
         )
       }))
@@ -673,6 +844,27 @@ describe("Server", () => {
       }
     })
     type Readings = Effect.Success<typeof readings>
+
+    it.effect("count no server that was interrupted before it began", () =>
+      Effect.gen(function*() {
+        const listening = Effect.map(Metric.value(Metrics.servers.listening), ({ value }) => value)
+        const before = yield* listening
+        // A fiber that lets others in after so many steps is interrupted at that very step.
+        for (let steps = 3; steps < 200; steps++) {
+          const fiber = yield* start(
+            Effect.provideService(
+              Effect.scoped(Server.make(never, { listen: anyPort })),
+              Scheduler.MaxOpsBeforeYield,
+              steps
+            )
+          )
+          yield* Fiber.interrupt(fiber)
+        }
+        assert.strictEqual(yield* listening, before)
+      }).pipe(
+        Effect.provide(Metrics.layer),
+        (effect) => Effect.suspend(() => Effect.provideService(effect, Metric.MetricRegistry, new Map()))
+      ))
 
     it.effect("follow what servers do", () =>
       Effect.gen(function*() {

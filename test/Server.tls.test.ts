@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Exit, Redacted } from "effect"
 import * as NetAddress from "effect/net/NetAddress"
 import { Buffers, Connector, ProxyProtocol, Read, Server, StreamSocket, Tls, Write } from "../src/index.ts"
+import { eventually } from "../src/testing/checks/support.ts"
 import * as NodeTransport from "../src/transport/NodeTransport.ts"
 import { leavingNothing } from "./conformance/leftovers.ts"
+import { ending, failure } from "./support.ts"
 import { localhost, root } from "./tls/certificates.ts"
 
 const portOf = (server: Server.Server): number => {
@@ -27,12 +29,14 @@ describe("Server over TLS", () => {
     leavingNothing(
       Effect.gen(function*() {
         const failed: Array<string> = []
+        const strange: Array<string> = []
         const server = yield* Server.make(greet, {
           listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
           tls: localhost,
           limits: { idle: "10 seconds" },
           shutdown: { deadline: 0 },
-          onError: (cause) => Effect.sync(() => failed.push(String(cause)))
+          onError: (cause) => Effect.sync(() => failed.push(String(cause))),
+          onHandshakeFailure: (cause) => Effect.sync(() => strange.push(ending(Exit.failCause(cause))))
         })
         const socket = yield* Connector.connect(`localhost:${portOf(server)}`, { tls })
         assert.strictEqual(yield* Read.readLine(socket), "true 127.0.0.1")
@@ -41,12 +45,23 @@ describe("Server over TLS", () => {
         const plain = yield* StreamSocket.connect(server.addresses[0])
         yield* Write.writeAll(plain, Buffers.utf8("GET / HTTP/1.1\r\n\r\n"))
         yield* Effect.exit(Read.readAll(plain, { max: 10_000 }))
-        yield* Effect.yieldNow
-        assert.strictEqual((yield* server.health).connections, 1)
+        yield* eventually(() => `told of ${strange.length}`, () => strange.length > 0)
+        const { connections, failures, handshakeFailures } = yield* server.health
+        assert.deepStrictEqual([connections, failures, handshakeFailures.Tls], [1, 0, 1])
+        assert.deepStrictEqual([failed, strange], [[], ["Tls"]])
         const other = yield* Connector.connect(`localhost:${portOf(server)}`, { tls })
         assert.strictEqual(yield* Read.readLine(other), "true 127.0.0.1")
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
     ))
+
+  it.live("options that cannot be used fail the server, and not those who connect", () =>
+    Effect.gen(function*() {
+      const listen = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+      const wrong = { ...localhost, key: Redacted.make("no key") }
+      const exit = yield* Effect.exit(Effect.scoped(Server.make(greet, { listen, tls: wrong })))
+      const error = failure(exit)
+      assert.strictEqual(error.reason._tag, "Tls")
+    }).pipe(Effect.provide(NodeTransport.layer)))
 
   it.live("behind a PROXY header, in the same segment as the greeting of the client", () =>
     leavingNothing(

@@ -69,21 +69,32 @@ class FakeListener implements ListenerBacking {
     return this.answers.shift() ?? WouldBlock
   }
   close(): void {}
-  offer(...answers: ReadonlyArray<Backing | SocketError>): void {
+  /** For whoever asks; it tells nobody. */
+  hold(...answers: ReadonlyArray<Backing | SocketError>): void {
     this.answers.push(...answers)
+  }
+  offer(...answers: ReadonlyArray<Backing | SocketError>): void {
+    this.hold(...answers)
     this.acceptable()
   }
 }
 
 /** A server with such a listener. */
-export const listening = (handler: Server.Handler<unknown, never>) =>
+export const listening = (
+  handler: Server.Handler<unknown, never>,
+  options: Partial<Server.Options> = {}
+) =>
   Effect.gen(function*() {
     const listener = new FakeListener()
-    const { lines, server } = yield* Effect.provideService(serving(handler), Transport, {
-      name: "fake",
-      connect: () => Effect.die("not here"),
-      listen: () => Effect.succeed(listener)
-    })
+    const { lines, server } = yield* Effect.provideService(
+      serving(handler, { ...options, listen: anyPort }),
+      Transport,
+      {
+        name: "fake",
+        connect: () => Effect.die("not here"),
+        listen: () => Effect.succeed(listener)
+      }
+    )
     return { lines, listener, server }
   })
 

@@ -1,6 +1,6 @@
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import type * as Clock from "effect/Clock"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
@@ -48,8 +48,9 @@ export interface Server {
    * **Details**
    *
    * 1. It accepts no more. What has arrived by then is served, as far as the
-   *    limits let it in (and not where the deadline is 0); the addresses are
-   *    released.
+   *    limits let it in (and not where the deadline is 0): a whole backlog of each
+   *    address at most. The addresses are released. With `NodeTransport`, what Node
+   *    has not yet taken from the system is reset.
    * 2. Handlers are told: `Connection.draining`. For six tenths of the time they
    *    may finish.
    * 3. Then the operations that wait are asked to end: by `total` requests for
@@ -100,6 +101,8 @@ export interface Connection {
   readonly server: Server
 }
 
+export const Connection: Context.Service<Connection, Connection> = Context.Service("effect-asio/Server/Connection")
+
 export type State = "listening" | "paused" | "draining" | "stopped"
 
 export interface Drained {
@@ -120,6 +123,13 @@ export interface Health {
   readonly acceptFailures: number
   /** Handlers that failed with something that is no end of a connection. */
   readonly failures: number
+  /**
+   * Connections that failed before they came to a handler: the peer may send no
+   * PROXY header (`Untrusted`), its header is `Malformed`, `Tls` could not be agreed
+   * on, or the peer is `Gone` (its connection ended or failed). Those that a limit
+   * has ended are counted there.
+   */
+  readonly handshakeFailures: Readonly<Record<"Untrusted" | "Malformed" | "Tls" | "Gone", number>>
   /** Connections that each limit has refused or ended. */
   readonly limited: Readonly<Record<Limit["_tag"], number>>
   /** How often accepting stopped because of each limit. */
@@ -151,15 +161,25 @@ export interface Prepared {
 }
 
 /** What happens to a connection between its acceptance and its handler, in its own fiber. */
-export type Preparation = (accepted: Prepared) => Effect.Effect<Prepared, SocketError | Cause.Done>
+export type Preparation = (accepted: Prepared) => Effect.Effect<Prepared, PreparationError>
+
+export type PreparationError = SocketError | Cause.Done
 
 export interface Behaviour<R> {
-  readonly handler: (socket: StreamSocket.StreamSocket, connection: Live) => Effect.Effect<unknown, unknown, R>
+  readonly handler: (
+    socket: StreamSocket.StreamSocket,
+    connection: Live
+  ) => Effect.Effect<unknown, unknown, R | Connection>
   readonly onError: (cause: Cause.Cause<unknown>, connection: Live) => Effect.Effect<unknown, never, R>
+  readonly onHandshakeFailure: (
+    cause: Cause.Cause<PreparationError>,
+    connection: Live
+  ) => Effect.Effect<unknown, never, R>
   readonly onLimit: (limit: Limit, connection: Live) => Effect.Effect<unknown, never, R>
   readonly onFailure: "abort" | "close"
   readonly preparations: ReadonlyArray<Preparation>
   readonly limits: ResolvedLimits
+  readonly backlog: number
   readonly limiter: RateLimiter.RateLimiter | undefined
   readonly shutdown: { readonly deadline: Duration.Duration; readonly ladder: Shares }
 }
@@ -167,6 +187,12 @@ export interface Behaviour<R> {
 export type Shares = Readonly<Record<Exclude<Rung, "aborted">, number>>
 
 type Rung = keyof Drained
+
+/** A connection that was taken as a drain began. */
+interface Held {
+  readonly listener: number
+  readonly socket: StreamSocket.StreamSocket
+}
 
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -184,7 +210,10 @@ export class Live {
   prepared: Prepared | undefined = undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   phase: "preparing" | "running" | "ending" = "preparing"
-  /** It counts: no limit refused it when it came. */
+  /** When the handler began, or will, and what its socket had received by then: a PROXY header. */
+  begunAt: number
+  begunWith = 0
+  /** It counts: no limit refused it when it came, and it has not ended. */
   admitted = false
   peer: string | undefined = undefined
   limit: Limit | undefined = undefined
@@ -210,7 +239,7 @@ export class Live {
     this.id = id
     this.accepted = socket
     this.listener = listener
-    this.acceptedAt = this.since = acceptedAt
+    this.acceptedAt = this.begunAt = this.since = acceptedAt
   }
 
   /** What its handler has, and before that what was accepted. */
@@ -262,8 +291,9 @@ export class Live {
 /**
  * A running server: who is connected, who may come, and how it ends.
  *
- * Every connection is in `lives` from the moment in which it was taken until its
- * descriptor is released. Its fiber belongs to nobody else and always runs `end`.
+ * Every connection is in `lives` from the moment in which it was taken until it
+ * has ended and its end was reported; it counts until its descriptor is released.
+ * Its fiber belongs to nobody else and always runs `end`.
  */
 export class ServerCore<R> implements Owner {
   readonly addresses: Server["addresses"]
@@ -274,8 +304,8 @@ export class ServerCore<R> implements Owner {
   private readonly perPeer = new Map<string, number>()
   private readonly counts = makeServerCounts()
   private readonly signal = new Signal("signal")
-  private readonly region: Region
   private readonly clock: Clock.Clock
+  /** What every fiber of the server has: that of who made it, and the requests of the ladder. */
   private readonly context: Context.Context<R>
   private loops: ReadonlyArray<Fiber.Fiber<unknown, unknown>> = []
   private sweeper: Fiber.Fiber<unknown, unknown> | undefined = undefined
@@ -305,17 +335,16 @@ export class ServerCore<R> implements Owner {
     acceptors: readonly [Acceptor.Acceptor, ...Array<Acceptor.Acceptor>],
     behaviour: Behaviour<R>,
     outer: Region | undefined,
-    clock: Clock.Clock,
     context: Context.Context<R>
   ) {
     this.acceptors = acceptors
     this.addresses = [acceptors[0].address, ...acceptors.slice(1).map((acceptor) => acceptor.address)]
     this.behaviour = behaviour
-    this.region = (outer ?? new Region([])).within(this.signal)
-    this.clock = clock
+    this.clock = Context.get(context, Clock.Clock)
+    const region = (outer ?? new Region([])).within(this.signal)
     // Those of the connections grow from this one: flat, it costs each of them nothing.
-    this.context = Context.makeUnsafe(context.mapUnsafe)
-    this.startedAt = clock.currentTimeMillisUnsafe()
+    this.context = Context.makeUnsafe(Context.add(context, CurrentRegion, region).mapUnsafe)
+    this.startedAt = this.clock.currentTimeMillisUnsafe()
     counters.servers.listening++
   }
 
@@ -326,13 +355,14 @@ export class ServerCore<R> implements Owner {
   readonly connections: Effect.Effect<ReadonlyArray<Live>> = Effect.sync(() => this.current)
 
   readonly health: Effect.Effect<Health> = Effect.sync(() => {
-    const { acceptFailures, accepted, failures, limited, live, pauses } = this.counts
+    const { acceptFailures, accepted, failures, handshakeFailures, limited, live, pauses } = this.counts
     return {
       state: this.shown,
       connections: live,
       accepted,
       acceptFailures,
       failures,
+      handshakeFailures: { ...handshakeFailures },
       limited: { ...limited },
       pauses: { ...pauses },
       bytesInFlight: this.current.reduce((bytes, live) => bytes + live.bytesWaiting, 0)
@@ -355,23 +385,17 @@ export class ServerCore<R> implements Owner {
         ? this.behaviour.shutdown.deadline
         : Duration.max(Duration.fromInputUnsafe(deadline), Duration.zero)
       const steps = ladder === undefined ? this.behaviour.shutdown.ladder : resolveLadder(ladder)
-      const begins = this.phase === "accepting"
-      if (begins) this.beginEnding()
       const dueAt = this.clock.currentTimeMillisUnsafe() + Duration.toMillis(time)
       const isFirst = dueAt < this.dueAt
       if (isFirst) this.dueAt = dueAt
-      return Effect.andThen(
-        begins
-          // In the server's own environment, whoever it is that ends it.
-          ? Effect.forkDetach(
-            Effect.updateContext(this.ending(time, steps), (_: Context.Context<never>) => this.context),
-            detached
-          )
-          : isFirst && this.phase === "draining"
-          ? Effect.forkDetach(Effect.andThen(Effect.sleep(time), this.hurry), detached)
-          : Effect.void,
-        this.stopped
-      )
+      // In the server's own environment, whoever it is that ends it, and in this one step: no interruption and no
+      // connection comes between its beginning and what has to follow.
+      const fork = Effect.runForkWith(this.context)
+      if (this.phase === "accepting") fork(this.ending(time, steps, this.stopAccepting(!Duration.isZero(time))))
+      else if (isFirst && this.phase === "draining") {
+        fork(Effect.raceFirst(Effect.andThen(Effect.sleep(time), this.hurry), this.stopped))
+      }
+      return this.stopped
     })
 
   /** A drain that is under way goes on to its end at once. */
@@ -425,19 +449,19 @@ export class ServerCore<R> implements Owner {
         const taken = this.taken(listener, socket, restore)
         return failed === 0
           ? taken
-          : Effect.andThen(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`), taken)
+          : Effect.andThen(say(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`)), taken)
       },
       failed: (error) => {
         this.count((counts) => counts.acceptFailures++)
         // Once for each time that it goes wrong, however long that lasts.
-        const said = failures++ > 0 ? Effect.void : Effect.logWarning(error.message)
+        const said = failures++ > 0 ? Effect.void : say(Effect.logWarning(error.message))
         fail(true)
         return said
       }
     })
     return Effect.catch(run, (error) =>
       // A request from outside to stop accepting is one to stop serving.
-      error.reason._tag === "OperationAborted" ? Effect.asVoid(Effect.forkDetach(this.drain())) : Effect.void)
+      error.reason._tag === "OperationAborted" ? Effect.asVoid(Effect.forkDetach(this.drain(), detached)) : Effect.void)
   }
 
   private taken(listener: number, socket: StreamSocket.StreamSocket, restore: Restore): Effect.Effect<void, never, R> {
@@ -445,25 +469,26 @@ export class ServerCore<R> implements Owner {
     const { acceptRate } = this.behaviour.limits
     if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
     const { answer, limit, window } = acceptRate
+    const exceeded = Limit.AcceptRate({ limit, window })
     const turn = limiter.consume({
       key: "accept",
       algorithm: "token-bucket",
       limit,
       window,
-      onExceeded: answer === "wait" ? "delay" : "fail"
+      onExceeded: answer === "wait" && this.phase === "accepting" ? "delay" : "fail"
     })
     return Effect.matchEffect(turn, {
       onSuccess: ({ delay }) =>
         Duration.isZero(delay)
           ? this.admit(listener, socket, restore, undefined)
-          // Whether this wait is cut makes no difference: whoever cuts it has stopped accepting.
-          : Effect.andThen(
+          : Effect.flatMap(
             Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(delay)))),
-            Effect.suspend(() => this.admitHeld(listener, socket, restore))
+            // Only a drain cuts the wait, and then its turn will not come.
+            (exit) => this.admit(listener, socket, restore, Exit.isSuccess(exit) ? undefined : exceeded)
           ),
       onFailure: (error) =>
         error.reason._tag === "RateLimitExceeded"
-          ? this.admit(listener, socket, restore, Limit.AcceptRate({ limit, window }))
+          ? this.admit(listener, socket, restore, exceeded)
           : Effect.die(error)
     })
   }
@@ -474,13 +499,13 @@ export class ServerCore<R> implements Owner {
     restore: Restore,
     refused: Limit | undefined
   ): Effect.Effect<void, never, R> {
-    if (this.rung === "aborted") return Effect.asVoid(Effect.forkDetach(socket.abort, detached))
     const full = this.fullBy()
     if (full !== undefined && refused === undefined) {
       // Another listener was faster.
       return Effect.andThen(
         Effect.exit(restore(this.pause(full, this.room.await))),
-        Effect.suspend(() => this.admitHeld(listener, socket, restore))
+        // In a drain it is served if there is room, and else refused.
+        Effect.suspend(() => this.admit(listener, socket, restore, undefined))
       )
     }
     const live = new Live(
@@ -500,21 +525,12 @@ export class ServerCore<R> implements Owner {
     this.lives.add(live)
     this.empty.closeUnsafe()
     this.updateRoom()
-    return Effect.asVoid(
+    return Effect.sync(() => {
+      // With all of its context from the start: a region for each part would stay on the stack of every idle connection.
+      const context = Context.add(annotated(this.context, live), Connection, live)
       // Uninterruptible from its first moment, so that whatever happens the fiber ends its connection.
-      Effect.forkDetach(this.run(live, restore), { startImmediately: true, uninterruptible: "inherit" })
-    )
-  }
-
-  /** A connection that a limit has held back has no claim to be served when it all ends. */
-  private admitHeld(
-    listener: number,
-    socket: StreamSocket.StreamSocket,
-    restore: Restore
-  ): Effect.Effect<void, never, R> {
-    return this.phase === "accepting"
-      ? this.admit(listener, socket, restore, undefined)
-      : Effect.asVoid(Effect.forkDetach(socket.abort, detached))
+      Effect.runForkWith(context)(this.run(live), { uninterruptible: true })
+    })
   }
 
   /** Why a connection that was just taken is not served. */
@@ -595,26 +611,23 @@ export class ServerCore<R> implements Owner {
 
   // ---- one connection
 
-  private run(live: Live, restore: Restore): Effect.Effect<void, never, R> {
-    return Effect.updateContext(
-      Effect.withFiber<void, never, R>((fiber) => {
-        live.fiber = fiber
-        return Effect.ignoreCause(Effect.onExit(
-          live.limit === undefined ? restore(this.serve(live)) : Effect.void,
-          (exit) => this.end(live, exit)
-        ))
-      }),
-      (context: Context.Context<R>) => Context.add(annotated(context, live), CurrentRegion, this.region)
-    )
+  private run(live: Live): Effect.Effect<void, never, R | Connection> {
+    return Effect.withFiber((fiber) => {
+      live.fiber = fiber
+      return Effect.matchCauseEffect(live.limit === undefined ? Effect.interruptible(this.serve(live)) : Effect.void, {
+        onFailure: (cause) => this.end(live, Exit.failCause(cause)),
+        onSuccess: () => this.end(live, Exit.void)
+      })
+    })
   }
 
-  private serve(live: Live): Effect.Effect<unknown, unknown, R> {
+  private serve(live: Live): Effect.Effect<unknown, unknown, R | Connection> {
     const { handler, preparations } = this.behaviour
     if (preparations.length === 0) {
       live.phase = "running"
       return Effect.suspend(() => handler(live.socket, live))
     }
-    let prepared: Effect.Effect<Prepared, SocketError | Cause.Done> = Effect.succeed(live)
+    let prepared: Effect.Effect<Prepared, PreparationError> = Effect.succeed(live)
     for (const prepare of preparations) prepared = Effect.flatMap(prepared, prepare)
     return Effect.flatMap(prepared, (prepared) => {
       live.prepared = prepared
@@ -624,22 +637,32 @@ export class ServerCore<R> implements Owner {
         return Effect.void
       }
       live.phase = "running"
+      live.begunAt = this.clock.currentTimeMillisUnsafe() - this.startedAt
+      live.begunWith = prepared.socket.bytesRead
       return Effect.updateContext(
         Effect.suspend(() => handler(prepared.socket, live)),
-        (context: Context.Context<R>) => annotated(context, live)
+        (context: Context.Context<R | Connection>) => annotated(context, live)
       )
     })
   }
 
-  private end(live: Live, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, never, R> {
+  private end(live: Live, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void, never, R | Connection> {
+    const strange = live.phase === "preparing" && live.limit === undefined && this.rung !== "aborted"
+      ? strangenessOf(exit)
+      : undefined
     live.phase = "ending"
-    const failed = Exit.isFailure(exit) && !isQuiet(exit.cause, live) ? exit.cause : undefined
+    const failed = strange === undefined && Exit.isFailure(exit) && !isQuiet(exit.cause, live) ? exit.cause : undefined
     const close = live.limit !== undefined
       ? this.close(live, live.answer)
-      : isCut(exit, live) || (failed !== undefined && this.behaviour.onFailure === "abort")
+      : isCut(exit, live) || (failed !== undefined && this.behaviour.onFailure === "abort") ||
+          (strange !== undefined && strange.why !== "Gone")
       ? live.socket.abort
       : live.socket.close
     let reported: Effect.Effect<unknown, never, R> = Effect.void
+    if (strange !== undefined) {
+      this.count((counts) => counts.handshakeFailures[strange.why]++)
+      reported = Effect.suspend(() => this.behaviour.onHandshakeFailure(strange.cause, live))
+    }
     if (failed !== undefined) {
       this.count((counts) => counts.failures++)
       reported = Effect.suspend(() => this.behaviour.onError(failed, live))
@@ -650,10 +673,13 @@ export class ServerCore<R> implements Owner {
     }
     return Effect.andThen(
       close,
-      Effect.ensuring(
-        Effect.catchCause(reported, (cause) => Effect.logError("a report of the server failed", cause)),
-        Effect.sync(() => this.leave(live))
-      )
+      Effect.suspend(() => {
+        this.leave(live)
+        return Effect.ensuring(
+          Effect.catchCause(reported, (cause) => Effect.logError("a report of the server failed", cause)),
+          Effect.sync(() => this.forget(live))
+        )
+      })
     )
   }
 
@@ -666,18 +692,24 @@ export class ServerCore<R> implements Owner {
     return Effect.ensuring(farewell(live, answer), Effect.sync(() => this.farewells--))
   }
 
+  /** Its descriptor is released, and others may have its place. */
   private leave(live: Live): void {
-    this.lives.delete(live)
     if (live.peer !== undefined) {
       const there = (this.perPeer.get(live.peer) ?? 1) - 1
       if (there === 0) this.perPeer.delete(live.peer)
       else this.perPeer.set(live.peer, there)
     }
     if (live.admitted) {
+      live.admitted = false
       this.count((counts) => counts.live--)
       if (this.phase === "draining") this.drained[this.rung]++
     }
     this.updateRoom()
+  }
+
+  /** It has been reported, too. */
+  private forget(live: Live): void {
+    this.lives.delete(live)
     if (this.lives.size === 0) this.empty.openUnsafe()
   }
 
@@ -718,7 +750,7 @@ export class ServerCore<R> implements Owner {
     if (live.phase === "preparing" && now - live.acceptedAt >= handshake.within) {
       return Limit.Handshake({ within: Duration.millis(handshake.within) })
     }
-    if (firstByte !== undefined && bytesRead === 0 && now - live.acceptedAt >= firstByte.within) {
+    if (firstByte !== undefined && bytesRead === live.begunWith && now - live.begunAt >= firstByte.within) {
       return Limit.FirstByte({ within: Duration.millis(firstByte.within) })
     }
     if (progress !== undefined) {
@@ -747,38 +779,43 @@ export class ServerCore<R> implements Owner {
 
   // ---- the end
 
-  private beginEnding(): void {
+  /**
+   * Answers with the connections that have arrived: to their peers they are there, so they are served as far as the limits
+   * let them in. Those that have to wait for room are left, and reset with the address.
+   */
+  private stopAccepting(takes: boolean): ReadonlyArray<Held> {
+    const held: Array<Held> = []
+    const { connections } = this.behaviour.limits
+    let room = !takes || this.fullBy() !== undefined
+      ? 0
+      : connections?.answer === "wait"
+      ? connections.max - this.counts.live
+      : Infinity
     this.phase = "draining"
+    for (const [listener, acceptor] of this.acceptors.entries()) {
+      // No more than a backlog, however fast new ones come.
+      for (let left = this.behaviour.backlog; left > 0 && room > 0; left--, room--) {
+        const socket = Acceptor.takeNow(acceptor)
+        if (socket === undefined) break
+        held.push({ listener, socket })
+      }
+      Effect.runSync(acceptor.close)
+    }
     this.updateRoom()
     this.tell.openUnsafe()
+    return held
   }
 
-  /** To their peers, the connections that have arrived are there: they are served, as far as no limit holds them back. */
-  private get takeRest(): Effect.Effect<void, never, R> {
-    const { acceptRate, bytesInFlight, connections } = this.behaviour.limits
-    const mayTake = (): boolean =>
-      acceptRate === undefined && (connections === undefined || this.counts.live < connections.max) &&
-      (bytesInFlight === undefined || this.inFlight <= bytesInFlight.max)
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.gen({ self: this }, function*() {
-        for (const [listener, acceptor] of this.acceptors.entries()) {
-          while (mayTake()) {
-            const socket = Acceptor.takeNow(acceptor)
-            if (socket === undefined) break
-            yield* this.admit(listener, socket, restore, undefined)
-          }
-        }
-      })
-    )
-  }
-
-  private ending(time: Duration.Duration, ladder: Shares): Effect.Effect<void, never, R> {
+  private ending(time: Duration.Duration, ladder: Shares, held: ReadonlyArray<Held>): Effect.Effect<void, never, R> {
     return Effect.gen({ self: this }, function*() {
-      if (!Duration.isZero(time)) yield* this.takeRest
-      for (const acceptor of this.acceptors) yield* acceptor.close
+      yield* Effect.uninterruptibleMask((restore) =>
+        Effect.forEach(held, ({ listener, socket }) => this.taken(listener, socket, restore), { discard: true })
+      )
       yield* Fiber.interruptAll(this.loops)
       const there = this.counts.live
-      if (there > 0) yield* Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`)
+      if (there > 0) {
+        yield* say(Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`))
+      }
       yield* Effect.raceFirst(this.climb(Duration.toMillis(time), ladder), this.overdue.await)
       this.rung = "aborted"
       for (const live of this.lives) {
@@ -788,12 +825,11 @@ export class ServerCore<R> implements Owner {
       yield* Effect.raceFirst(this.empty.await, Effect.sleep(resistance))
       if (this.sweeper !== undefined) yield* Fiber.interrupt(this.sweeper)
       const left = this.current.length
-      if (left > 0) yield* Effect.logWarning(`${left} of the handlers do not end; the server ends without them`)
+      if (left > 0) yield* say(Effect.logWarning(`${left} of the handlers do not end; the server ends without them`))
       this.drained.aborted += left
       if (there > 0) {
-        yield* Effect.logInfo(
-          `drained: ${rungs.map((rung) => `${formatCount(this.drained[rung])} ${rung}`).join(", ")}`
-        )
+        const ends = rungs.map((rung) => `${formatCount(this.drained[rung])} ${rung}`).join(", ")
+        yield* say(Effect.logInfo(`drained: ${ends}`))
       }
       const { drained } = this
       this.phase = "stopped"
@@ -868,6 +904,9 @@ const resistance = 1000
 
 const maxFarewells = 128
 
+/** A logger that throws must not end what goes on after the log. */
+const say: (log: Effect.Effect<void>) => Effect.Effect<void> = Effect.ignoreCause
+
 const waiting = (time: number): Effect.Effect<void> =>
   time === 0 ? Effect.void : Number.isFinite(time) ? Effect.sleep(time) : Effect.never
 
@@ -901,6 +940,39 @@ const isQuiet = (cause: Cause.Cause<unknown>, live: Live): boolean =>
       formatAddress(error.address) === formatAddress(live.socket.remoteAddress)
     return isOurs && quiet.has(error.reason._tag)
   })
+
+type Why = keyof Health["handshakeFailures"]
+
+/**
+ * What became of a connection that failed on its way to the handler because of its peer: whoever can connect can cause
+ * that. A defect is our own, and what we have ended is no failure.
+ */
+const strangenessOf = (
+  exit: Exit.Exit<unknown, unknown>
+): { readonly why: Why; readonly cause: Cause.Cause<PreparationError> } | undefined => {
+  if (Exit.isSuccess(exit) || Cause.hasDies(exit.cause)) return undefined
+  for (const reason of exit.cause.reasons) {
+    const why = Cause.isFailReason(reason) ? whyOf(reason.error) : undefined
+    // The failures before the handler are those of preparations.
+    if (why !== undefined) return { why, cause: exit.cause as Cause.Cause<PreparationError> }
+  }
+  return undefined
+}
+
+const whyOf = (error: unknown): Why | undefined => {
+  if (Cause.isDone(error)) return "Gone"
+  if (!isSocketError(error) || ours.has(error.reason._tag)) return undefined
+  return whys.get(error.reason._tag) ?? "Gone"
+}
+
+const whys: ReadonlyMap<string, Why> = new Map([
+  ["Untrusted", "Untrusted"],
+  ["Framing", "Malformed"],
+  ["LimitExceeded", "Malformed"],
+  ["Tls", "Tls"]
+])
+
+const ours: ReadonlySet<string> = new Set(["Closed", "OperationAborted"])
 
 const quiet: ReadonlySet<string> = new Set([
   "BrokenPipe",

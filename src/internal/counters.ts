@@ -21,6 +21,7 @@ export function makeServerCounts() {
     accepted: 0,
     acceptFailures: 0,
     failures: 0,
+    handshakeFailures: { Untrusted: 0, Malformed: 0, Tls: 0, Gone: 0 },
     limited: {
       Connections: 0,
       PerPeer: 0,

@@ -96,9 +96,9 @@ export interface Limits {
     readonly answer?: Answer | undefined
   } | undefined
   /**
-   * The time from acceptance to the first byte that was received. A byte is
-   * received when somebody reads: a handler that does not read has none. Default
-   * answer: `"reset"`.
+   * The time from acceptance, or from the end of the PROXY header, to the first
+   * byte that was received. A byte is received when somebody reads: a handler that
+   * does not read has none. Default answer: `"reset"`.
    */
   readonly firstByte?: Duration.Input | {
     readonly within: Duration.Input
@@ -113,6 +113,14 @@ export interface Limits {
    * Slow consumers: while a write waits, at least `bytes` have to be taken in
    * each time `per`. Else the connection is reset: bytes would not reach such a
    * peer.
+   *
+   * **Gotchas**
+   *
+   * Systems take bytes in lumps: a full send buffer takes none until a third of it
+   * or so is free, and may have grown to some megabytes. A peer that reads all the
+   * time, but less than a lump in each `per`, is reset. So `per` has to be as long
+   * as the slowest peer to be served needs for some megabytes, or the buffer to be
+   * small (`sendBuffer`, where the transport can).
    */
   readonly progress?: { readonly bytes: number; readonly per: Duration.Input } | undefined
 }

@@ -23,6 +23,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
     "Framing",
     "ProxyProtocol",
     "Relay",
+    "internal/config",
     "internal/ServerCore",
     "internal/serverLimits"
   ],

@@ -59,10 +59,17 @@ export const environment = (
       Transport | Database | AddressResolver.AddressResolver
     >
   >()(
-    Server.layerConfig(rich, Server.config("CHAT"))
+    Server.layerConfig(rich, Config.nested(Server.config, "chat"))
   )
   expectType<Layer.Layer<Server.Server, SocketError | Config.ConfigError, Transport | Database>>()(
     Server.layerConfig(rich, Config.succeed({ listen: address }))
+  )
+}
+
+export const configured = (server: Server.Server) => {
+  expectType<Config.Config<Server.Options>>()(Server.config)
+  expectType<Effect.Effect<Readonly<Record<"Untrusted" | "Malformed" | "Tls" | "Gone", number>>>>()(
+    Effect.map(server.health, ({ handshakeFailures }) => handshakeFailures)
   )
 }
 
@@ -71,7 +78,12 @@ export const reports = (listen: NetAddress.SocketAddress) => {
   const served = Server.serve(rich, {
     listen,
     onError: (cause, connection) => {
-      expectType<Cause.Cause<"my own error" | SocketError | Cause.Done>>()(cause)
+      expectType<Cause.Cause<"my own error">>()(cause)
+      expectType<Server.Connection>()(connection)
+      return Effect.flatMap(Audit, ({ note }) => note(Cause.pretty(cause)))
+    },
+    onHandshakeFailure: (cause, connection) => {
+      expectType<Cause.Cause<SocketError | Cause.Done>>()(cause)
       expectType<Server.Connection>()(connection)
       return Effect.flatMap(Audit, ({ note }) => note(Cause.pretty(cause)))
     },
@@ -83,6 +95,8 @@ export const reports = (listen: NetAddress.SocketAddress) => {
   expectType<Effect.Effect<Server.Drained, SocketError, Transport | Database | Audit>>()(served)
   // @ts-expect-error a report may not fail
   Server.serve(plain, { listen, onError: () => Effect.fail("x") })
+  // @ts-expect-error nor may the other one
+  Server.serve(plain, { listen, onHandshakeFailure: () => Effect.fail("x") })
   // @ts-expect-error a handler answers with an effect
   Server.serve(async () => {}, { listen })
   // @ts-expect-error a server listens somewhere
