@@ -418,7 +418,7 @@ const inTheMiddle = (client: Socket, peer: Socket, attempts: ReadonlyArray<Attem
         cursor.transferred > 0 && cursor.transferred < bytes.byteLength
       )
       if (middle !== undefined) return middle
-      const target = new Uint8Array(10_007)
+      const target = new Uint8Array(100_003)
       received.push(target.subarray(0, yield* peer.readSome(target)))
     }
   })

@@ -20,7 +20,7 @@ import { isSocketError } from "../src/SocketError.ts"
 import { Core, make, type ReadStream, type StreamSocket } from "../src/StreamSocket.ts"
 import * as MemoryTransport from "../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../src/testing/ScriptedStream.ts"
-import { seed, seeded } from "./support.properties.ts"
+import { seed, seeded, some } from "./support.properties.ts"
 import { ending, FakeBacking, start, transferOf } from "./support.ts"
 
 const { block, data, end } = ScriptedStream
@@ -375,15 +375,15 @@ describe("Framing, any", () => {
 
     for (const [kind, streamOf] of kinds) {
       // The decoder is the same for both; the plain stream gets a part of it.
-      const share = kind === "a socket" ? 1 : 0.1
-      it(`${one.name}, ${kind}: ${1_000_000 * share} random bytes neither hang it nor take it over its limit`, () =>
+      const part = kind === "a socket" ? 1 : 0.1
+      it(`${one.name}, ${kind}: ${some(1_000_000 * part)} random bytes neither hang it nor take it over its limit`, () =>
         Effect.runPromise(Effect.gen(function*() {
           const random = MemoryTransport.random(seed)
           // Any bytes, and then such as make a header now and then.
           for (
             const [count, byte] of [
-              [900_000 * share, () => Math.floor(random() * 256)],
-              [100_000 * share, () => frequent[Math.floor(random() * frequent.length)]!]
+              [some(900_000 * part), () => Math.floor(random() * 256)],
+              [some(100_000 * part), () => frequent[Math.floor(random() * frequent.length)]!]
             ] as const
           ) {
             const { socket, stream } = source(

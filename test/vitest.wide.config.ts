@@ -1,5 +1,7 @@
 /** The part of the tests that `vitest.config.ts` leaves out. */
 import { defineConfig } from "vitest/config"
-import { shared, wide } from "./vitest.config.ts"
+import { random, shared, wide } from "./vitest.config.ts"
 
-export default defineConfig({ test: { ...shared, include: wide } })
+export default defineConfig({
+  test: { ...shared, include: [...wide, ...random], env: { RUNS: process.env["RUNS"] ?? "1" } }
+})

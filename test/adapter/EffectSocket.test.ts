@@ -32,7 +32,7 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { conformance } from "../conformance/bind.ts"
+import { conformance, impatient } from "../conformance/bind.ts"
 import { leavingNothing } from "../conformance/leftovers.ts"
 import { assertBytes, ending, failure, pattern, start, transferOf } from "../support.ts"
 
@@ -725,7 +725,7 @@ describe("fromSocket", () => {
     can: all
   }, it.effect)
 
-  const overNodeSocket: StreamChecks.Subject = {
+  const overNodeSocket = impatient({
     name: "an Effect NodeSocket as a stream",
     pair: (options) =>
       Effect.gen(function*() {
@@ -740,7 +740,7 @@ describe("fromSocket", () => {
     advance: Effect.sleep,
     // A `net.Socket` that is destroyed with nothing unread ends like any other.
     can: { reset: false, halfClose: true, readAfterWriteFailure: false }
-  }
+  })
 
   describe(overNodeSocket.name, () => {
     // A NodeSocket that is closed does not wait for the peer; the docs of fromSocket say what that costs.
@@ -1103,7 +1103,7 @@ describe("over TCP", () => {
 
   it.live("peers that reset, say nothing, or never read harm nobody else, and nothing is left of them", () =>
     leavingNothing(Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anywhere, { linger: "300 millis" })
       const running = yield* start(Effect.provideService(server.run(echo), References.UnhandledLogLevel, undefined))
       const peers = yield* Effect.all({
         silent: StreamSocket.connect(server.address),

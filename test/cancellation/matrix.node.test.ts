@@ -6,29 +6,16 @@ import { afterAll } from "vitest"
 import { pattern, settled } from "../../src/testing/checks/support.ts"
 import { layer } from "../../src/transport/NodeTransport.ts"
 import { matrix } from "./play.ts"
-import type { Place } from "./stage.ts"
-
-const kernel: Pick<Place, "kind" | "layer" | "settle" | "atOnce"> = {
-  kind: "node",
-  layer,
-  settle: (writer) => settled(() => writer.bytesWritten),
-  atOnce: 6
-}
-
-matrix({
-  ...kernel,
-  name: "NodeTransport over TCP",
-  address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
-  plenty: pattern(16 * 1024 * 1024),
-  resets: true
-})
 
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true }))
 let paths = 0
 
 matrix({
-  ...kernel,
+  kind: "node",
+  layer,
+  settle: (writer) => settled(() => writer.bytesWritten),
+  atOnce: 6,
   name: "NodeTransport over a Unix-domain path",
   address: () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`)),
   plenty: pattern(2 * 1024 * 1024),

@@ -34,6 +34,7 @@ import {
   turns
 } from "../../src/testing/checks/support.ts"
 import { MemoryTransport, type StreamChecks } from "../../src/testing/index.ts"
+import { some } from "../support.properties.ts"
 import { leavingNothing } from "./leftovers.ts"
 
 type Socket = StreamSocket.StreamSocket
@@ -468,7 +469,9 @@ const run = (seed: number, moment: Moment, placeOf: (random: Random) => Place) =
   })
 
 const seeds = (count: number): ReadonlyArray<number> =>
-  process.env["SEED"] === undefined ? Array.from({ length: count }, (_, i) => i + 1) : [Number(process.env["SEED"])]
+  process.env["SEED"] === undefined
+    ? Array.from({ length: some(count) }, (_, i) => i + 1)
+    : [Number(process.env["SEED"])]
 
 export const property = (name: string, kind: "memory" | "node", count: number, placeOf: (random: Random) => Place) =>
   describe(`bytes reported are bytes the peer reads: ${name}`, () => {

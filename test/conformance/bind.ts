@@ -5,8 +5,15 @@ import { Acceptor, StreamSocket, type Transport } from "../../src/index.ts"
 import { StreamChecks } from "../../src/testing/index.ts"
 import { leavingNothing } from "./leftovers.ts"
 
+/** The same connections, which wait less long for a peer that does not close, where the check says nothing of it. */
+export const impatient = (subject: StreamChecks.Subject): StreamChecks.Subject => ({
+  ...subject,
+  pair: (options) => subject.pair({ linger: "500 millis", ...options })
+})
+
 /** Every check against one subject, and that nothing is left behind after it. */
-export const conformance = (subject: StreamChecks.Subject, it: Vitest.Tester<Scope.Scope>): void => {
+export const conformance = (patient: StreamChecks.Subject, it: Vitest.Tester<Scope.Scope>): void => {
+  const subject = impatient(patient)
   describe(subject.name, () => {
     for (const { name, needs, run } of StreamChecks.checks) {
       it.skipIf(needs !== undefined && !subject.can[needs])(name, () => leavingNothing(run(subject)))

@@ -4,7 +4,8 @@
  *
  * A failure prints the seed, the path and the shrunk program. `SEED=<seed>`
  * runs other programs, `REPLAY=<path>` together with it only the one of that
- * path, and `RUNS=<factor>` that many times as many.
+ * path, and `RUNS=<factor>` that many times as many:
+ * `npm test` runs a part of them, `npm run test:wide` all.
  */
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
@@ -15,6 +16,7 @@ import { describe } from "vitest"
 import { resolveOptions, Transport } from "../../src/Transport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import { layer } from "../../src/transport/NodeTransport.ts"
+import { share, some } from "../support.properties.ts"
 import { leavingNothing } from "./leftovers.ts"
 import {
   type MemoryConnection,
@@ -28,9 +30,8 @@ import { type Capabilities, Tally } from "./soak/model.ts"
 import { overListener, overMemory, roomOf, run, type Source } from "./soak/run.ts"
 
 const seed = Number(process.env["SEED"] ?? 20_260)
-const factor = Number(process.env["RUNS"] ?? 1)
 const path = process.env["REPLAY"]
-const isWhole = factor >= 1 && path === undefined
+const isWhole = share >= 1 && path === undefined
 
 // A failure is shrunk for no longer than this.
 const patience = 240_000
@@ -53,7 +54,7 @@ const soak = <Connection extends MemoryConnection | TcpConnection>(
       () =>
         fc.check(property, {
           seed,
-          numRuns: Math.ceil(count * factor),
+          numRuns: some(count),
           interruptAfterTimeLimit: patience,
           ...(path === undefined ? undefined : { path })
         })
