@@ -77,6 +77,8 @@ const programs = {
   "NodeTransport": script("node-transport"),
   "node:net": script("node-net"),
   "Effect": script("effect-socket"),
+  "epoll, callbacks": EpollTransport.isSupported() ? [...script("epoll-floor"), "callbacks"] : undefined,
+  "epoll, a fiber": EpollTransport.isSupported() ? [...script("epoll-floor"), "fiber"] : undefined,
   "framing": script("framing"),
   "framing-ndjson": script("framing-ndjson")
 }

@@ -3,11 +3,14 @@ import type { Effort } from "./effort.ts"
 import { alternate, type Group, isSaturated, summarize, valuesOf } from "./figures.ts"
 import type { Result } from "./load.ts"
 import * as Native from "./native.ts"
-import { isThere, Load, type Server, start, withServers } from "./processes.ts"
+import { isThere, Load, type Program, type Server, start, withServers } from "./processes.ts"
 import { echoTitle, titles } from "./titles.ts"
 
 /** All that can be there, in the order of the tables. */
 export const contestants = (["Asio", "EpollTransport", "NodeTransport", "node:net", "Effect"] as const).filter(isThere)
+
+/** What nothing over the same reactor exceeds, for the one load that is looked at closely. */
+const withFloors = ([...contestants, "epoll, a fiber", "epoll, callbacks"] as const).filter(isThere)
 
 export const ours = contestants.filter((name) => name.endsWith("Transport"))
 
@@ -55,13 +58,14 @@ const observe = async (server: Server, load: Load): Promise<Result> => {
 const compare = (
   effort: Effort,
   args: ReadonlyArray<string | number>,
-  tasks: ReadonlyArray<Task>
+  tasks: ReadonlyArray<Task>,
+  names: ReadonlyArray<Program> = contestants
 ): Promise<ReadonlyArray<Group>> =>
-  withServers(contestants, (name) => start(name, ...args), async (serverOf) => {
+  withServers(names, (name) => start(name, ...args), async (serverOf) => {
     const groups: Array<Group> = []
     for (const task of tasks) {
       const rounds = await alternate(
-        contestants,
+        names,
         task.title === titles.echo ? effort.rounds : effort.roundsOfOthers,
         (name) => measure(serverOf(name), task, effort)
       )
@@ -80,11 +84,11 @@ const compare = (
       }
       const share = (name: string, figure: string) => summarize(valuesOf(group, name, figure)).median / 100
       // One that writes without being asked waits for nothing but room.
-      const unsaturated = contestants.filter((name) =>
+      const unsaturated = names.filter((name) =>
         !isSaturated(share(name, "busy %"), task.mode === "bulk" ? NaN : share(name, "spare %"))
       )
       // The client never sleeps, so what its core did besides was somebody else's.
-      const isDisturbed = contestants.some((name) => share(name, "client busy %") < 0.9)
+      const isDisturbed = names.some((name) => share(name, "client busy %") < 0.9)
       groups.push({ ...group, unsaturated, isDisturbed })
     }
     return groups
@@ -92,7 +96,11 @@ const compare = (
 
 const sizes = [[64, "64 bytes"], [4096, "4 KiB"], [65_536, "64 KiB"]] as const
 
-const echoing = async (effort: Effort, isWanted: (title: string) => boolean): Promise<ReadonlyArray<Group>> => {
+const echoing = async (
+  effort: Effort,
+  isWanted: (title: string) => boolean,
+  names?: ReadonlyArray<Program>
+): Promise<ReadonlyArray<Group>> => {
   const groups: Array<Group> = []
   for (const [size, text] of sizes) {
     const tasks = [1, 64, 1000].map((connections): Task => ({
@@ -104,14 +112,14 @@ const echoing = async (effort: Effort, isWanted: (title: string) => boolean): Pr
       digits: 2
     })).filter(({ title }) => isWanted(title))
     // Those that own a buffer have room for a message in it.
-    if (tasks.length > 0) groups.push(...await compare(effort, ["echo", Math.max(size, 1024)], tasks))
+    if (tasks.length > 0) groups.push(...await compare(effort, ["echo", Math.max(size, 1024)], tasks, names))
   }
   return groups
 }
 
 /** The load that the targets are about. */
 export const target = (effort: Effort): Promise<ReadonlyArray<Group>> =>
-  echoing(effort, (title) => title === titles.echo)
+  echoing(effort, (title) => title === titles.echo, withFloors)
 
 export const echo = (effort: Effort): Promise<ReadonlyArray<Group>> => echoing(effort, (title) => title !== titles.echo)
 
