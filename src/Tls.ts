@@ -13,13 +13,15 @@
  * - `writeSome` takes plaintext, at most one slice (64 KiB) at a time, as on a plain
  *   `NodeTransport` socket, and what was taken becomes records that are always
  *   finished. A write that waits has taken nothing.
- * - `shutdownWrite` sends `close_notify` and FIN. `close` does too, and does not
- *   wait for the peer's, except where the peer has sent something that nobody
- *   has read; and then within the linger time.
+ * - `shutdownWrite` sends `close_notify` and FIN. `close` does too. Where both sides
+ *   have spoken, it then waits for the peer's, so that no reset costs a peer that
+ *   still sends what it has not received yet: for 200 milliseconds of silence, and
+ *   never longer than the linger time. Then it lets go without a reset.
  * - A peer that ends the connection without `close_notify` has not ended the TLS
  *   stream: reads fail with reason `Tls` of kind `truncated`. On the very socket of
  *   `NodeTransport`, `node:tls` does not tell the two apart, and both are the end of
- *   the stream; {@link CommonOptions.strictEnd} tells them apart there too.
+ *   the stream; before Node 24, so is a reset that comes right behind bytes.
+ *   {@link CommonOptions.strictEnd} tells them apart there too.
  *
  * **Gotchas**
  *
@@ -44,20 +46,24 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import { Buffer } from "node:buffer"
+import { Buffer, isAscii } from "node:buffer"
 import type { X509Certificate } from "node:crypto"
 import * as NodeTls from "node:tls"
+import { domainToASCII } from "node:url"
 import { cuttable } from "./internal/cuttable.ts"
+import { chunkSize } from "./internal/Matcher.ts"
 import { nativeOf } from "./internal/native.ts"
 import { outsideOf } from "./internal/Signal.ts"
 import { badOptions, tlsError } from "./internal/tls/errors.ts"
 import { BackingGround, type Ground, NativeGround } from "./internal/tls/Ground.ts"
-import { currentHandshake, Handshake, startClient, startServer } from "./internal/tls/Handshake.ts"
-import { StreamBacking } from "./internal/tls/StreamBacking.ts"
+import { currentHandshake, type Fork, Handshake, startClient, startServer } from "./internal/tls/Handshake.ts"
+import { leftOver, StreamBacking } from "./internal/tls/StreamBacking.ts"
 import { TlsBacking } from "./internal/tls/TlsBacking.ts"
 import { SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 import { resolveOptions, type SocketOptions } from "./Transport.ts"
+
+const skipsVerification: ClientOptions["dangerouslySkipVerification"] = "anybody can pretend to be the server"
 
 const TypeId: unique symbol = Symbol.for("~effect-asio/TlsSocket")
 const ContextTypeId: unique symbol = Symbol.for("~effect-asio/TlsServerContext")
@@ -107,9 +113,12 @@ export interface Info {
    * server, `true` when a client sent one that is good.
    */
   readonly authorized: boolean
-  /** Why the peer's certificate is not, as a code of OpenSSL such as `"CERT_HAS_EXPIRED"`. */
+  /**
+   * Why the certificate that the peer has sent is not good, as a code of OpenSSL or Node such as `"CERT_HAS_EXPIRED"`;
+   * `undefined` where it is, and where the peer has sent none.
+   */
   readonly authorizationError: string | undefined
-  /** The certificate that the peer has sent; `undefined` without one, and when the connection is closed. */
+  /** The certificate that the peer has sent; `undefined` without one, and when first asked for after the connection. */
   readonly peerCertificate: X509Certificate | undefined
   /**
    * On a client, the newest session that the server has given, to be resumed by a later connection
@@ -127,8 +136,10 @@ export interface Info {
  * @since 0.1.0
  */
 export interface Session {
-  /** The name that was verified; the session is good for no other. */
+  /** The name that it began with; the session is good for no other. */
   readonly servername: string
+  /** Whether the server was verified when it began. If not, only who skips verification can resume it. */
+  readonly verified: boolean
   readonly data: Redacted.Redacted<Uint8Array>
 }
 
@@ -171,7 +182,7 @@ export type Version = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3"
  * @since 0.1.0
  */
 export interface CommonOptions {
-  /** The authorities to trust, instead of those that Node comes with. */
+  /** The authorities to trust, instead of those that Node comes with. An empty list trusts nobody. */
   readonly ca?: Pem | ReadonlyArray<Pem> | undefined
   /** Default `"TLSv1.2"`. Versions before that are not safe any more, and need weaker `ciphers` besides. */
   readonly minVersion?: Version | undefined
@@ -185,7 +196,7 @@ export interface CommonOptions {
   readonly deadline?: Duration.Input | undefined
   /**
    * Called with each line of a key log (`SSLKEYLOGFILE`), with which the traffic
-   * can be decrypted: for debugging only. Must not throw.
+   * can be decrypted: for debugging only. What it throws is logged, and nothing else.
    */
   readonly keyLog?: ((line: Uint8Array) => void) | undefined
   /**
@@ -196,11 +207,12 @@ export interface CommonOptions {
   readonly strictEnd?: boolean | undefined
   /**
    * What to do when bytes were received before the handshake and nobody has
-   * read them. `"refuse"`, the default, fails and leaves the stream as it was:
-   * in a protocol that upgrades (STARTTLS) they are an attempt to smuggle
-   * plaintext in. `"handshake"` takes them for the beginning of the handshake, as it
-   * is behind a PROXY header. In neither case are they ever read as if they had come
-   * through TLS.
+   * read them. `"refuse"`, the default, fails and leaves the stream as it was, unless
+   * they begin as the handshake of a client does: in a protocol that upgrades
+   * (STARTTLS) they are an attempt to smuggle plaintext in. Where plaintext has been
+   * spoken, what the transport has at hand counts as well. `"handshake"` gives them
+   * to the handshake, whatever they are. In neither case are they ever read as if
+   * they had come through TLS.
    */
   readonly unread?: "refuse" | "handshake" | undefined
   /** Bytes of plaintext that one attempt takes. Default 65,536. */
@@ -214,13 +226,17 @@ export interface CommonOptions {
  * @since 0.1.0
  */
 export interface ClientOptions extends CommonOptions, Partial<Identity> {
-  /** Whom the certificate of the server has to name: a DNS name, which is sent too (SNI), or an IP address. */
+  /**
+   * Whom the certificate of the server has to name: a DNS name, which is sent too (SNI), or an IP address. To have none
+   * is a defect.
+   */
   readonly servername: string
   /** A session of an earlier connection to the same name; one for another name is ignored. */
   readonly session?: Session | undefined
   /**
    * Accept any certificate of anybody. The connection is encrypted, and may be
-   * to an attacker. For tests and experiments.
+   * to an attacker. For tests and experiments. Any other value than this sentence
+   * changes nothing.
    */
   readonly dangerouslySkipVerification?: "anybody can pretend to be the server" | undefined
 }
@@ -235,7 +251,7 @@ export interface ServerOptions extends CommonOptions, Identity {
   /**
    * The identity for the name that a client asks for (SNI); `undefined` stands for
    * the one of these options. Return the same object for the same identity:
-   * it is prepared once. When it fails, so does the handshake.
+   * it is prepared once. An effect runs in the environment of the handshake. When it fails, so does the handshake.
    */
   readonly identityFor?:
     | ((servername: string) => Identity | undefined | Effect.Effect<Identity | undefined, unknown>)
@@ -336,6 +352,8 @@ export const clientOf = (
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
   upgrade("Tls.client", stream, { ...options, deadline }, () => {
     const { alpn, session } = options
+    const name = wireName(servername)
+    const verifies = options.dangerouslySkipVerification !== skipsVerification
     const secureContext = clientContext(options)
     const sessions: Sessions = { latest: undefined }
     return {
@@ -343,16 +361,16 @@ export const clientOf = (
         startClient(handshake, {
           secureContext,
           // Only names are sent; but either is what the certificate has to be for.
-          ...(isAddress(servername) ? { host: servername } : { servername, host: servername }),
-          rejectUnauthorized: options.dangerouslySkipVerification === undefined,
-          ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
-          ...(session === undefined || session.servername !== servername
+          ...(isAddress(name) ? { host: name } : { servername: name, host: name }),
+          rejectUnauthorized: verifies,
+          ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
+          ...(session === undefined || session.servername !== servername || (verifies && !session.verified)
             ? {}
-            : { session: asBuffer(Redacted.value(session.data)) })
+            : { session: asBuffer(secret("session", session.data)) })
         }, {
           keyLog: options.keyLog,
           session: (data) => {
-            sessions.latest = { servername, data: Redacted.make(new Uint8Array(data)) }
+            sessions.latest = { servername, verified: verifies, data: Redacted.make(new Uint8Array(data)) }
           }
         }),
       info: (socket) => new SocketInfo(socket, sessions)
@@ -396,21 +414,28 @@ export const server = (
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => serverOf(stream, options, {})
 
 /**
- * `server` with some options of the connection's own.
+ * `server` with the options of somebody who wraps it: what to do with unread bytes, and the deadline where the options
+ * have none.
  *
  * @internal
  */
 export const serverOf = (
   stream: Stream,
   options: ServerOptions | ServerContext,
-  own: Pick<ServerOptions, "deadline" | "unread">
+  outer: Pick<ServerOptions, "deadline" | "unread">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
   Effect.suspend(() => {
     const context = options instanceof Context ? options : undefined
-    return upgrade("Tls.server", stream, { ...(context?.options ?? serverOptions(options)), ...own }, () => {
+    const own = context?.current.options ?? serverOptions(options)
+    const common = {
+      ...own,
+      deadline: own.deadline ?? outer.deadline,
+      unread: outer.unread ?? own.unread
+    }
+    return upgrade("Tls.server", stream, common, () => {
       const { server, options: current } = context?.current ?? prepared(serverOptions(options))
       return {
-        start: (handshake) => startServer(handshake, server, current.identityFor !== undefined),
+        start: (handshake) => startServer(handshake, server, current),
         info: (socket) => new SocketInfo(socket, { latest: undefined })
       }
     })
@@ -418,7 +443,9 @@ export const serverOf = (
 
 /**
  * Prepares the options of a server. Fails with reason `Tls` when they cannot be
- * used: a key that is not the certificate's, a wrong passphrase, unknown ciphers.
+ * used: a key that is not the certificate's, a wrong passphrase, unknown ciphers,
+ * a `ca` without a certificate in it. What their types rule out, such as a key that
+ * is not `Redacted`, is a defect, and shows no secret.
  *
  * **Interruption**: none needed; it does not wait.
  *
@@ -468,6 +495,7 @@ class SocketInfo implements Info {
   readonly authorizationError: string | undefined
   private readonly socket: NodeTls.TLSSocket
   private readonly sessions: Sessions
+  private certificate: X509Certificate | undefined = undefined
 
   constructor(socket: NodeTls.TLSSocket, sessions: Sessions) {
     this.sessions = sessions
@@ -479,9 +507,9 @@ class SocketInfo implements Info {
     this.servername = typeof servername === "string" ? servername : undefined
     this.resumed = socket.isSessionReused()
     this.authorized = socket.authorized
-    // An `Error` in the types, a code in truth.
+    // An `Error` in the types, a code in truth; and one even where the peer has sent no certificate.
     const code: unknown = socket.authorizationError
-    this.authorizationError = typeof code === "string" ? code : undefined
+    this.authorizationError = typeof code === "string" && this.peerCertificate !== undefined ? code : undefined
   }
 
   get session(): Session | undefined {
@@ -489,7 +517,8 @@ class SocketInfo implements Info {
   }
 
   get peerCertificate(): X509Certificate | undefined {
-    return this.socket.getPeerX509Certificate()
+    // Asked a second time, Node before 26 answers with the next certificate of the chain.
+    return this.certificate ??= this.socket.getPeerX509Certificate()
   }
 
   toJSON(): unknown {
@@ -506,7 +535,7 @@ interface Role {
 }
 
 const upgrade = (
-  operation: string,
+  operation: "Tls.client" | "Tls.server",
   stream: Stream,
   options: CommonOptions,
   prepareRole: () => Role
@@ -528,24 +557,41 @@ const upgrade = (
 
 /** Why a stream cannot be taken over; then nothing has happened to it. */
 const refusal = (
-  operation: string,
+  operation: "Tls.client" | "Tls.server",
   stream: Stream,
   options: CommonOptions
 ): SocketError | undefined => {
-  if (!(stream instanceof StreamSocket.Core)) return undefined
   const address = stream.remoteAddress
-  const occupied = stream.occupied()
-  if (occupied !== undefined) {
-    return typeof occupied === "string"
-      ? tlsError({ operation, address }, { kind: "handshake", detail: occupied })
-      : new SocketError({ reason: occupied, operation, address, transferred: 0 })
+  if (stream instanceof StreamSocket.Core) {
+    const occupied = stream.occupied()
+    if (typeof occupied === "string") return tlsError({ operation, address }, { kind: "handshake", detail: occupied })
+    if (occupied !== undefined) return new SocketError({ reason: occupied, operation, address, transferred: 0 })
   }
-  const count = stream.unreadCount
-  return count === 0 || options.unread === "handshake" ? undefined : tlsError({ operation, address }, {
+  if (options.unread === "handshake") return undefined
+  const unread = unreadBytes(stream)
+  const count = unread.byteLength
+  // A server does not speak first, so to a client nothing that waits is the beginning of a handshake.
+  if (count === 0 || (operation === "Tls.server" && beginsHandshake(unread))) return undefined
+  return tlsError({ operation, address }, {
     kind: "protocol",
     detail: `${count} ${count === 1 ? "byte was" : "bytes were"} received before TLS began and not read`
   })
 }
+
+/** What has arrived and nobody has read; it stays what the next read gets. */
+const unreadBytes = (stream: Stream): Uint8Array => {
+  if (!(stream instanceof StreamSocket.Core)) return leftOver(stream, "keep")
+  const { bytesRead, bytesWritten, input } = stream
+  const native = nativeOf(input.backing)
+  // What waits in the kernel matters where plaintext has been spoken; else the handshake finds out what it is. Node is
+  // asked only for what it has: more would set it reading.
+  if (native === undefined ? bytesRead + bytesWritten > 0 : native.unread() > 0) input.collect(chunkSize)
+  return input.unreadBytes()
+}
+
+// Type 22 and major version 3, of the record that a ClientHello comes in.
+const beginsHandshake = ([type, version]: Uint8Array): boolean =>
+  type === 22 && (version === undefined || version === 3)
 
 /** One upgrade: the handshake, and who ends the connection before, during and after it. */
 class Attempt {
@@ -560,14 +606,14 @@ class Attempt {
     stream: Stream,
     options: CommonOptions,
     role: Role,
-    fork: (effect: Effect.Effect<void>) => ReturnType<typeof Effect.runFork<void, never>>
+    fork: Fork
   ) {
     const resolved = resolveOptions({ sliceSize: options.sliceSize })
     this.role = role
     this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
     this.linger = stream instanceof StreamSocket.Core ? stream.linger : resolved.linger
     const ground = groundOf(operation, stream, options, this, fork)
-    this.handshake = new Handshake(ground, operation, (socket) => {
+    this.handshake = new Handshake(ground, operation, fork, (socket) => {
       this.socket = new Secured(new TlsBacking(socket, ground, resolved.sliceSize), this.linger, role.info(socket))
     })
   }
@@ -614,10 +660,10 @@ const groundOf = (
   stream: Stream,
   options: CommonOptions,
   heir: Pick<Stream, "close" | "abort">,
-  fork: (effect: Effect.Effect<void>) => ReturnType<typeof Effect.runFork<void, never>>
+  fork: Fork
 ): Ground => {
   if (!(stream instanceof StreamSocket.Core)) {
-    return new BackingGround(new StreamBacking(stream, fork), new Uint8Array(0))
+    return new BackingGround(new StreamBacking(stream, fork), leftOver(stream, "take"))
   }
   const [backing, unread] = stream.handOver(by, heir)
   const native = options.strictEnd === true ? undefined : nativeOf(backing)
@@ -629,15 +675,22 @@ export const defaultDeadline: Duration.Duration = Duration.seconds(10)
 
 // ---- internal: options
 
-/** What OpenSSL thinks of the options of this side. Anything else that it throws is a defect. */
+/** What OpenSSL thinks of the options of this side. What is wrong with them for their type is a defect. */
 const preparing = <A>(operation: string, make: () => A): Effect.Effect<A, SocketError> =>
-  Effect.try({ try: make, catch: (cause) => badOptions(operation, cause) })
+  Effect.suspend(() => {
+    try {
+      return Effect.succeed(make())
+    } catch (cause) {
+      const refused = badOptions(operation, cause)
+      return refused === undefined ? Effect.die(cause) : Effect.fail(refused)
+    }
+  })
 
 const contextOptions = (options: CommonOptions & Partial<Identity>): NodeTls.SecureContextOptions => ({
-  ...(options.ca === undefined ? {} : { ca: pems(options.ca) }),
-  ...(options.certificate === undefined ? {} : { cert: pems(options.certificate) }),
+  ...(options.ca === undefined ? {} : { ca: authorities(options.ca) }),
+  ...(options.certificate === undefined ? {} : { cert: pems("certificate", options.certificate) }),
   ...(options.key === undefined ? {} : { key: keys(options.key) }),
-  ...(options.passphrase === undefined ? {} : { passphrase: Redacted.value(options.passphrase) }),
+  ...(options.passphrase === undefined ? {} : { passphrase: passphrase(options.passphrase) }),
   minVersion: options.minVersion ?? "TLSv1.2",
   maxVersion: options.maxVersion ?? "TLSv1.3",
   ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
@@ -661,26 +714,27 @@ interface Prepared {
 
 class Context implements ServerContext {
   readonly [ContextTypeId]: typeof ContextTypeId = ContextTypeId
-  current: Prepared
+  // Out of reach of whatever prints objects: `node:tls` keeps keys in the clear.
+  #current: Prepared
 
   constructor(current: Prepared) {
-    this.current = current
+    this.#current = current
   }
 
-  get options(): ServerOptions {
-    return this.current.options
+  get current(): Prepared {
+    return this.#current
   }
 
   get reload(): (options: ServerOptions) => Effect.Effect<void, SocketError> {
     return (options) =>
-      Effect.map(preparing("Tls.reload", () => prepare(options)), (made) => {
-        this.current = made
+      Effect.map(preparing("Tls.reload", () => prepare(serverOptions(options))), (made) => {
+        this.#current = made
       })
   }
 }
 
 const serverOptions = (options: ServerOptions | ServerContext): ServerOptions => {
-  if ("reload" in options) throw new TypeError("Tls.server: this context was not made by Tls.makeServerContext")
+  if ("reload" in options) throw new TypeError("Tls: this is no options, and no context of Tls.makeServerContext")
   return options
 }
 
@@ -694,17 +748,23 @@ const prepared = (options: ServerOptions): Prepared => {
 
 const prepare = (options: ServerOptions): Prepared => {
   const { alpn, clientCertificate, identityFor, keyLog, ticketKeys } = options
+  if (clientCertificate !== undefined && clientCertificate !== "request" && clientCertificate !== "require") {
+    throw new TypeError(`Tls: clientCertificate is neither "request" nor "require"`)
+  }
   const server = NodeTls.createServer({
     ...contextOptions(options),
-    ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
-    ...(ticketKeys === undefined ? {} : { ticketKeys: asBuffer(Redacted.value(ticketKeys)) }),
+    ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
+    ...(ticketKeys === undefined ? {} : { ticketKeys: asBuffer(secret("ticketKeys", ticketKeys)) }),
     requestCert: clientCertificate !== undefined,
     rejectUnauthorized: clientCertificate === "require",
     // Its clock is not ours.
     handshakeTimeout: 2 ** 31 - 1,
     ...(identityFor === undefined ? {} : { SNICallback: sniCallback(options, identityFor) })
   })
-  if (keyLog !== undefined) server.on("keylog", keyLog)
+  // It has given them to OpenSSL, and would show them to whoever prints it.
+  Object.assign(server, { key: undefined, passphrase: undefined, ticketKeys: undefined })
+  // That somebody listens makes it log; each handshake hears of its own lines.
+  if (keyLog !== undefined) server.on("keylog", () => {})
   return { options, server }
 }
 
@@ -723,42 +783,33 @@ const sniCallback = (options: ServerOptions, identityFor: NonNullable<ServerOpti
   }
   return (servername: string, done: (error: Error | null, context?: NodeTls.SecureContext) => void): void => {
     const handshake = currentHandshake()
-    const fail = (cause: unknown) => {
-      handshake?.fail(
-        tlsError(
-          handshake.context,
-          { kind: "handshake", detail: `the look-up of an identity for ${servername} failed` },
-          undefined,
-          cause
-        )
-      )
-      done(new LookupFailed({ servername, cause }))
-    }
-    const succeed = (identity: Identity | undefined) => {
-      let context: NodeTls.SecureContext | undefined
-      try {
-        context = contextOf(identity)
-      } catch (cause) {
-        fail(cause)
+    const lookingUp = Effect.map(
+      Effect.suspend(() => {
+        const found = identityFor(servername)
+        return Effect.isEffect(found) ? found : Effect.succeed(found)
+      }),
+      contextOf
+    )
+    const fiber = handshake === undefined ? Effect.runFork(lookingUp) : handshake.fork(lookingUp)
+    handshake?.helpedBy(fiber)
+    fiber.addObserver((exit) => {
+      if (Exit.isSuccess(exit)) {
+        done(null, exit.value)
         return
       }
-      done(null, context)
-    }
-    let found: ReturnType<typeof identityFor>
-    try {
-      found = identityFor(servername)
-    } catch (cause) {
-      fail(cause)
-      return
-    }
-    if (!Effect.isEffect(found)) {
-      succeed(found)
-      return
-    }
-    const fiber = Effect.runFork(found)
-    handshake?.helpedBy(fiber)
-    fiber.addObserver((exit) => Exit.isSuccess(exit) ? succeed(exit.value) : fail(exit.cause))
+      const detail = `the look-up of an identity for ${servername} failed`
+      handshake?.fail(tlsError(handshake.context, { kind: "handshake", detail }, undefined, exit.cause))
+      done(new LookupFailed({ servername, cause: exit.cause }))
+    })
   }
+}
+
+/** A name as certificates and SNI have it: in ASCII, and without the dot of the root. */
+const wireName = (servername: string): string => {
+  // Node would take none for "localhost".
+  if (servername === undefined || servername === "") throw new TypeError("Tls.client: there is no servername")
+  const name = servername.replace(/\.$/, "")
+  return isAscii(Buffer.from(name)) ? name : domainToASCII(name)
 }
 
 const isAddress = (servername: string): boolean => {
@@ -768,10 +819,40 @@ const isAddress = (servername: string): boolean => {
 
 const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-const pem = (input: Pem): string | Buffer => typeof input === "string" ? input : asBuffer(input)
+const pem = (what: string, input: Pem): string | Buffer => {
+  if (typeof input === "string") return input
+  if (input instanceof Uint8Array) return asBuffer(input)
+  throw new TypeError(`Tls: ${what} is neither text nor bytes`)
+}
 
-const pems = (input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
-  typeof input === "string" || input instanceof Uint8Array ? [pem(input)] : input.map(pem)
+const pems = (what: string, input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
+  (Array.isArray(input) ? input : [input]).map((input) => pem(what, input))
+
+// OpenSSL takes text without any certificate for an empty list, and then trusts nobody.
+const authorities = (input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
+  pems("ca", input).map((text) => {
+    if (text.includes("-----BEGIN ")) return text
+    throw Object.assign(new Error("ca has no certificate"), { code: "ERR_OSSL_PEM_NO_START_LINE" })
+  })
+
+const secret = <A>(what: string, input: Redacted.Redacted<A>): A => {
+  if (Redacted.isRedacted(input)) return Redacted.value(input)
+  throw new TypeError(`Tls: ${what} is not Redacted`)
+}
 
 const keys = (input: Identity["key"]): Array<string | Buffer> =>
-  (Redacted.isRedacted(input) ? [input] : input).map((key) => pem(Redacted.value(key)))
+  (Array.isArray(input) ? input : [input]).map((key) => pem("key", secret("key", key)))
+
+// Node's own complaint would show the value.
+const passphrase = (input: Redacted.Redacted): string => {
+  const text = secret("passphrase", input)
+  if (typeof text === "string") return text
+  throw new TypeError("Tls: passphrase is not text")
+}
+
+const protocols = (names: ReadonlyArray<string>): Array<string> =>
+  names.map((name) => {
+    const length = Buffer.byteLength(name)
+    if (length > 0 && length < 256) return name
+    throw new RangeError(`Tls: the name of an application protocol has 1 to 255 bytes, and not ${length}`)
+  })

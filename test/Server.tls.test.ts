@@ -80,6 +80,22 @@ describe("Server over TLS", () => {
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
     ))
 
+  it.live("a context may have a deadline of its own", () =>
+    leavingNothing(
+      Effect.gen(function*() {
+        const context = yield* Tls.makeServerContext({ ...localhost, deadline: "50 millis" })
+        const server = yield* Server.make(greet, {
+          listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+          tls: context,
+          limits: { handshake: "1 hour" },
+          shutdown: { deadline: 0 }
+        })
+        const silent = yield* StreamSocket.connect(server.addresses[0])
+        // Ends, one way or the other, because the server does not wait any more.
+        yield* Effect.exit(Read.readAll(silent, { max: 100 }))
+      }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
+    ))
+
   it.live("a peer that says nothing has the time of the handshake", () =>
     leavingNothing(
       Effect.gen(function*() {

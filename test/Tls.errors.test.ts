@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Pull, Redacted } from "effect"
 import { TestClock } from "effect/testing"
-import { Buffers, Cancellation, Read, type StreamSocket, Tls, Write } from "../src/index.ts"
+import { inspect } from "node:util"
+import { Buffers, Cancellation, Read, StreamSocket, Tls, Write } from "../src/index.ts"
 import { eventually, turns } from "../src/testing/checks/support.ts"
 import { MemoryTransport } from "../src/testing/index.ts"
 import { leavingNothing } from "./conformance/leftovers.ts"
-import { ending, failure, start } from "./support.ts"
+import { defect, ending, failure, FakeBacking, start } from "./support.ts"
 import { authority, daysFromNow, localhost, root, selfSigned } from "./tls/certificates.ts"
 import { handshake, type Options, secured, trusting } from "./tls/pairs.ts"
 
@@ -100,6 +101,27 @@ describe("what is wrong with a certificate", () => {
       )
       const [client] = yield* attempt({ server: selfSigned({ names: ["localhost"] }) })
       assert.strictEqual(says(client).code, "DEPTH_ZERO_SELF_SIGNED_CERT")
+    }))
+
+  for (const almost of [false, true, null, "", "yes", "anybody can pretend to be the server."]) {
+    it.effect(`verification is not skipped by ${JSON.stringify(almost)}`, () =>
+      Effect.gen(function*() {
+        // What the types would not let through, but a file of configuration may.
+        const client: object = { ca: undefined, dangerouslySkipVerification: almost }
+        const [exit] = yield* attempt({ server: selfSigned({ names: ["localhost"] }), client })
+        assert.strictEqual(says(exit).code, "DEPTH_ZERO_SELF_SIGNED_CERT")
+      }))
+  }
+
+  it.effect("there is no verification without a name: that is a defect, before anything has happened", () =>
+    Effect.gen(function*() {
+      const [left] = yield* MemoryTransport.pair()
+      const servernames: ReadonlyArray<object> = [{ servername: "" }, { servername: undefined }]
+      for (const servername of servernames) {
+        const exit = yield* Effect.exit(Tls.client(left, { ...trusting, ...servername }))
+        assert.include(defect(exit).message, "there is no servername")
+      }
+      assert.strictEqual(left.state.socket, "open")
     }))
 
   it.effect("skipping it takes a sentence, and is told", () =>
@@ -331,6 +353,20 @@ describe("time and interruption", () => {
         assert.strictEqual(ending(yield* Fiber.join(client)), "Closed")
       }
     })))
+
+  it.effect("a connection that takes its time to end keeps everybody waiting who ends it, and nobody for ever", () =>
+    leavingNothing(Effect.gen(function*() {
+      const backing = new FakeBacking()
+      backing.releases = []
+      const plain = StreamSocket.make(backing)
+      const client = yield* start(Effect.exit(Tls.client(plain, trusting)))
+      const closing = yield* start(plain.close)
+      yield* turns(20)
+      assert.deepStrictEqual([client.pollUnsafe(), closing.pollUnsafe()], [undefined, undefined])
+      backing.events?.closed()
+      yield* Fiber.join(closing)
+      assert.strictEqual(ending(yield* Fiber.join(client)), "Closed")
+    })))
 })
 
 describe("options of this side that cannot be used", () => {
@@ -342,7 +378,10 @@ describe("options of this side that cannot be used", () => {
       passphrase: Redacted.make("wrong")
     }],
     ["the certificate is no certificate", { certificate: "nonsense" }],
-    ["the ciphers do not exist", { ciphers: "ROT13" }]
+    ["the ciphers do not exist", { ciphers: "ROT13" }],
+    ["there is no authority in `ca`", { ca: "nonsense" }],
+    ["`ca` is empty", { ca: [root.certificate, ""] }],
+    ["the ticket keys are too short", { ticketKeys: Redacted.make(new Uint8Array(47)) }]
   ]
   for (const [name, options] of bad) {
     it.effect(`${name}: a typed error, and nothing has happened to the stream`, () =>
@@ -356,6 +395,44 @@ describe("options of this side that cannot be used", () => {
         assert.strictEqual(ending(yield* Effect.exit(Tls.makeServerContext({ ...localhost, ...options }))), "Tls")
       }))
   }
+
+  const wrong: ReadonlyArray<readonly [string, object]> = [
+    ["the key is not Redacted", { key: "open sesame" }],
+    ["the passphrase is not Redacted", { passphrase: "open sesame" }],
+    ["the passphrase is not text", { passphrase: Redacted.make(["open sesame"]) }],
+    ["the key is neither text nor bytes", { key: Redacted.make({ pem: "open sesame" }) }],
+    ["client certificates are asked for in another word", { clientCertificate: "required" }],
+    ["an application protocol has no name", { alpn: ["h2", ""] }],
+    ["the name of an application protocol is too long", { alpn: ["x".repeat(256)] }]
+  ]
+  for (const [name, options] of wrong) {
+    it.effect(`${name}: a defect that shows no secret, and nothing has happened to the stream`, () =>
+      Effect.gen(function*() {
+        const [, right] = yield* MemoryTransport.pair()
+        const exit = yield* Effect.exit(Tls.server(right, { ...localhost, ...options }))
+        assert.match(defect(exit).message, /^Tls: /)
+        assert.notInclude(inspect(exit, { depth: null }), "sesame")
+        assert.strictEqual(right.state.socket, "open")
+      }))
+  }
+
+  it.effect("secrets are not shown by whatever has them", () =>
+    Effect.gen(function*() {
+      const passphrase = Redacted.make("open sesame")
+      const server = { ...root.issue({ names: ["localhost"], passphrase: "open sesame" }), passphrase, keyText: "" }
+      const context = yield* Tls.makeServerContext({
+        ...server,
+        ticketKeys: Redacted.make(new Uint8Array(Buffer.from("sesame".repeat(8))))
+      })
+      const ends = yield* MemoryTransport.pair()
+      const sockets = yield* secured(ends, { server: context })
+      const shown = [context, server, ...ends, ...sockets, ...sockets.map(({ tls }) => tls)].map((it) =>
+        inspect(it, { depth: null, showHidden: true, maxArrayLength: null })
+      )
+      for (const text of [...shown, JSON.stringify(context), JSON.stringify(sockets[0].tls)]) {
+        for (const secret of ["sesame", "PRIVATE KEY", "73, 65, 73, 61, 6d"]) assert.isFalse(text.includes(secret))
+      }
+    }))
 
   it.effect("an encrypted key needs its passphrase", () =>
     Effect.gen(function*() {

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Redacted } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted } from "effect"
+import { TestClock } from "effect/testing"
 import { randomBytes, X509Certificate } from "node:crypto"
 import { Buffers, Read, StreamSocket, Tls, Write } from "../src/index.ts"
 import { turns } from "../src/testing/checks/support.ts"
@@ -61,6 +62,20 @@ describe("what two peers have agreed on", () => {
       const certificate = client.tls.peerCertificate
       assert.strictEqual(certificate?.subject, "CN=localhost")
       assert.strictEqual(certificate?.fingerprint256, new X509Certificate(localhost.certificate).fingerprint256)
+      // Every time, and also when the connection is gone.
+      yield* client.close
+      assert.strictEqual(client.tls.peerCertificate?.fingerprint256, certificate?.fingerprint256)
+    }))
+
+  it.effect("a name is sent and verified in ASCII and without the dot of the root", () =>
+    Effect.gen(function*() {
+      const [rooted] = yield* agreed({ client: { servername: "localhost." } })
+      assert.strictEqual(rooted.tls.servername, "localhost")
+      const [, server] = yield* agreed({
+        client: { servername: "münchen.test" },
+        server: root.issue({ names: ["xn--mnchen-3ya.test"] })
+      })
+      assert.strictEqual(server.tls.servername, "xn--mnchen-3ya.test")
     }))
 
   it.effect("an IP address is verified as one, and is not sent as a name", () =>
@@ -99,6 +114,7 @@ describe("client certificates", () => {
     Effect.gen(function*() {
       const none = yield* agreed({ server: asks })
       assert.isFalse(none[1].tls.authorized)
+      assert.isUndefined(none[1].tls.authorizationError)
       assert.isUndefined(none[1].tls.peerCertificate)
       const bad = authority("nobody's root").issue({ names: ["me"] })
       const stranger = yield* agreed({ client: { certificate: bad.certificate, key: bad.key }, server: asks })
@@ -151,6 +167,20 @@ describe("certificates by name", () => {
         assert.strictEqual(ending(client), "Tls")
       }
     })))
+
+  it.effect("a look-up runs in the environment of its handshake", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const identityFor = () => Effect.delay(Effect.succeed(identities["a.test"]), "1 hour")
+      const deadline = "2 hours"
+      const serving = yield* start(Tls.server(right, { ...localhost, identityFor, deadline }))
+      const connecting = yield* start(Tls.client(left, { ...trusting, servername: "a.test", deadline }))
+      yield* turns(20)
+      assert.isUndefined(serving.pollUnsafe())
+      yield* TestClock.adjust("1 hour")
+      yield* Fiber.join(serving)
+      assert.strictEqual((yield* Fiber.join(connecting)).tls.peerCertificate?.subject, "CN=a.test")
+    }))
 
   it.effect("a look-up that is under way ends with its handshake", () =>
     leavingNothing(Effect.gen(function*() {
@@ -208,6 +238,17 @@ describe("sessions", () => {
       assert.strictEqual(failure(exit).code, "ERR_TLS_CERT_ALTNAME_INVALID")
     }))
 
+  it.effect("are not resumed by who verifies, where they began without", () =>
+    Effect.gen(function*() {
+      const context = yield* Tls.makeServerContext(root.issue({ names: ["elsewhere.test"] }))
+      const skips = { dangerouslySkipVerification: "anybody can pretend to be the server" } as const
+      const session = yield* sessionOf(yield* agreed({ server: context, client: skips }))
+      const [again] = yield* agreed({ server: context, client: { ...skips, session } })
+      assert.isTrue(again.tls.resumed)
+      const [exit] = yield* handshake(yield* MemoryTransport.pair(), { server: context, client: { session } })
+      assert.strictEqual(failure(exit).code, "ERR_TLS_CERT_ALTNAME_INVALID")
+    }))
+
   it.effect("are resumed by another process that has the same ticket keys", () =>
     Effect.gen(function*() {
       const ticketKeys = Redacted.make(new Uint8Array(randomBytes(48)))
@@ -246,6 +287,19 @@ describe("reloading", () => {
 })
 
 describe("the key log", () => {
+  it.effect("may throw, and that is logged and nothing else", () =>
+    Effect.gen(function*() {
+      const logged: Array<unknown> = []
+      const logger = Logger.make<unknown, void>(({ message }) => void logged.push(message))
+      const keyLog = () => {
+        throw new Error("the disk is full")
+      }
+      const ends = yield* MemoryTransport.pair()
+      const sockets = secured(ends, { client: { keyLog }, server: { keyLog } })
+      yield* converses(...(yield* Effect.provide(sockets, Logger.layer([logger]))))
+      assert.include(logged.flat(), "keyLog has thrown")
+    }))
+
   for (const [name, pair] of [["in memory", MemoryTransport.pair()], ["over node:net", connection]] as const) {
     it.live(`has the same lines on both sides, ${name}`, () =>
       Effect.gen(function*() {
@@ -294,10 +348,50 @@ describe("the stream below", () => {
         const connecting = yield* start(Tls.client(left, trusting))
         yield* turns(20)
         assert.include(yield* Read.readLine(right), "PROXY")
-        const refused = yield* Effect.exit(Tls.server(right, localhost))
-        assert.include(failure(refused).message, "received before TLS began and not read")
-        const server = yield* Tls.server(right, { ...localhost, unread: "handshake" })
+        const server = yield* Tls.server(right, localhost)
         yield* converses(yield* Fiber.join(connecting), server)
+      })))
+
+    it.live(`may take its time between the go-ahead and the upgrade, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [left, right] = yield* pair
+        // Waits, so that Node goes on reading behind it.
+        const reading = yield* start(Read.readLine(right))
+        yield* Write.writeAll(left, Buffers.utf8("STARTTLS\r\n"))
+        yield* Fiber.join(reading)
+        const connecting = yield* start(Tls.client(left, trusting))
+        yield* turns(20)
+        const server = yield* Tls.server(right, localhost)
+        yield* converses(yield* Fiber.join(connecting), server)
+      })))
+
+    it.live(`is refused while plaintext has come, wherever it waits, and stays as it was, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const hello = yield* clientHello
+        const smuggled = [Buffers.utf8("NOOP\r\n"), Buffers.concat([Buffers.utf8("NOOP\r\n"), hello])]
+        for (const behind of smuggled) {
+          for (const upgrade of ["client", "server"] as const) {
+            const [left, right] = yield* pair
+            yield* Write.writeAll(left, Buffers.concat([Buffers.utf8("STARTTLS\r\n"), behind]))
+            // Takes its ten bytes past the read buffer.
+            assert.strictEqual(yield* right.readSome(new Uint8Array(10)), 10)
+            yield* turns(20)
+            const exit = yield* Effect.exit(
+              upgrade === "client" ? Tls.client(right, trusting) : Tls.server(right, localhost)
+            )
+            assert.include(failure(exit).message, `${behind.byteLength} bytes were received before TLS began`)
+            assert.strictEqual(yield* Read.readLine(right), "NOOP")
+          }
+        }
+      })))
+
+    it.live(`of a client has nothing to say before the handshake, not even a handshake, ${name}`, () =>
+      leavingNothing(Effect.gen(function*() {
+        const [left, right] = yield* pair
+        yield* Write.writeAll(left, Buffers.concat([Buffers.utf8("220 go\r\n"), yield* clientHello]))
+        assert.strictEqual(yield* Read.readLine(right), "220 go")
+        const exit = yield* Effect.exit(Tls.client(right, trusting))
+        assert.include(failure(exit).message, "received before TLS began and not read")
       })))
 
     it.live(`is released with the scope, good-bye first, ${name}`, () =>
@@ -314,6 +408,14 @@ describe("the stream below", () => {
   }
 })
 
+/** The first bytes of a client. */
+const clientHello = Effect.scoped(Effect.gen(function*() {
+  const [left, right] = yield* MemoryTransport.pair()
+  yield* start(Effect.exit(Tls.client(left, trusting)))
+  const buffer = new Uint8Array(65_536)
+  return buffer.slice(0, yield* right.readSome(buffer))
+}))
+
 describe("any stream", () => {
   /** A stream that is not ours. */
   const wrapped = (socket: Socket): Tls.Stream => ({
@@ -325,6 +427,22 @@ describe("any stream", () => {
     close: socket.close,
     abort: socket.abort
   })
+
+  it.effect("is refused while composed reads have left something over, which stays", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      const stream = wrapped(right)
+      yield* Write.writeAll(left, Buffers.utf8("STARTTLS\r\nNOOP\r\n"))
+      assert.strictEqual(yield* Read.readLine(stream), "STARTTLS")
+      const exit = yield* Effect.exit(Tls.server(stream, localhost))
+      assert.include(failure(exit).message, "6 bytes were received before TLS began")
+      assert.strictEqual(yield* Read.readLine(stream), "NOOP")
+      const connecting = yield* start(Tls.client(left, trusting))
+      yield* turns(20)
+      // What was left over of this is the beginning of the handshake.
+      assert.strictEqual((yield* Read.peek(stream, 1)).byteLength, 1)
+      yield* converses(yield* Tls.server(stream, localhost), yield* Fiber.join(connecting))
+    }))
 
   it.effect("one of the user's own, in both roles, to the end of the stream and with nothing left", () =>
     leavingNothing(Effect.gen(function*() {

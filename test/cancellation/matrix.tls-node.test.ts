@@ -2,6 +2,7 @@ import { Layer } from "effect"
 import { NetAddress } from "effect/net"
 import { pattern, settled } from "../../src/testing/checks/support.ts"
 import { layer } from "../../src/transport/NodeTransport.ts"
+import { tellsReset } from "../tls/pairs.ts"
 import { overTls } from "../tls/transport.ts"
 import { matrix } from "./play.ts"
 
@@ -12,6 +13,6 @@ matrix({
   address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
   settle: (writer) => settled(() => writer.bytesWritten),
   plenty: pattern(16 * 1024 * 1024),
-  resets: true,
+  resets: tellsReset,
   atOnce: 6
 })

@@ -449,13 +449,15 @@ const reads = (socket: Socket, target: Uint8Array): Record<
 
 // ---- accept and connect
 
-/** Bytes go both ways. */
+/** Bytes go both ways, and then it is over. */
 const converses = (one: Socket, other: Socket) =>
   Effect.gen(function*() {
     yield* Write.writeAll(one, head)
     sameBytes("there", succeeded("there", yield* promptly("there", take(other, head.byteLength))), head)
     yield* Write.writeAll(other, tail)
     sameBytes("and back", succeeded("and back", yield* promptly("and back", take(one, tail.byteLength))), tail)
+    // Both at once, so that neither waits for the other to say good-bye.
+    yield* Effect.all([one.close, other.close], { concurrency: "unbounded" })
   })
 
 const accepting = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scope.Scope | Transport.Transport> =>

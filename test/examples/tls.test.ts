@@ -1,6 +1,7 @@
-/** `examples/09-tls-echo.ts` and `examples/10-starttls.ts`, run for real, with `node:tls` on the other side. */
+/** The examples of TLS, run for real, with `node:tls` on the other side. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { X509Certificate } from "node:crypto"
 import { once } from "node:events"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import * as Net from "node:net"
@@ -121,4 +122,36 @@ describe("the STARTTLS server", () => {
       yield* eventually("it is closed", () => plain.socket.closed)
       assert.notInclude(plain.heard(), "250")
     }), 20_000)
+})
+
+describe("the server that watches its certificate", () => {
+  it.live(
+    "renews it by itself, for new connections, and keeps the old one when the new is bad",
+    () =>
+      Effect.gen(function*() {
+        const { args, certificate, write } = yield* files
+        const server = yield* listening("11-certificate-reload.ts", ...args)
+        const { port } = server
+        const serialOf = ({ certificate }: Certificate) => new X509Certificate(certificate).serialNumber
+        const old = yield* secure({ port, host: "127.0.0.1" })
+
+        const renewed = root.issue({ names: ["localhost"] })
+        write(renewed)
+        yield* eventually("it says so", () => server.output().includes(`renewed: ${serialOf(renewed)}`))
+        const fresh = yield* secure({ port, host: "127.0.0.1" })
+        assert.strictEqual(fresh.socket.getPeerCertificate().serialNumber, serialOf(renewed))
+        fresh.socket.write("GET / HTTP/1.1\r\n\r\n")
+        yield* hears(fresh, `the certificate is ${serialOf(renewed)}`)
+        old.socket.write("GET / HTTP/1.1\r\n\r\n")
+        yield* hears(old, "200 OK")
+
+        writeFileSync(certificate, "nonsense")
+        yield* eventually("it says so", () => server.output().includes("not renewed: "))
+        const third = yield* secure({ port, host: "127.0.0.1" })
+        assert.strictEqual(third.socket.getPeerCertificate().serialNumber, serialOf(renewed))
+        third.socket.destroy()
+        assert.strictEqual(yield* server.interrupt, 0)
+      }),
+    20_000
+  )
 })

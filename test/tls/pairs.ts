@@ -7,6 +7,9 @@ export type Socket = StreamSocket.StreamSocket
 
 export const trusting: Tls.ClientOptions = { servername: "localhost", ca: root.certificate }
 
+/** Whether a reset behind bytes is told from the end of the stream on a socket of `node:tls`: libuv before 1.52 cannot. */
+export const tellsReset = Number.parseInt(process.versions.node, 10) >= 24
+
 /** Two ends of one connection of the transport at hand. */
 export const connection: Effect.Effect<
   readonly [Socket, Socket],

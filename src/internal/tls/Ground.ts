@@ -125,10 +125,12 @@ export class BackingGround implements Ground, Events {
     if (this.onDestroyed === undefined) this.stream.destroy()
   }
 
-  abort(): void {
-    this.aborts = true
-    if (this.onDestroyed === undefined) this.stream.destroy()
-    else if (!this.isClosed) this.lower.abort()
+  abort(isShut: boolean): void {
+    const isOpen = this.onDestroyed === undefined
+    this.aborts = !isShut
+    if (isOpen) this.stream.destroy()
+    // What was closed, now or earlier, may wait for the peer.
+    if ((isShut || !isOpen) && !this.isClosed) this.lower.abort()
   }
 
   // ---- what the backing reports

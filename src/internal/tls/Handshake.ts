@@ -6,9 +6,15 @@ import { Reason, SocketError } from "../../SocketError.ts"
 import { type Context, fromTls, rejected, truncated } from "./errors.ts"
 import type { Ground, Listener } from "./Ground.ts"
 
+/** Runs an effect in the environment of whoever asked for the handshake. */
+export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+
+type KeyLog = (line: Uint8Array) => void
+
 /** One handshake, from its first byte until it has succeeded or its connection is released. */
 export class Handshake implements Listener {
   readonly ground: Ground
+  readonly fork: Fork
   private readonly operation: string
   private readonly onSuccess: (socket: Tls.TLSSocket) => void
   private phase: "running" | "succeeded" | "failed" = "running"
@@ -22,9 +28,10 @@ export class Handshake implements Listener {
   }
 
   /** @param onSuccess takes the socket over at once, before anything else can happen to it */
-  constructor(ground: Ground, operation: string, onSuccess: (socket: Tls.TLSSocket) => void) {
+  constructor(ground: Ground, operation: string, fork: Fork, onSuccess: (socket: Tls.TLSSocket) => void) {
     this.ground = ground
     this.operation = operation
+    this.fork = fork
     this.onSuccess = onSuccess
   }
 
@@ -75,6 +82,15 @@ export class Handshake implements Listener {
     fiber.addObserver(() => this.helpers.delete(fiber))
   }
 
+  /** Passes a line to a key log. OpenSSL calls this, and nothing may be thrown into it. */
+  logKey(keyLog: KeyLog, line: Uint8Array): void {
+    try {
+      keyLog(line)
+    } catch (cause) {
+      this.fork(Effect.logError("keyLog has thrown", cause))
+    }
+  }
+
   /** Ends the connection of a handshake that has failed, or fails now, and waits for the descriptor. */
   release(how: "close" | "abort"): Effect.Effect<void> {
     return Effect.callback((resume) => {
@@ -84,7 +100,12 @@ export class Handshake implements Listener {
         resume(Effect.void)
         return
       }
-      this.released = () => resume(Effect.void)
+      // Several may wait: whoever closes the stream below, and the handshake itself.
+      const { released } = this
+      this.released = () => {
+        released?.()
+        resume(Effect.void)
+      }
       if (how === "close") this.ground.close()
       else this.ground.abort(false)
     })
@@ -128,21 +149,23 @@ export class Handshake implements Listener {
 export const startClient = (
   handshake: Handshake,
   options: Tls.ConnectionOptions,
-  on: { readonly keyLog: ((line: Buffer) => void) | undefined; readonly session: (session: Buffer) => void }
+  on: { readonly keyLog: KeyLog | undefined; readonly session: (session: Buffer) => void }
 ): void => {
   const socket = Tls.connect({ ...options, socket: handshake.ground.stream })
   // Stays for good: an error that comes late must find somebody.
   socket.on("error", (cause) => handshake.fail(cause))
   socket.once("secureConnect", () => handshake.succeed(socket))
   socket.on("session", on.session)
-  if (on.keyLog !== undefined) socket.on("keylog", on.keyLog)
+  const { keyLog } = on
+  if (keyLog !== undefined) socket.on("keylog", (line) => handshake.logKey(keyLog, line))
 }
 
-/**
- * Gives a connection to a `tls.Server` that listens nowhere. `asks`: callbacks of its options ask for
- * `currentHandshake`.
- */
-export const startServer = (handshake: Handshake, server: Tls.Server, asks: boolean): void => {
+/** Gives a connection to a `tls.Server` that listens nowhere. */
+export const startServer = (
+  handshake: Handshake,
+  server: Tls.Server,
+  { identityFor, keyLog }: { readonly identityFor?: unknown; readonly keyLog?: KeyLog | undefined }
+): void => {
   const { stream } = handshake.ground
   // While it lasts, an end of stream ends the connection; `node:tls` copies this to the socket that it makes.
   stream.allowHalfOpen = false
@@ -152,6 +175,7 @@ export const startServer = (handshake: Handshake, server: Tls.Server, asks: bool
       first.allowHalfOpen = stream.allowHalfOpen = true
       handshake.succeed(first)
     } else if (event === "tlsClientError") handshake.fail(rejection(second, handshake.context) ?? first)
+    else if (event === "keylog" && keyLog !== undefined && first instanceof Uint8Array) handshake.logKey(keyLog, first)
     else return server.emit(event, ...rest)
     return true
   }
@@ -161,8 +185,9 @@ export const startServer = (handshake: Handshake, server: Tls.Server, asks: bool
   const begin = () => {
     for (const listener of server.listeners("connection")) Reflect.apply(listener, view, [stream])
   }
-  if (asks) current.run(handshake, begin)
-  else begin()
+  // Look-ups of an identity ask for the handshake.
+  if (identityFor === undefined) begin()
+  else current.run(handshake, begin)
 }
 
 /** The handshake that a callback of a server's options is called for. */

@@ -7,6 +7,7 @@ import { isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import type { ReadStream, StreamSocket, WriteStream } from "../../StreamSocket.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Write from "../../Write.ts"
+import * as AnyStream from "../AnyStream.ts"
 
 type Stream =
   & ReadStream
@@ -170,6 +171,23 @@ export class StreamBacking implements Backing {
       })
   }
 }
+
+/** What composed reads of such a stream have left over, to be looked at or to be taken. */
+export const leftOver = (stream: ReadStream, what: "keep" | "take"): Uint8Array =>
+  Effect.runSync(AnyStream.read(stream, {
+    operation: "leftOver",
+    total: undefined,
+    callsBack: false,
+    endsWithStream: false,
+    // All that is there, which needs no reading.
+    find: (buffer) => buffer.length,
+    take: (buffer, length) => {
+      const bytes = buffer.bytes().slice()
+      if (what === "take") buffer.consume(length)
+      return bytes
+    },
+    want: () => 1
+  }))
 
 // ---- internal
 

@@ -34,6 +34,10 @@ export class TlsBacking implements Backing, Listener {
   private wantsRoom = false
   private phase: "open" | "closing" | "closed" = "open"
   private sawUnread = false
+  private hasWritten = false
+  private hasHeard = false
+  // Set while the answer of the peer to close_notify is awaited.
+  private silence: NodeJS.Timeout | undefined = undefined
   private socketIsClosed = false
 
   constructor(socket: TLSSocket, ground: Ground, sliceSize: number) {
@@ -100,6 +104,7 @@ export class TlsBacking implements Backing, Listener {
     this.isWriting = false
     // A refusal on the spot is an answer, although it comes as an event.
     if (socket.errored !== null) this.writeFailure ??= this.errorOf(socket.errored)
+    this.hasWritten = true
     return this.refusal() ?? length
   }
 
@@ -177,9 +182,11 @@ export class TlsBacking implements Backing, Listener {
   // ---- what `node:tls` reports
 
   private onData(chunk: Buffer): void {
+    this.hasHeard = true
     if (this.pulling) return
     if (this.phase !== "open") {
       this.sawUnread = true
+      this.silence?.refresh()
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
@@ -210,6 +217,7 @@ export class TlsBacking implements Backing, Listener {
   }
 
   private onClose(): void {
+    clearTimeout(this.silence)
     this.socketIsClosed = true
     this.settle()
   }
@@ -239,19 +247,16 @@ export class TlsBacking implements Backing, Listener {
     if (this.phase === "closing" && this.socket.writableFinished) this.socket.destroy()
   }
 
-  // Everything has left. Where input was not read, the peer's end is awaited: a backing below does that itself, and of a
-  // native socket it is done here, as in the transport. Either way what has come by now is read first: it may be a session
-  // ticket, which nobody is to wait for.
+  // Everything has left, with close_notify and FIN behind it. To let go now would cost a peer that still sends what it has
+  // not received yet. So where both have spoken, its end is awaited while it shows signs of life, however long that lasts:
+  // `close` knows how long it may. Of any other peer only what has come by now is read: it may be a session ticket.
   private release(): void {
-    const isOver = () => this.hasEnded || this.lowerHasEnded
-    if (isOver()) this.socket.destroy()
-    else {
-      setImmediate(() =>
-        setImmediate(() => {
-          if (isOver() || !this.sawUnread || this.ground.tellsEnd) this.socket.destroy()
-        })
-      )
+    const letGo = () => {
+      if (this.hasEnded || this.lowerHasEnded || !this.sawUnread || this.ground.tellsEnd) this.socket.destroy()
     }
+    if (this.hasEnded || this.lowerHasEnded) this.socket.destroy()
+    else if (this.hasWritten && this.hasHeard) this.silence = setTimeout(letGo, patience)
+    else setImmediate(() => setImmediate(letGo))
   }
 
   // Over this ground the only end that `node:tls` hears of is close_notify; "end" comes when all before it was read.
@@ -293,5 +298,8 @@ export class TlsBacking implements Backing, Listener {
 // ---- internal
 
 const ignore = (): void => {}
+
+// Milliseconds in which a peer answers, if it means to.
+const patience = 200
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

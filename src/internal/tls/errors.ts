@@ -55,13 +55,14 @@ export const fromTls = (cause: unknown, context: Context): SocketError => {
   return fromErrno(cause, context)
 }
 
-/** Keys, certificates and other options of this side that OpenSSL does not take. */
-export const badOptions = (operation: string, cause: unknown): SocketError => {
+/** Keys, certificates and other options of this side that Node or OpenSSL does not take; they give their errors a code. */
+export const badOptions = (operation: string, cause: unknown): SocketError | undefined => {
   const code = textOf(cause, "code")
+  if (code === undefined) return undefined
   const detail = textOf(cause, "reason") ?? textOf(cause, "message") ?? "unknown"
   return new SocketError({
     reason: Reason.Tls({
-      kind: code === "ERR_SSL_NO_CIPHER_MATCH" ? "handshake" : "certificate",
+      kind: /^ERR_(OSSL|CRYPTO)_/.test(code) ? "certificate" : "handshake",
       detail: `the options of this side cannot be used: ${detail}`
     }),
     operation,
