@@ -31,7 +31,7 @@ import * as Core from "./internal/ServerCore.ts"
 import * as limits from "./internal/serverLimits.ts"
 import { CurrentRegion } from "./internal/Signal.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
-import type { SocketError } from "./SocketError.ts"
+import { isSocketError, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
 import { type ListenOptions, resolveOptions, type Transport } from "./Transport.ts"
@@ -265,8 +265,9 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
    * Hears of every connection that failed before it came to a handler, once it is
    * closed: an untrusted peer, a malformed PROXY header, a failed TLS handshake, or
    * a peer that went away in the middle of these. On the internet this is daily
-   * noise, which anybody can cause. By default it is logged (debug). See
-   * `Health.handshakeFailures`.
+   * noise, which anybody can cause. By default it is logged for debugging; as an
+   * error, where the program's own `identityFor` (`Tls.ServerOptions`) has failed.
+   * See `Health.handshakeFailures`.
    */
   readonly onHandshakeFailure?:
     | ((
@@ -574,11 +575,13 @@ const logHandshakeFailure = (
   connection: Connection
 ): Effect.Effect<void> => {
   const [why] = cause.reasons.filter(Cause.isFailReason).map(({ error }) => error)
-  return Effect.logDebug(
-    `the connection from ${formatAddress(connection.remoteAddress)} came to no handler: ${
-      why === undefined || Cause.isDone(why) ? "it ended before" : why.message
-    }`
-  )
+  const message = `the connection from ${formatAddress(connection.remoteAddress)} came to no handler: ${
+    why === undefined || Cause.isDone(why) ? "it ended before" : why.message
+  }`
+  // The program's own look-up of an identity has failed, which is nothing that the peer did.
+  return isSocketError(why) && Cause.isCause(why.cause)
+    ? Effect.logError(message, why.cause)
+    : Effect.logDebug(message)
 }
 
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
@@ -592,10 +595,7 @@ const proxied = (options: ProxyProtocol.OptionalOptions): Core.Preparation => (a
 
 const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<Core.Preparation, SocketError> => {
   // Ciphertext may have come with a PROXY header, and plaintext was never read.
-  const own = {
-    unread: "handshake",
-    ...("deadline" in options && options.deadline !== undefined ? {} : { deadline: Duration.infinity })
-  } as const
+  const own = { unread: "handshake", deadline: Duration.infinity } as const
   // At once: a key that cannot be used is not the fault of those who connect.
   const prepared = "reload" in options ? Effect.succeed(options) : Tls.makeServerContext(options)
   return Effect.map(prepared, (context) => (accepted) =>

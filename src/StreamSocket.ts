@@ -29,7 +29,6 @@ import {
   resolveRaceOptions
 } from "./internal/HappyEyeballs.ts"
 import { endsTurn } from "./internal/Line.ts"
-import { nativeOf } from "./internal/native.ts"
 import { ReadSide } from "./internal/ReadSide.ts"
 import { nameOf, resolveHost, type Target } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
@@ -488,6 +487,19 @@ export class Core implements StreamSocket, Events {
     return { socket: this.phase, read: this.input.state, write: this.output.state }
   }
 
+  /** For logs: the whole of it goes in circles, and through the transport. */
+  toJSON(): unknown {
+    const { bytesRead, bytesWritten, state } = this
+    return {
+      _id: "StreamSocket",
+      localAddress: formatAddress(this.localAddress),
+      remoteAddress: formatAddress(this.remoteAddress),
+      bytesRead,
+      bytesWritten,
+      state
+    }
+  }
+
   // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
   get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
     return (target) => Effect.withFiber((fiber) => this.input.readSome(fiber, target))
@@ -579,11 +591,6 @@ export class Core implements StreamSocket, Events {
     this.output.close(Reason.Consumed({ by }))
     this.input.close(Reason.Consumed({ by }))
     return [this.backing, unread]
-  }
-
-  /** Bytes that were received from the transport and that nobody has read. */
-  get unreadCount(): number {
-    return this.input.unreadBytes().byteLength + (nativeOf(this.backing)?.unread() ?? 0)
   }
 
   readable(): void {

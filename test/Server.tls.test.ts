@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Redacted } from "effect"
+import { Effect, Exit, Logger, Redacted } from "effect"
 import * as NetAddress from "effect/net/NetAddress"
 import { Buffers, Connector, ProxyProtocol, Read, Server, StreamSocket, Tls, Write } from "../src/index.ts"
 import { eventually } from "../src/testing/checks/support.ts"
@@ -93,6 +93,31 @@ describe("Server over TLS", () => {
         const silent = yield* StreamSocket.connect(server.addresses[0])
         // Ends, one way or the other, because the server does not wait any more.
         yield* Effect.exit(Read.readAll(silent, { max: 100 }))
+      }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
+    ))
+
+  it.live("a look-up of an identity that fails is an error of the program, and logged as one", () =>
+    leavingNothing(
+      Effect.gen(function*() {
+        const levels: Array<string> = []
+        const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
+          if (String(message).includes("came to no handler")) levels.push(logLevel)
+        })
+        const tls = { ...localhost, identityFor: () => Effect.fail("the database is down") }
+        const server = yield* Effect.provide(
+          Server.make(greet, {
+            listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+            tls,
+            shutdown: { deadline: 0 }
+          }),
+          Logger.layer([logger])
+        )
+        const refused = yield* Effect.exit(
+          Connector.connect(`localhost:${portOf(server)}`, { tls: { ca: root.certificate } })
+        )
+        assert.strictEqual(Exit.isFailure(refused), true)
+        yield* eventually(() => `logged ${levels.length}`, () => levels.length > 0)
+        assert.deepStrictEqual(levels, ["Error"])
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
     ))
 

@@ -517,4 +517,16 @@ describe("StreamSocket", () => {
         }
       }))
   })
+
+  it.effect("can be printed", () =>
+    Effect.sync(() => {
+      assert.deepStrictEqual(JSON.parse(JSON.stringify(fake().socket)), {
+        _id: "StreamSocket",
+        localAddress: "tcp://127.0.0.1:1",
+        remoteAddress: "tcp://127.0.0.1:2",
+        bytesRead: 0,
+        bytesWritten: 0,
+        state: { socket: "open", read: "open", write: "open" }
+      })
+    }))
 })

@@ -207,7 +207,7 @@ class NodeListener implements ListenerBacking {
     const bound = server.address()
     this.address = bound === null || typeof bound === "string"
       ? address
-      : NetAddress.inetAddressFromNativeUnsafe(bound.address, bound.port)
+      : nativeAddress(bound.address, bound.port, address)
     server.on("connection", (socket) => this.onConnection(socket))
     server.on("error", (cause) => {
       this.failure = fromErrno(cause, { operation: "accept", address: this.address })

@@ -9,7 +9,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { existsSync, linkSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import * as Net from "node:net"
-import { tmpdir } from "node:os"
+import { networkInterfaces, tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Acceptor from "../../src/Acceptor.ts"
 import { utf8 as text } from "../../src/Buffers.ts"
@@ -28,6 +28,14 @@ const hasIpv6 = await new Promise<boolean>((resolve) => {
   const server = Net.createServer().once("error", () => resolve(false))
   server.listen({ host: "::1", port: 0 }, () => server.close(() => resolve(true)))
 })
+
+const [linkLocal] = Object.values(networkInterfaces()).flatMap((list = []) =>
+  list.flatMap((entry) =>
+    entry.family === "IPv6" && entry.address.startsWith("fe80:")
+      ? [{ address: NetAddress.ipFromStringUnsafe(entry.address), scopeId: entry.scopeid }]
+      : []
+  )
+)
 
 let directory = ""
 beforeAll(() => {
@@ -77,6 +85,16 @@ describe("NodeTransport", () => {
         assert.deepStrictEqual(server.localAddress, acceptor.address)
         assert.isTrue(NetAddress.isInetAddress(client.localAddress))
         assert.deepStrictEqual(server.remoteAddress, client.localAddress)
+      }))
+
+    it.effect.skipIf(linkLocal === undefined)("knows the zone of a link-local address", () =>
+      Effect.gen(function*() {
+        const bound = NetAddress.inetAddressFromInputUnsafe({ ...linkLocal!, port: 0 })
+        const { acceptor, client, server } = yield* pair(bound)
+        for (const end of [acceptor.address, client.remoteAddress, client.localAddress, server.remoteAddress]) {
+          assert.include(end, { scopeId: linkLocal!.scopeId })
+        }
+        yield* talk(client, server)
       }))
 
     it.effect.skipIf(!hasIpv6)("connects over IPv6", () =>

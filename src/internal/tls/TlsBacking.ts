@@ -300,6 +300,6 @@ export class TlsBacking implements Backing, Listener {
 const ignore = (): void => {}
 
 // Milliseconds in which a peer answers, if it means to.
-const patience = 200
+const patience = 1000
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
