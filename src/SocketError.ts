@@ -299,7 +299,7 @@ export const fromErrno = (
  * @since 0.1.0
  */
 export const during = (
-  error: SocketError,
+  error: Pick<SocketError, "reason" | "address" | "code" | "cause">,
   context: { readonly operation: string; readonly transferred: number; readonly total?: number | undefined }
 ): SocketError =>
   new SocketError({

@@ -5,7 +5,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
 import { type CompletionCondition, transferAll } from "../CompletionCondition.ts"
-import { type Address, during, Reason, SocketError } from "../SocketError.ts"
+import { type Address, during, Reason, type SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 import { counters } from "./counters.ts"
@@ -22,7 +22,7 @@ export class WriteSide {
   bytesWritten = 0
   state: "open" | "shutdown" | "torn" | "failed" | "closed" = "open"
   /** Why every later write fails; set whenever `state` is not "open". */
-  failure: SocketError | undefined = undefined
+  failure: Failure | undefined = undefined
   readonly backing: Backing
 
   constructor(backing: Backing) {
@@ -71,14 +71,14 @@ export class WriteSide {
   shutdown(): number | SocketError {
     const answer = this.backing.shutdownWrite()
     if (typeof answer !== "number") this.end("failed", answer)
-    else if (answer !== WouldBlock) this.end("shutdown", this.errorOf(Reason.BrokenPipe()))
+    else if (answer !== WouldBlock) this.end("shutdown", this.because(Reason.BrokenPipe()))
     return answer
   }
 
   /** A message was cut inside: nothing may follow it. */
   tear(transferred: number, total: number): void {
     if (this.state === "open") counters.torn++
-    this.end("torn", this.errorOf(Reason.Torn({ transferred, total })))
+    this.end("torn", this.because(Reason.Torn({ transferred, total })))
   }
 
   fail(error: SocketError): void {
@@ -93,7 +93,7 @@ export class WriteSide {
 
   close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
-    this.failure = this.errorOf(reason)
+    this.failure = this.because(reason)
     this.line.drive()
   }
 
@@ -138,16 +138,19 @@ export class WriteSide {
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
-  private end(state: WriteSide["state"], failure: SocketError): void {
+  private end(state: WriteSide["state"], failure: Failure): void {
     if (this.state !== "open") return
     this.state = state
     this.failure = failure
   }
 
-  private errorOf(reason: Reason): SocketError {
-    return new SocketError({ reason, operation: "write", address: this.backing.remoteAddress, transferred: 0 })
+  private because(reason: Reason): Failure {
+    return { reason, address: this.backing.remoteAddress, code: undefined, cause: undefined }
   }
 }
+
+/** What the error of each refused write says. An error itself would cost more than the rest of closing, for its stack. */
+type Failure = Pick<SocketError, "reason" | "address" | "code" | "cause">
 
 /** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
 export abstract class WriteOperation<A> extends Operation<A, SocketError> {
