@@ -620,24 +620,16 @@ class Attempt {
 
   get run(): Effect.Effect<TlsSocket, SocketError> {
     const { handshake } = this
-    const late = () =>
-      Effect.andThen(
-        handshake.release("abort"),
-        Effect.fail(
-          tlsError(
-            handshake.context,
-            { kind: "handshake", detail: `not finished within ${Duration.format(this.deadline)}` },
-            "ETIMEDOUT"
-          )
-        )
-      )
-    const running = handshake.run(() => this.role.start(handshake))
-    const bounded = Duration.isFinite(this.deadline)
-      ? Effect.timeoutOrElse(running, { duration: this.deadline, orElse: late })
-      : running
+    const running = Effect.withFiber<void, SocketError>((fiber) =>
+      handshake.run(() => {
+        this.role.start(handshake)
+        // A race would be two fibers more, for each connection.
+        if (Duration.isFinite(this.deadline)) handshake.helpedBy(Effect.runForkWith(fiber.context)(this.giveUpInTime))
+      })
+    )
     // An alert for the peer is flushed; one that is not there any more holds nothing up for long.
     return Effect.andThen(
-      Effect.tapError(bounded, () => this.releaseInTime),
+      Effect.tapError(running, () => handshake.isLate ? handshake.release("abort") : this.releaseInTime),
       Effect.suspend(() => this.socket === undefined ? Effect.die(new Error("no socket")) : Effect.succeed(this.socket))
     )
   }
@@ -648,6 +640,13 @@ class Attempt {
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => this.socket === undefined ? this.handshake.release("abort") : this.socket.abort)
+  }
+
+  private get giveUpInTime(): Effect.Effect<void> {
+    return Effect.andThen(
+      Effect.sleep(this.deadline),
+      Effect.sync(() => this.handshake.giveUp(`not finished within ${Duration.format(this.deadline)}`))
+    )
   }
 
   private get releaseInTime(): Effect.Effect<void> {

@@ -3,6 +3,7 @@ export interface Effort {
   /** Of the load that the targets are about, and of the others. */
   readonly rounds: number
   readonly roundsOfOthers: number
+  readonly roundsOfTls: number
   /** Of a round, and before it. */
   readonly seconds: number
   readonly warmUp: number
@@ -15,6 +16,7 @@ export interface Effort {
 export const full: Effort = {
   rounds: 15,
   roundsOfOthers: 5,
+  roundsOfTls: 9,
   seconds: 0.4,
   warmUp: 0.15,
   roundsOfMemory: 3,
@@ -26,6 +28,7 @@ export const full: Effort = {
 export const quick: Effort = {
   rounds: 5,
   roundsOfOthers: 1,
+  roundsOfTls: 3,
   seconds: 0.2,
   warmUp: 0.1,
   roundsOfMemory: 1,

@@ -1,15 +1,19 @@
 /*
  * The load client at the speed of the kernel: one thread and one epoll descriptor, which it asks again and again instead
  * of sleeping, so that no server pays for waking it up. Prints `ready` when the warm-up is over and the result as JSON at
- * the end; fails when a byte is not what it must be. load.ts does the same where no C compiler is installed.
+ * the end; fails when a byte is not what it must be. load.ts does the same where no C compiler is installed. Compiled
+ * with `-DTLS` it speaks TLS 1.3, trusting everybody.
  *
- * Usage: load echo|bulk|accept|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS] [MESSAGE BYTES] [SERVER'S PROCESS]
+ * Usage: load echo|bulk|fill|accept|resume|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS] [MESSAGE BYTES]
+ *   [SERVER'S PROCESS]
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +24,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef TLS
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#endif
+
 enum { chunk_size = 65536, most_events = 512 };
 
 struct connection {
@@ -28,6 +37,10 @@ struct connection {
   const uint8_t *message;
   size_t sent, received;
   uint32_t sequence;
+#ifdef TLS
+  SSL *tls;
+  int resumes;
+#endif
 };
 
 typedef void handler(struct connection *);
@@ -77,27 +90,134 @@ static struct sockaddr_in loopback(int last, int port) {
   return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = address, .sin_port = htons(port)};
 }
 
+static int is_mode(const char *name) {
+  return strcmp(mode, name) == 0;
+}
+
+/*
+ * What both ways of speaking have: `pull` puts into `buffer` what came, or as much as there is room for, 0 bytes when
+ * nothing is there for now. `offer` sends what the kernel takes, perhaps nothing; an event comes when it takes more.
+ */
+#ifdef TLS
+
+static SSL_CTX *context;
+static SSL_SESSION *session;
+
+static int on_session(SSL *tls, SSL_SESSION *given) {
+  (void)tls;
+  /* The first one will do for all, as a copy: one that was used is not used again. */
+  if (session == NULL) session = SSL_SESSION_dup(given);
+  return 0;
+}
+
+static int trust(X509_STORE_CTX *store, void *argument) {
+  (void)store, (void)argument;
+  return 1;
+}
+
+static void begin_tls(struct connection *it) {
+  if (context == NULL) {
+    signal(SIGPIPE, SIG_IGN);
+    context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
+    SSL_CTX_set_cert_verify_callback(context, trust, NULL);
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* As many records as one system call brings. */
+    SSL_CTX_set_read_ahead(context, 1);
+    SSL_CTX_set_default_read_buffer_len(context, 2 * chunk_size);
+    if (is_mode("resume")) {
+      SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+      SSL_CTX_sess_set_new_cb(context, on_session);
+    }
+  }
+  check(fcntl(it->fd, F_SETFL, O_NONBLOCK), "fcntl");
+  it->tls = SSL_new(context);
+  SSL_set_fd(it->tls, it->fd);
+  SSL_set_connect_state(it->tls);
+  it->resumes = session != NULL;
+  if (it->resumes) {
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
+    SSL_set_session(it->tls, copy);
+    SSL_SESSION_free(copy);
+  }
+}
+
+static size_t outcome(struct connection *it, int result) {
+  if (result > 0) return result;
+  const int error = SSL_get_error(it->tls, result);
+  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return 0;
+  if (error == SSL_ERROR_SSL) fail(ERR_error_string(ERR_peek_error(), NULL), 0);
+  fail("the server closed a connection", 0);
+  return 0;
+}
+
+static size_t pull(struct connection *it) {
+  size_t received = 0;
+  /* A read brings one record. */
+  for (size_t more = 1; more > 0 && received < sizeof buffer; received += more) {
+    more = outcome(it, SSL_read(it->tls, buffer + received, sizeof buffer - received));
+  }
+  return received;
+}
+
+static size_t offer(struct connection *it, const void *bytes, size_t length) {
+  return outcome(it, SSL_write(it->tls, bytes, length));
+}
+
+static void close_connection(struct connection *it) {
+  if (it->resumes != SSL_session_reused(it->tls)) fail("the server did not resume a session", 0);
+  SSL_shutdown(it->tls);
+  SSL_free(it->tls);
+  close(it->fd);
+}
+
+#else
+
+static void begin_tls(struct connection *it) {
+  (void)it;
+}
+
+static size_t pull(struct connection *it) {
+  const ssize_t received = recv(it->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+  if (received < 0 && errno == EAGAIN) return 0;
+  if (received == 0) fail("the server closed a connection", 0);
+  return check(received, "recv");
+}
+
+static size_t offer(struct connection *it, const void *bytes, size_t length) {
+  const ssize_t sent = send(it->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  return sent < 0 && errno == EAGAIN ? 0 : check(sent, "send");
+}
+
+static void close_connection(struct connection *it) {
+  close(it->fd);
+}
+
+#endif
+
 static void open_connection(struct connection *it) {
   static int opened;
   const int yes = 1;
   const struct sockaddr_in server = loopback(1, port);
   /* A closed connection keeps its port for a minute, and one address has too few of them. */
   const struct sockaddr_in self = loopback(2 + opened++ % 200, 0);
-  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = it};
+  /* One that always has more to send would never let others have their turn. */
+  const uint32_t once = is_mode("fill") ? 0 : EPOLLET;
+  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | once, .data.ptr = it};
   it->fd = check(socket(AF_INET, SOCK_STREAM, 0), "socket");
   setsockopt(it->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
   setsockopt(it->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   check(bind(it->fd, (const struct sockaddr *)&self, sizeof self), "bind");
   check(connect(it->fd, (const struct sockaddr *)&server, sizeof server), "connect");
   check(epoll_ctl(epoll, EPOLL_CTL_ADD, it->fd, &event), "epoll_ctl");
+  begin_tls(it);
 }
 
-/* Sends what the kernel takes; an event comes when it takes more. */
+/* Sends of the message what the kernel takes; an event comes when it takes more. */
 static void push(struct connection *it) {
-  while (it->sent < message_size) {
-    const ssize_t sent = send(it->fd, it->message + it->sent, message_size - it->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent < 0 && errno == EAGAIN) return;
-    it->sent += check(sent, "send");
+  for (size_t sent = 1; sent > 0 && it->sent < message_size;) {
+    sent = offer(it, it->message + it->sent, message_size - it->sent);
+    it->sent += sent;
   }
 }
 
@@ -106,14 +226,6 @@ static void ping(struct connection *it) {
   it->message = chunk + ((it - all) * 7919 + ++it->sequence * 31) % chunk_size;
   it->sent = it->received = 0;
   push(it);
-}
-
-/* What came is in `buffer`; 0 bytes when nothing is there for now. */
-static size_t pull(struct connection *it) {
-  const ssize_t received = recv(it->fd, buffer, sizeof buffer, MSG_DONTWAIT);
-  if (received < 0 && errno == EAGAIN) return 0;
-  if (received == 0) fail("the server closed a connection", 0);
-  return check(received, "recv");
 }
 
 /* Whether the message has come back whole. A short read leaves nothing behind. */
@@ -144,11 +256,19 @@ static void on_bulk(struct connection *it) {
 }
 
 static void on_accept(struct connection *it) {
+  push(it);
   if (!pong(it)) return;
   count++;
-  close(it->fd);
+  close_connection(it);
   open_connection(it);
   ping(it);
+}
+
+static void on_fill(struct connection *it) {
+  if (pull(it) > 0) fail("a server answered that only receives", 0);
+  const size_t sent = offer(it, chunk + it->sent, chunk_size - it->sent);
+  it->sent = (it->sent + sent) % chunk_size;
+  count += sent;
 }
 
 static void on_idle(struct connection *it) {
@@ -203,7 +323,8 @@ int main(int argc, char **argv) {
   connections = arguments[3];
   seconds = arguments[4];
   warm_up = arguments[5];
-  message_size = strcmp(mode, "accept") == 0 ? 1 : arguments[6];
+  const int closes = is_mode("accept") || is_mode("resume");
+  message_size = closes ? 1 : arguments[6];
   server_process = arguments[7];
   if (message_size < 1 || message_size > chunk_size) fail("a message has 1 to 65536 bytes", 0);
   /* With one core alone, waiting busily would cost the server its time. */
@@ -222,11 +343,12 @@ int main(int argc, char **argv) {
   epoll = check(epoll_create1(0), "epoll_create1");
   all = calloc(connections, sizeof *all);
   for (int i = 0; i < connections; i++) open_connection(&all[i]);
-  if (strcmp(mode, "idle") == 0) idle();
-  else if (strcmp(mode, "bulk") == 0) measure(on_bulk);
-  else if (strcmp(mode, "echo") == 0 || strcmp(mode, "accept") == 0) {
+  if (is_mode("idle")) idle();
+  else if (is_mode("bulk")) measure(on_bulk);
+  else if (is_mode("fill")) measure(on_fill);
+  else if (is_mode("echo") || closes) {
     for (int i = 0; i < connections; i++) ping(&all[i]);
-    measure(strcmp(mode, "echo") == 0 ? on_echo : on_accept);
-  } else fail("the first argument is echo, bulk, accept or idle", 0);
+    measure(closes ? on_accept : on_echo);
+  } else fail("the first argument is echo, bulk, fill, accept, resume or idle", 0);
   return 0;
 }

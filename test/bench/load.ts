@@ -1,10 +1,12 @@
 /**
- * What load.c is, over raw `node:net`, for where no C compiler is installed: slower, and without accepting.
+ * What load.c is, over raw `node:net` or, with `tls-` before the mode, `node:tls`, for where no C compiler or no OpenSSL
+ * is installed: slower, and without accepting.
  *
- * Usage: node test/bench/load.ts echo|bulk|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS] [MESSAGE BYTES]
+ * Usage: node test/bench/load.ts [tls-]echo|bulk|fill|idle PORT CONNECTIONS [SECONDS] [WARM-UP SECONDS] [MESSAGE BYTES]
  */
 import { Buffer } from "node:buffer"
 import * as Net from "node:net"
+import * as Tls from "node:tls"
 import { chunk } from "./chunk.ts"
 
 export interface Result {
@@ -18,7 +20,9 @@ export interface Result {
   readonly serverBusy?: number
 }
 
-const [mode, ...numbers] = process.argv.slice(2)
+const [name = "", ...numbers] = process.argv.slice(2)
+const overTls = name.startsWith("tls-")
+const mode = overTls ? name.slice(4) : name
 const [port = 0, connections = 1, seconds = 3, warmUp = 0.5, size = 64] = numbers.map(Number)
 
 let count = 0
@@ -35,21 +39,22 @@ const chunkTwice = Buffer.concat([chunk, chunk])
 
 const open = (onBytes: (length: number) => void): Promise<Net.Socket> =>
   new Promise((resume) => {
-    const socket = Net.connect({
+    const options = {
       host: "127.0.0.1",
       port,
       noDelay: true,
       onread: {
         buffer: received,
-        callback: (length) => {
+        callback: (length: number) => {
           onBytes(length)
           return true
         }
       }
-    })
+    }
+    const socket = overTls ? Tls.connect({ ...options, rejectUnauthorized: false }) : Net.connect(options)
     socket.on("error", (error) => over ? undefined : fail(error.message))
     socket.on("close", () => over ? undefined : fail("the server closed a connection"))
-    socket.once("connect", () => resume(socket))
+    socket.once(overTls ? "secureConnect" : "connect", () => resume(socket))
   })
 
 /** Opens connections a few at a time, so that no backlog overflows. */
@@ -104,6 +109,20 @@ const bulk = async (): Promise<void> => {
   measure()
 }
 
+const fill = async (): Promise<void> => {
+  const sockets = await openAll(() => open(() => fail("a server answered that only receives")))
+  for (const socket of sockets) {
+    const write = (): void => {
+      count += chunk.byteLength
+      socket.write(chunk, write)
+    }
+    // One on its way, and one behind it.
+    write()
+    write()
+  }
+  measure()
+}
+
 const measure = (): void => {
   setTimeout(() => {
     count = 0
@@ -138,7 +157,7 @@ const idle = async (): Promise<void> => {
   process.stdin.once("end", () => process.exit())
 }
 
-const run = { echo, bulk, idle }[mode ?? ""]
-if (run === undefined) fail("the first argument is echo, bulk or idle")
+const run = { echo, bulk, fill, idle }[mode]
+if (run === undefined) fail("the first argument is echo, bulk, fill or idle")
 else if (!(size >= 1 && size <= chunk.byteLength)) fail(`a message has 1 to ${chunk.byteLength} bytes`)
 else await run()

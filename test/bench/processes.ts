@@ -76,6 +76,8 @@ const programs = {
   "EpollTransport": EpollTransport.isSupported() ? script("epoll-transport") : undefined,
   "NodeTransport": script("node-transport"),
   "node:net": script("node-net"),
+  "node:tls": script("node-tls"),
+  "node:tls, a fiber": script("node-tls-fiber"),
   "Effect": script("effect-socket"),
   "epoll, callbacks": EpollTransport.isSupported() ? [...script("epoll-floor"), "callbacks"] : undefined,
   "epoll, a fiber": EpollTransport.isSupported() ? [...script("epoll-floor"), "fiber"] : undefined,
@@ -215,6 +217,11 @@ export class Load {
   static start(mode: string, ...args: ReadonlyArray<number>): Load {
     if (Native.load === undefined) return Load.script("load.ts", mode, ...args)
     return new Load(`load ${mode}`, [Native.load, mode, ...args.map(String)])
+  }
+
+  static startTls(mode: string, ...args: ReadonlyArray<number>): Load {
+    if (Native.loadTls === undefined) return Load.script("load.ts", `tls-${mode}`, ...args)
+    return new Load(`load ${mode} over TLS`, [Native.loadTls, mode, ...args.map(String)])
   }
 
   static script(script: string, mode: string, ...args: ReadonlyArray<number>): Load {

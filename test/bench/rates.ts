@@ -14,9 +14,10 @@ const withFloors = ([...contestants, "epoll, a fiber", "epoll, callbacks"] as co
 
 export const ours = contestants.filter((name) => name.endsWith("Transport"))
 
-interface Task {
+export interface Task {
   readonly title: string
-  readonly mode: "echo" | "bulk" | "accept"
+  readonly mode: "echo" | "bulk" | "fill" | "accept" | "resume"
+  readonly overTls?: boolean
   readonly connections: number
   /** Of a message; what is counted, in what the client counts. */
   readonly size?: number
@@ -28,11 +29,13 @@ interface Task {
 
 const measure = async (server: Server, task: Task, { seconds, warmUp }: Effort): Promise<ReadonlyArray<number>> => {
   server.forgetPeak()
-  const { mode, connections, size = 64 } = task
-  const load = Load.start(mode, server.port, connections, seconds, warmUp, size, server.process)
+  const { mode, connections, overTls = false, size = 64 } = task
+  const args = [server.port, connections, seconds, warmUp, size, server.process] as const
+  const load = overTls ? Load.startTls(mode, ...args) : Load.start(mode, ...args)
   try {
     await load.line()
-    const result = Native.load === undefined ? await observe(server, load) : await load.result()
+    const isNative = (overTls ? Native.loadTls : Native.load) !== undefined
+    const result = !isNative ? await observe(server, load) : await load.result()
     const { busy: clientBusy = NaN, count, idle = NaN, seconds, serverBusy = NaN } = result
     const peak = server.peak()
     // The end of its connections is work as well, which no other server is to wait for.
@@ -60,14 +63,26 @@ const compare = (
   args: ReadonlyArray<string | number>,
   tasks: ReadonlyArray<Task>,
   names: ReadonlyArray<Program> = contestants
+): Promise<ReadonlyArray<Group>> => compareAll(effort, names, (name) => start(name, ...args), tasks)
+
+export const compareAll = <Name extends string>(
+  effort: Effort,
+  contestants: ReadonlyArray<Name>,
+  startOne: (name: Name) => Promise<Server>,
+  tasks: ReadonlyArray<Task>
 ): Promise<ReadonlyArray<Group>> =>
-  withServers(names, (name) => start(name, ...args), async (serverOf) => {
+  withServers(contestants, startOne, async (serverOf) => {
     const groups: Array<Group> = []
     for (const task of tasks) {
+      // There is more code below TLS, and until it is compiled it takes twice the time.
+      if (task.overTls === true) {
+        for (const name of contestants) await measure(serverOf(name), task, { ...effort, seconds: 1 })
+      }
       const rounds = await alternate(
-        names,
-        task.title === titles.echo ? effort.rounds : effort.roundsOfOthers,
-        (name) => measure(serverOf(name), task, effort)
+        contestants,
+        task.title === titles.echo ? effort.rounds : task.overTls === true ? effort.roundsOfTls : effort.roundsOfOthers,
+        (name) => measure(serverOf(name), task, effort),
+        task.overTls === true ? 0 : 1
       )
       const group: Group = {
         title: task.title,
@@ -83,12 +98,15 @@ const compare = (
         rounds
       }
       const share = (name: string, figure: string) => summarize(valuesOf(group, name, figure)).median / 100
-      // One that writes without being asked waits for nothing but room.
-      const unsaturated = names.filter((name) =>
-        !isSaturated(share(name, "busy %"), task.mode === "bulk" ? NaN : share(name, "spare %"))
+      // One that writes plain bytes without being asked waits for nothing but room, which the client makes at once.
+      const unsaturated = contestants.filter((name) =>
+        !isSaturated(
+          share(name, "busy %"),
+          task.mode === "bulk" && task.overTls !== true ? NaN : share(name, "spare %")
+        )
       )
       // The client never sleeps, so what its core did besides was somebody else's.
-      const isDisturbed = names.some((name) => share(name, "client busy %") < 0.9)
+      const isDisturbed = contestants.some((name) => share(name, "client busy %") < 0.9)
       groups.push({ ...group, unsaturated, isDisturbed })
     }
     return groups

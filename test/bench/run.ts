@@ -21,8 +21,9 @@ import { accept, bulk, echo, gather, target } from "./rates.ts"
 import { relay } from "./relay.ts"
 import { formatMachine, type Machine, save } from "./results.ts"
 import { footnote, formatGroup, formatTargets } from "./table.ts"
+import { tls } from "./tls.ts"
 
-const sections = { target, echo, bulk, gather, accept, memory, cancellation, relay, framing }
+const sections = { target, echo, bulk, gather, accept, memory, cancellation, relay, framing, tls }
 
 type Section = keyof typeof sections
 
@@ -50,6 +51,9 @@ const machine: Machine = {
 console.log(formatMachine(machine))
 if (Native.load === undefined) {
   console.log("left out: accepting, which is for the client in C alone (Linux and a C compiler)")
+}
+if (Native.loadTls === undefined) {
+  console.log("left out: TLS handshakes, which are for the client in C alone (Debian: libssl-dev)")
 }
 if (!isThere("EpollTransport")) console.log("left out: EpollTransport, which is not supported here")
 if (!isThere("Asio")) {

@@ -3,7 +3,7 @@ import type * as Fiber from "effect/Fiber"
 import { AsyncLocalStorage } from "node:async_hooks"
 import * as Tls from "node:tls"
 import { Reason, SocketError } from "../../SocketError.ts"
-import { type Context, fromTls, rejected, truncated } from "./errors.ts"
+import { type Context, fromTls, rejected, tlsError, truncated } from "./errors.ts"
 import type { Ground, Listener } from "./Ground.ts"
 
 /** Runs an effect in the environment of whoever asked for the handshake. */
@@ -21,6 +21,7 @@ export class Handshake implements Listener {
   private outcome: Effect.Effect<void, SocketError> | undefined = undefined
   private resume: ((outcome: Effect.Effect<void, SocketError>) => void) | undefined = undefined
   private released: (() => void) | undefined = undefined
+  isLate = false
   private readonly helpers = new Set<Fiber.Fiber<unknown, unknown>>()
   private readonly onNativeClose = () => {
     // The reason, if there is one, comes in an event of its own.
@@ -69,6 +70,12 @@ export class Handshake implements Listener {
 
   fail(cause: unknown): void {
     this.conclude(Effect.fail(fromTls(cause, this.context)))
+  }
+
+  giveUp(detail: string): void {
+    if (this.phase !== "running") return
+    this.isLate = true
+    this.conclude(Effect.fail(tlsError(this.context, { kind: "handshake", detail }, "ETIMEDOUT")))
   }
 
   /** A fiber that the handshake needs, and that ends with it. */

@@ -22,6 +22,9 @@ export class TlsBacking implements Backing, Listener {
   // What `node:tls` has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
+  // Full records behind it, and whether the reader is to hear of them in this turn of the event loop.
+  private behind: Array<Buffer> = []
+  private isGathering = false
   private flowing = false
   private pulling = false
   private hasEnded = false
@@ -67,15 +70,11 @@ export class TlsBacking implements Backing, Listener {
 
   read(target: Uint8Array): number | SocketError {
     if (this.chunk === undefined && (!this.flowing || this.readFailure !== undefined)) this.pull()
-    const chunk = this.chunk
-    if (chunk !== undefined) {
-      const rest = chunk.byteLength - this.chunkOffset
-      const count = Math.min(rest, target.byteLength)
-      target.set(count === chunk.byteLength ? chunk : chunk.subarray(this.chunkOffset, this.chunkOffset + count))
-      if (count === rest) {
-        this.chunk = undefined
-        this.chunkOffset = 0
-      } else this.chunkOffset += count
+    if (this.chunk !== undefined) {
+      let count = this.take(this.chunk, target)
+      while (this.chunk !== undefined && count < target.byteLength) {
+        count += this.take(this.chunk, target.subarray(count))
+      }
       return count
     }
     if (this.hasEnded) return 0
@@ -96,11 +95,21 @@ export class TlsBacking implements Backing, Listener {
       return WouldBlock
     }
     const length = Math.min(source.remaining, limit, sliceSize)
-    const slab = Slab.acquire(length)
-    const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
-    source.copyTo(slice)
-    this.isWriting = true
-    socket.write(slice, () => this.onFlushed(slab))
+    if (length < smallerThanSlab) {
+      const slice = Buffer.allocUnsafe(length)
+      source.copyTo(slice)
+      this.isWriting = true
+      socket.write(slice, this.onFlushed)
+    } else {
+      const slab = Slab.acquire(length)
+      const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
+      source.copyTo(slice)
+      this.isWriting = true
+      socket.write(slice, () => {
+        Slab.release(slab)
+        this.onFlushed()
+      })
+    }
     this.isWriting = false
     // A refusal on the spot is an answer, although it comes as an event.
     if (socket.errored !== null) this.writeFailure ??= this.errorOf(socket.errored)
@@ -128,7 +137,7 @@ export class TlsBacking implements Backing, Listener {
     this.phase = "closing"
     if (this.socket.destroyed) return
     this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
-    this.chunk = undefined
+    this.forget()
     if (this.socket.writableFinished) this.release()
     else {
       this.socket.once("finish", () => this.release())
@@ -146,7 +155,7 @@ export class TlsBacking implements Backing, Listener {
     }
     const { phase, socket } = this
     this.phase = "closing"
-    this.chunk = undefined
+    this.forget()
     const isShut = socket.writableFinished ? phase === "closing" : socket.writableEnded && socket.writableLength === 0
     // The TLS socket follows when that is closed. Destroyed here, with nothing below it any more, it would free OpenSSL's
     // memory at once; and this may be a callback of OpenSSL.
@@ -190,13 +199,40 @@ export class TlsBacking implements Backing, Listener {
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
-    else {
-      this.chunk = Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
-      this.chunkOffset = 0
+    else this.behind.push(chunk)
+    // Behind a full record there mostly is another one, and waking a fiber costs as much as decrypting one.
+    if (chunk.byteLength < recordSize || this.behind.length >= mostBehind) this.deliver()
+    else if (!this.isGathering) {
+      this.isGathering = true
+      setImmediate(() => {
+        this.isGathering = false
+        if (this.chunk !== undefined && this.flowing && this.phase === "open") this.deliver()
+      })
     }
+  }
+
+  private deliver(): void {
     this.attached.readable()
     // Nobody took all of it, so nobody wants more.
     if (this.chunk !== undefined) this.pause()
+  }
+
+  private forget(): void {
+    this.chunk = undefined
+    this.behind = []
+  }
+
+  /** Moves bytes of the first chunk. */
+  private take(chunk: Buffer, target: Uint8Array): number {
+    const { chunkOffset } = this
+    const rest = chunk.byteLength - chunkOffset
+    const count = Math.min(rest, target.byteLength)
+    target.set(count === chunk.byteLength ? chunk : chunk.subarray(chunkOffset, chunkOffset + count))
+    if (count === rest) {
+      this.chunk = this.behind.shift()
+      this.chunkOffset = 0
+    } else this.chunkOffset += count
+    return count
   }
 
   private onEnd(): void {
@@ -222,8 +258,7 @@ export class TlsBacking implements Backing, Listener {
     this.settle()
   }
 
-  private onFlushed(slab: Buffer): void {
-    Slab.release(slab)
+  private readonly onFlushed = (): void => {
     if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
       this.wantsRoom = false
       this.attached.writable()
@@ -296,6 +331,13 @@ export class TlsBacking implements Backing, Listener {
 }
 
 // ---- internal
+
+// Node has a pool for less.
+const smallerThanSlab = 4096
+
+// Of plaintext, at most; and how many of them are gathered.
+const recordSize = 16_384
+const mostBehind = 3
 
 const ignore = (): void => {}
 

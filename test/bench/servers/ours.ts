@@ -1,17 +1,18 @@
 /**
  * What the servers over this library do, whatever the transport. Their arguments:
- * `PORT [echo|bulk|gather|relay] [BUFFER BYTES | TARGET PORT]`
+ * `PORT [echo|bulk|receive|gather|relay] [BUFFER BYTES | TARGET PORT] [tls|strict]`
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as NetAddress from "effect/net/NetAddress"
-import { Acceptor, Relay, StreamSocket, type Transport, Write } from "../../../src/index.ts"
+import { Acceptor, Relay, StreamSocket, Tls, type Transport, Write } from "../../../src/index.ts"
+import { localhost as identity } from "../../tls/certificates.ts"
 import { chunk, gatherLists } from "../chunk.ts"
 
 // The buffer has the size of the one in Asio's own echo servers. It counts as memory of an idle connection.
-const [port, mode = "echo", number = 1024] = process.argv.slice(2)
+const [port, mode = "echo", number = 1024, security] = process.argv.slice(2)
 
 const localhost = (port: number | string | undefined) => NetAddress.inetAddressFromStringUnsafe(`127.0.0.1:${port}`)
 
@@ -27,6 +28,11 @@ const bulk = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
   while (true) yield* Write.writeAll(socket, chunk)
 })
 
+const receive = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
+  const buffer = new Uint8Array(65_536)
+  while (true) yield* socket.readSome(buffer)
+})
+
 const gather = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket) {
   while (true) for (const list of gatherLists) yield* Write.writeAll(socket, list)
 })
@@ -36,15 +42,25 @@ const relay = Effect.fnUntraced(function*(client: StreamSocket.StreamSocket) {
   yield* Relay.relay(client, upstream)
 }, Effect.scoped)
 
+const tls: Tls.ServerOptions = { ...identity, strictEnd: security === "strict" }
+
+/** The end of a connection is the end of its handler. */
+const secured = <E>(handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<never, E>) =>
+  Effect.fnUntraced(function*(plain: StreamSocket.StreamSocket) {
+    yield* handler(yield* Tls.server(plain, tls))
+  }, Effect.scoped)
+
 export const serve = <R, E>(layer: Layer.Layer<Transport.Transport | R, E>): void => {
   const main = Effect.gen(function*() {
     const acceptor = yield* Acceptor.listen(localhost(port), { backlog: 4096 })
     yield* Console.log(`listening on ${NetAddress.formatUrlUnsafe(acceptor.address, "tcp")}`)
     switch (mode) {
       case "echo":
-        return yield* Acceptor.serve(acceptor, echo)
+        return yield* Acceptor.serve(acceptor, security === undefined ? echo : secured(echo))
       case "bulk":
-        return yield* Acceptor.serve(acceptor, bulk)
+        return yield* Acceptor.serve(acceptor, security === undefined ? bulk : secured(bulk))
+      case "receive":
+        return yield* Acceptor.serve(acceptor, security === undefined ? receive : secured(receive))
       case "gather":
         return yield* Acceptor.serve(acceptor, gather)
       case "relay":
