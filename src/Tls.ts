@@ -15,7 +15,7 @@
  *   finished. A write that waits has taken nothing.
  * - `shutdownWrite` sends `close_notify` and FIN. `close` does too. Where both sides
  *   have spoken, it then waits for the peer's, so that no reset costs a peer that
- *   still sends what it has not received yet: for a second of silence, and
+ *   still sends what it has not received yet: for half a second of silence, and
  *   never longer than the linger time. Then it lets go without a reset.
  * - A peer that ends the connection without `close_notify` has not ended the TLS
  *   stream: reads fail with reason `Tls` of kind `truncated`. On the very socket of

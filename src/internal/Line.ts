@@ -140,12 +140,9 @@ export class Line {
       this.again = false
       const operation = this.front
       const exit = operation.perform()
-      if (!operation.inLine) this.again = true
-      else if (exit !== undefined) {
+      if (exit !== undefined || !operation.inLine) this.again = true
+      if (exit !== undefined && operation.inLine) {
         if (Exit.isSuccess(exit)) counters.completed++
-        this.leave(operation)
-        // Only who is in line by now: one that its fiber starts afterwards, with nobody before it, tries by itself.
-        if (this.front !== undefined) this.again = true
         this.settle(operation, exit)
       }
     }

@@ -29,7 +29,10 @@ export const overTls = (
         const serving = yield* Effect.forkChild(Tls.server(right, { ...server, ...common }), {
           startImmediately: true
         })
-        return [yield* Tls.client(left, { ...client, ...common }), yield* Fiber.join(serving)] as const
+        const ends = [yield* Tls.client(left, { ...client, ...common }), yield* Fiber.join(serving)] as const
+        // At once: one after the other, each would wait for what the other has to say.
+        yield* Effect.addFinalizer(() => Effect.forEach(ends, (end) => end.close, { concurrency: 2, discard: true }))
+        return ends
       })
   }
 }

@@ -52,6 +52,10 @@ export const handshake = (
     return [client, yield* Fiber.join(serving)] as const
   })
 
-/** A handshake that has to succeed. */
+/** A handshake that has to succeed. Both ends close at once: one after the other, each would wait for the other's. */
 export const secured = (ends: readonly [Tls.Stream, Tls.Stream], options?: Options) =>
-  Effect.flatMap(handshake(ends, options), ([client, server]) => Effect.all([client, server]))
+  Effect.tap(
+    Effect.flatMap(handshake(ends, options), ([client, server]) => Effect.all([client, server])),
+    ([client, server]) =>
+      Effect.addFinalizer(() => Effect.all([client.close, server.close], { concurrency: 2, discard: true }))
+  )

@@ -4,7 +4,7 @@ import { Duplex } from "node:stream"
 import * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
-import type { Native, NativeStream } from "../native.ts"
+import { type Native, nativeOf, type NativeStream } from "../native.ts"
 
 /** The connection below TLS, as `node:tls` and the backing above it see it. */
 export interface Ground {
@@ -86,6 +86,7 @@ export class BackingGround implements Ground, Events {
   // Ciphertext that was received before TLS began.
   private early: Uint8Array
   private wantsBytes = false
+  private isScheduled = false
   private readIsOver = false
   private writeIsOver = false
   // What there is to tell once OpenSSL has all that came before.
@@ -135,8 +136,17 @@ export class BackingGround implements Ground, Events {
 
   // ---- what the backing reports
 
+  // Node cuts what it receives, and what OpenSSL decrypts, out of one slab of 64 KiB; but where the two take turns, each
+  // message gets a slab of its own, and the collector has no rest. So all sockets of a turn are read first.
   readable(): void {
-    this.pump()
+    if (nativeOf(this.lower) === undefined) this.pump()
+    else if (!this.isScheduled) {
+      this.isScheduled = true
+      setImmediate(() => {
+        this.isScheduled = false
+        this.pump()
+      })
+    }
   }
 
   writable(): void {

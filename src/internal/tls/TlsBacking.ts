@@ -342,6 +342,6 @@ const mostBehind = 3
 const ignore = (): void => {}
 
 // Milliseconds in which a peer answers, if it means to.
-const patience = 1000
+const patience = 500
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
