@@ -8,6 +8,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
+import cluster from "node:cluster"
 import type { Transport } from "../Transport.ts"
 import { unsupported } from "./internal/support.ts"
 import * as NodeTransport from "./NodeTransport.ts"
@@ -23,6 +24,9 @@ import * as NodeTransport from "./NodeTransport.ts"
  * platform, a worker thread, the package `koffi` not installed), as a warning where
  * it was to be had and failed. Never fails.
  *
+ * A worker of `node:cluster` gets node: only listeners of `node:net` are shared with
+ * the other workers.
+ *
  * Neither `koffi` nor the epoll transport is loaded where it cannot run.
  *
  * **Example** (One line for every platform)
@@ -36,7 +40,7 @@ import * as NodeTransport from "./NodeTransport.ts"
  */
 export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver> = Layer.unwrap(
   Effect.suspend(() => {
-    const why = unsupported()
+    const why = unsupported() ?? unshared()
     if (why !== undefined) return Effect.as(Effect.logDebug(`transport: node, because ${why}`), NodeTransport.layer)
     const epoll = Effect.map(Effect.promise(() => import("./EpollTransport.ts")), ({ layer }) => layer)
     const taken = Layer.provideMerge(Layer.effectDiscard(Effect.logDebug("transport: epoll")), Layer.unwrap(epoll))
@@ -45,6 +49,9 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver> = L
 )
 
 // ---- internal
+
+const unshared = (): string | undefined =>
+  cluster.isWorker ? "this is a worker of node:cluster, which shares the listeners of node:net only" : undefined
 
 const instead = (cause: Cause.Cause<unknown>): Effect.Effect<typeof NodeTransport.layer> =>
   Effect.as(

@@ -20,6 +20,9 @@
  *   that are put together first may be of any memory.
  * - The process is kept alive by operations that wait, and not by idle sockets.
  * - Every option of connections and listeners is honoured.
+ * - A worker of `node:cluster` listens for itself, as that shares the listeners of
+ *   `node:net` only: let processes share an address with `reusePort`, or a listener
+ *   that their parent has opened ({@link listenerFromFd}).
  * - What one connection moves, and what one listener accepts, in one turn of the
  *   event loop is limited, so that others get theirs.
  *
@@ -42,7 +45,13 @@ import { failure, mostInt } from "./internal/sockets.ts"
 import * as Support from "./internal/support.ts"
 
 /**
- * Whether this process can use the transport. Has no side effects.
+ * Whether this process can use the transport, from here: a worker thread cannot.
+ *
+ * **Details**
+ *
+ * Has no side effects: nothing is loaded or opened. So it cannot know of a `koffi`
+ * that is there and does not load (no binary for this system), where the layer
+ * fails nevertheless.
  *
  * @category guards
  * @since 0.1.0
@@ -55,7 +64,8 @@ export const isSupported = (): boolean => Support.unsupported() === undefined
  * **Details**
  *
  * Where it cannot run, building the layer fails with the reason `Unsupported`,
- * which says why; use `NodeTransport.layer` there.
+ * which says why; use `NodeTransport.layer` there. With no descriptor left it fails
+ * with `TooManyOpenFiles`.
  *
  * **Example** (The fast one where it is there)
  *
@@ -93,7 +103,8 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, Soc
  * Needs no layer. The descriptor belongs to the backing from then on: make a
  * stream of it with `StreamSocket.make`, and close that. It becomes non-blocking
  * (as it does for everybody who has the same socket) and close-on-exec; its other
- * options stay as they are, and `StreamSocket.configure` changes them.
+ * options stay as they are, and `StreamSocket.configure` changes them. Only
+ * `SO_LINGER` is turned off by `close`, which would block the process otherwise.
  *
  * Fails with `Unsupported` where the transport cannot run, and for a descriptor
  * that is not open (`EBADF`), is no socket (`ENOTSOCK`), is not a TCP or

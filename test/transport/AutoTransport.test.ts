@@ -45,6 +45,17 @@ describe("AutoTransport", () => {
     )
   })
 
+  it.skipIf(!isSupported())(
+    "is node in a worker of a cluster, which shares what listens there, and loads nothing of epoll",
+    () => {
+      assert.strictEqual(
+        say("auto-support.ts", "cluster"),
+        `node, ${nothing}\nDebug: transport: node, because this is a worker of node:cluster, ` +
+          "which shares the listeners of node:net only\n"
+      )
+    }
+  )
+
   it.skipIf(!isSupported())("is node without koffi, and loads nothing of epoll", () => {
     assert.strictEqual(
       say(missing("_resolveFilename", "not found"), "auto-support.ts"),

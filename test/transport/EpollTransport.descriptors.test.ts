@@ -17,9 +17,10 @@ import { utf8 as text } from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import { formatAddress } from "../../src/internal/format.ts"
 import * as Read from "../../src/Read.ts"
+import { isSocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
-import { resolveOptions, Transport } from "../../src/Transport.ts"
+import { resolveOptions, Transport, WouldBlock } from "../../src/Transport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import { passedOn } from "../../src/transport/internal/descriptor.ts"
 import * as Linux from "../../src/transport/internal/linux.ts"
@@ -39,11 +40,17 @@ const raw = () => {
   const socket = library.func("int socket(int domain, int type, int protocol)")
   const duplicate = library.func("int dup(int fd)")
   const fcntl = library.func("int fcntl(int fd, int command, ...)")
+  const setsockopt = library.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)")
+  const linux = Linux.load()
   return {
-    ...Linux.load(),
+    ...linux,
     /** Blocking, and inherited by whoever is started. */
     plainSocket: (domain: number, type: number): number => socket(domain, type, 0),
     duplicate: (fd: number): number => duplicate(fd),
+    /** Lets `close` wait until what was taken has arrived, or so many seconds. */
+    setLinger: (fd: number, seconds: number): number =>
+      setsockopt(fd, Linux.SOL_SOCKET, Linux.SO_LINGER, new Int32Array([1, seconds]), 8),
+    lingers: (fd: number): boolean => linux.getInt(fd, Linux.SOL_SOCKET, Linux.SO_LINGER) !== 0,
     flags: (fd: number): ReadonlyArray<boolean> => [
       (fcntl(fd, Linux.F_GETFL, "int", 0) & Linux.O_NONBLOCK) !== 0,
       (fcntl(fd, Linux.F_GETFD, "int", 0) & Linux.FD_CLOEXEC) !== 0
@@ -166,6 +173,35 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
           yield* acceptor.close
           assertIs(fd, false)
           assert.isTrue(existsSync(address.path))
+        }))
+
+      it.effect("closing does not wait in the kernel, whatever its opener has asked for", () =>
+        Effect.gen(function*() {
+          const linux = raw()
+          const acceptor = yield* Acceptor.listen(anyPort)
+          const connection = plainConnection(linux, acceptor.address)
+          const peer = yield* acceptor.accept
+          assert.strictEqual(linux.setLinger(connection, 60), 0)
+          const copy = yield* owned(linux, () => linux.duplicate(connection))
+          const socket = yield* adopted(connection)
+          assert.isTrue(linux.lingers(connection))
+          yield* socket.close
+          assert.isFalse(linux.lingers(copy))
+          assert.strictEqual(ending(yield* Effect.exit(peer.readSome(new Uint8Array(1)))), "Done")
+          // Those that a listener accepts have what it has.
+          const listener = linux.socket(Linux.AF_INET)
+          assert.strictEqual(linux.setLinger(listener, 60), 0)
+          assert.strictEqual(linux.listen(listener, 5), 0)
+          const taken = yield* EpollTransport.listenerFromFd(listener)
+          const client = yield* StreamSocket.connect(taken.address)
+          const accepted = taken.accept()
+          if (accepted === WouldBlock || isSocketError(accepted)) return assert.fail("nobody came")
+          const fd = Number(accepted.detach?.())
+          assert.isFalse(linux.lingers(fd))
+          assert.isTrue(linux.lingers(listener))
+          linux.close(fd)
+          taken.close()
+          yield* client.close
         }))
 
       it.effect("what others have too goes on there, and no event of it comes here any more", () =>

@@ -199,6 +199,17 @@ describe("where EpollTransport can run", () => {
     )
   })
 
+  it.skipIf(!isSupported())("not where Node loads no native code at all", () => {
+    const why = unsupported("Node runs with --no-addons, which forbids native code")
+    assert.strictEqual(say("--no-addons", "epoll-support.ts"), why)
+    const { stdout } = spawnSync(process.execPath, ["epoll-support.ts"], {
+      cwd: import.meta.dirname,
+      encoding: "utf8",
+      env: { ...process.env, NODE_OPTIONS: "--no-warnings --no-addons" }
+    })
+    assert.strictEqual(stdout, why)
+  })
+
   it.skipIf(!isSupported())("not without koffi", () => {
     assert.strictEqual(
       say(missing("_resolveFilename", "not found"), "epoll-support.ts"),

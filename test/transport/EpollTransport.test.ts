@@ -20,9 +20,11 @@ import { isSocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import { type ListenerBacking, resolveOptions, Transport, WouldBlock } from "../../src/Transport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
+import { listen } from "../../src/transport/internal/EpollListener.ts"
 import * as Linux from "../../src/transport/internal/linux.ts"
+import { Reactor } from "../../src/transport/internal/Reactor.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, pattern, start } from "../support.ts"
+import { assertBytes, defect, ending, failure, pattern, start } from "../support.ts"
 import { eventually, hangingListener, nextTurn, openSockets, portOf } from "./network.ts"
 
 const { isSupported } = EpollTransport
@@ -149,6 +151,54 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         assert.strictEqual(ending(yield* Effect.exit(Acceptor.listen(odd))), "AddressNotAvailable")
         assert.strictEqual(ending(yield* Effect.exit(StreamSocket.connect(odd))), "AddressNotAvailable")
         assert.isFalse(existsSync(plain))
+      }))
+
+    it.effect("closing behind the end of the stream costs one call, and the peer still gets everything", () =>
+      Effect.gen(function*() {
+        const linux = Linux.load()
+        const calls: Array<string> = []
+        const reactor = new Reactor({
+          ...linux,
+          recv: (...args) => {
+            calls.push("recv")
+            return linux.recv(...args)
+          },
+          shutdownWrite: (fd) => {
+            calls.push("shutdown")
+            return linux.shutdownWrite(fd)
+          },
+          close: (fd) => {
+            calls.push("close")
+            return linux.close(fd)
+          }
+        })
+        for (const address of [anyPort, anyPath()]) {
+          const acceptor = Acceptor.make(yield* listen(reactor, address, resolveOptions(undefined)))
+          const client = yield* StreamSocket.connect(acceptor.address)
+          const server = yield* acceptor.accept
+          yield* Write.writeAll(client, text("question"))
+          yield* client.shutdownWrite
+          assertBytes(yield* Read.readAll(server), "question")
+          yield* Write.writeAll(server, pattern(100_000))
+          calls.length = 0
+          yield* server.close
+          assert.deepStrictEqual(calls, ["close"])
+          assertBytes(yield* Read.readAll(client), pattern(100_000))
+          yield* acceptor.close
+        }
+      }))
+
+    it.effect("an acceptor that the reactor cannot take leaves no path and no descriptor", () =>
+      Effect.gen(function*() {
+        const ENOSPC = 28
+        const reactor = new Reactor({ ...Linux.load(), epollAdd: () => -ENOSPC })
+        const before = openSockets()
+        for (const address of [anyPath(), anyPort]) {
+          const error = failure(yield* Effect.exit(listen(reactor, address, resolveOptions(undefined))))
+          assert.strictEqual(error.code, "ENOSPC")
+          if (NetAddress.isUnixPathAddress(address)) assert.isFalse(existsSync(address.path))
+        }
+        assert.strictEqual(openSockets(), before)
       }))
 
     it.effect("closing an acceptor whose path has become something else harms nobody", () =>
@@ -519,9 +569,71 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         assert.isAtMost(Math.max(...turns), 64)
         listener.close()
       }))
+
+    // Both halves of a turn, before and behind the test's own.
+    const atMost = (limit: number) => 2 * limit
+
+    it.effect("a connection that has enough to read does not get more turns for every event", () =>
+      Effect.gen(function*() {
+        const { client, listener, server } = yield* backings
+        let count = 0
+        const read = () => {
+          const one = new Uint8Array(1)
+          while (server.read(one) === 1) count++
+        }
+        server.attach({ readable: read, writable() {}, failed() {}, closed() {} })
+        read()
+        const turns: Array<number> = []
+        for (let turn = 0; turn < 40; turn++) {
+          assert.strictEqual(client.write(cursor(new Uint8Array(5000)), Infinity), 5000)
+          yield* nextTurn
+          turns.push(count)
+          count = 0
+        }
+        assert.isAbove(Math.max(...turns), 0)
+        assert.isAtMost(Math.max(...turns), atMost(1024), turns.join())
+        client.abort()
+        server.abort()
+        listener.close()
+      }))
+
+    it.effect("a listener that has enough to accept does not get more turns for every connection", () =>
+      Effect.gen(function*() {
+        const linux = raw()
+        const transport = yield* Transport
+        const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
+        let count = 0
+        const accept = () => void (count += acceptAll(listener))
+        listener.attach({ acceptable: accept })
+        accept()
+        for (let i = 0; i < 400; i++) yield* rawConnection(linux, listener.address)
+        const before = count
+        count = 0
+        const turns: Array<number> = []
+        for (let turn = 0; turn < 10; turn++) {
+          yield* rawConnection(linux, listener.address)
+          yield* nextTurn
+          turns.push(count)
+          count = 0
+        }
+        assert.isAtMost(Math.max(...turns), atMost(64), turns.join())
+        const sum = turns.reduce((sum, count) => sum + count, before)
+        yield* eventually(() => sum + count === 410, "everybody was accepted")
+        listener.close()
+      }))
   })
 
   it.layer(EpollTransport.layer, { excludeTestServices: true })("connecting", (it) => {
+    it.effect("to the unspecified address: both ends know whom they have reached", () =>
+      Effect.gen(function*() {
+        const { client, server } = yield* pair(NetAddress.inetAddressFromStringUnsafe("0.0.0.0:0"))
+        assert.strictEqual(
+          NetAddress.formatSocketAddress(client.remoteAddress),
+          `127.0.0.1:${portOf(server.localAddress)}`
+        )
+        assert.deepStrictEqual([client.remoteAddress, client.localAddress], [server.localAddress, server.remoteAddress])
+      }))
+
     it.effect("waits at a path whose backlog is full, and gets in when somebody is accepted", () =>
       Effect.gen(function*() {
         const acceptor = yield* Acceptor.listen(anyPath(), { backlog: 1 })
@@ -541,6 +653,17 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }
       }))
   })
+})
+
+/** Two ends of a connection as the transport has them, which the test ends. */
+const backings = Effect.gen(function*() {
+  const transport = yield* Transport
+  const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
+  const client = yield* transport.connect(listener.address, resolveOptions(undefined))
+  yield* nextTurn
+  const server = listener.accept()
+  if (server === WouldBlock || isSocketError(server)) return assert.fail("nobody came")
+  return { client, listener, server }
 })
 
 /** Takes what a listener gives at once, ends it, and answers how many that were. */

@@ -1,11 +1,12 @@
 /**
  * Says which transport `AutoTransport` takes here, what it says of it, and what was loaded for it.
  *
- *     node test/transport/auto-support.ts [worker | PLATFORM | broken]
+ *     node test/transport/auto-support.ts [worker | cluster | PLATFORM | broken]
  */
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
+import cluster from "node:cluster"
 import { once } from "node:events"
 import * as Module from "node:module"
 import { isMainThread, Worker } from "node:worker_threads"
@@ -44,7 +45,9 @@ const sharedObjects = (): ReadonlyArray<string> => {
 }
 
 if (what === "worker" && isMainThread) await once(new Worker(new URL(import.meta.url), { argv: [what] }), "exit")
+else if (what === "cluster" && cluster.isPrimary) await once(cluster.fork(), "exit")
 else {
   if (what === "darwin") Object.defineProperty(process, "platform", { value: what })
   await say()
+  cluster.worker?.disconnect()
 }

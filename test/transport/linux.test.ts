@@ -48,6 +48,8 @@ int main(void) {
 
   struct linger linger = { .l_onoff = 1, .l_linger = 0 };
   bytes("linger", &linger, sizeof linger);
+  linger.l_onoff = 0;
+  bytes("linger, off", &linger, sizeof linger);
 
   struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(54321) };
   inet_pton(AF_INET, "192.0.2.17", &v4.sin_addr);
@@ -143,6 +145,7 @@ for (const machine of machines) {
 
     it("lays a reset's linger out in the same way", () => {
       assert.strictEqual(hex(new Uint8Array(Linux.lingerZero.buffer)), answer("linger"))
+      assert.strictEqual(hex(new Uint8Array(Linux.lingerOff.buffer)), answer("linger, off"))
     })
 
     it("encodes addresses in the same way", () => {

@@ -123,10 +123,18 @@ class ConnectAttempt implements Registered {
   private succeed(flags: number): void {
     const { fd } = this
     this.fd = -1
-    const backing = new EpollBacking(this.reactor, fd, this.address, undefined, false)
+    const backing = new EpollBacking(this.reactor, fd, this.remoteOf(fd), undefined, false)
     backing.note(flags)
     this.reactor.hand(backing)
     this.resume(Effect.succeed(backing))
+  }
+
+  /** Whoever connects to no address in particular reaches one of this machine's. */
+  private remoteOf(fd: number): NetAddress.SocketAddress {
+    const { address, reactor: { linux } } = this
+    return NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) || linux.peer(fd) < 0
+      ? address
+      : linux.accepted()
   }
 
   private fail(errno: number): void {

@@ -25,6 +25,8 @@ export class EpollBacking implements Backing, Registered {
   private readsLeft = perTurn
   private writesLeft = perTurn
   private isWaitingForTurn = false
+  // The end of the stream was read: nothing is unread, and nothing comes.
+  private hasEnded = false
   // Whether the reactor has been told that somebody waits.
   private owesRead = false
   private owesWrite = false
@@ -70,7 +72,10 @@ export class EpollBacking implements Backing, Registered {
         this.isDrained = count < most && !this.asksTwice
         return count
       }
-      if (count === 0) return this.error ?? 0
+      if (count === 0) {
+        this.hasEnded = true
+        return this.error ?? 0
+      }
       if (count === -Linux.EINTR) continue
       if (count !== -Linux.EAGAIN) return this.error ??= failure("socket", this.remoteAddress, -count)
       if (this.error !== undefined) return this.error
@@ -140,10 +145,16 @@ export class EpollBacking implements Backing, Registered {
       return
     }
     this.phase = "closing"
+    if (this.hasEnded && !this.isShared) {
+      // Closing the descriptor sends FIN.
+      this.release()
+      return
+    }
     const { linux } = this.reactor
     // Everything taken is the kernel's already, and goes on its way behind a closed descriptor. Only unread input would
     // turn FIN into a reset: if there is any, the peer's end of stream is awaited.
     linux.shutdownWrite(this.fd)
+    if (this.isShared) linux.clearLinger(this.fd)
     if (this.discard() === "nothing") this.release()
     else this.onClosing()
   }
@@ -184,8 +195,9 @@ export class EpollBacking implements Backing, Registered {
 
   /** Takes in what an event says. */
   note(flags: number): void {
-    this.readsLeft = this.writesLeft = perTurn
-    this.isWaitingForTurn = false
+    if (flags === 0) this.isWaitingForTurn = false
+    // Who is to have another turn has it then, and not a second one for an event in between.
+    if (!this.isWaitingForTurn) this.readsLeft = this.writesLeft = perTurn
     if ((flags & (Linux.EPOLLRDHUP | Linux.EPOLLPRI | broken)) !== 0) this.asksTwice = true
     if ((flags & (Linux.EPOLLIN | Linux.EPOLLPRI | Linux.EPOLLRDHUP | broken)) !== 0) {
       this.isDrained = false
@@ -199,8 +211,8 @@ export class EpollBacking implements Backing, Registered {
 
   onEvents(flags: number): void {
     if (this.phase === "closing") {
-      this.isWaitingForTurn = false
-      this.onClosing()
+      if (flags === 0) this.isWaitingForTurn = false
+      if (!this.isWaitingForTurn) this.onClosing()
       return
     }
     this.note(flags)

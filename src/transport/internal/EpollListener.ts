@@ -49,11 +49,13 @@ export const listen = (
     }
     const bound = linux.bind(fd, Linux.encodeAddress(address))
     if (bound < 0) return give(failure("listen", address, -bound))
-    const listening = linux.listen(fd, options.backlog)
-    if (listening < 0) return give(failure("listen", address, -listening))
     const listener = new EpollListener(reactor, fd, address, options, false)
-    const registered = reactor.register(listener)
-    return registered < 0 ? give(failure("listen", address, -registered)) : Effect.succeed(listener)
+    const listening = linux.listen(fd, options.backlog)
+    const failed = listening < 0 ? listening : reactor.register(listener)
+    if (failed === 0) return Effect.succeed(listener)
+    // With the path that is bound by now.
+    listener.close()
+    return Effect.fail(failure("listen", address, -failed))
   })
 
 export class EpollListener implements ListenerBacking, Registered {
@@ -64,8 +66,9 @@ export class EpollListener implements ListenerBacking, Registered {
   private readonly path: string | undefined
   private acceptable: () => void = ignore
   private isOwed = false
-  /** Accepted since the last event. */
+  /** Accepted in this turn. */
   private taken = 0
+  private isWaitingForTurn = false
   /** Others may have the same socket, in this process or another one. */
   private readonly isShared: boolean
 
@@ -106,15 +109,17 @@ export class EpollListener implements ListenerBacking, Registered {
       }
       if (!passing.has(-fd)) return failure("accept", this.address, -fd)
     }
-    if (this.taken === mostAccepted) {
-      this.taken++
+    if (!this.isWaitingForTurn) {
+      this.isWaitingForTurn = true
       this.reactor.again(this)
     }
     return WouldBlock
   }
 
-  onEvents(): void {
-    this.taken = 0
+  onEvents(flags: number): void {
+    if (flags === 0) this.isWaitingForTurn = false
+    // Who is to have another turn has it then, and not a second one for an event in between.
+    if (!this.isWaitingForTurn) this.taken = 0
     this.settle()
     this.acceptable()
   }
@@ -159,6 +164,8 @@ export class EpollListener implements ListenerBacking, Registered {
     if (NetAddress.isUnixPathAddress(address)) {
       setAll(reactor, fd, bufferSettings(this.options), "accept", address)
     }
+    // Inherited from whatever the listener's opener has set.
+    if (this.isShared) reactor.linux.clearLinger(fd)
     const backing = new EpollBacking(
       reactor,
       fd,

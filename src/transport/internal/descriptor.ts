@@ -1,7 +1,8 @@
 /** What a descriptor that somebody else has opened is, and which ones a service manager has passed on. */
 import * as NetAddress from "effect/net/NetAddress"
-import { fromErrno, Reason, SocketError } from "../../SocketError.ts"
+import { Reason, SocketError } from "../../SocketError.ts"
 import * as Linux from "./linux.ts"
+import { failure } from "./sockets.ts"
 
 /** Both addresses of a descriptor that is what is wanted, or why it is not. Changes nothing. */
 export const inspect = (
@@ -13,7 +14,7 @@ export const inspect = (
   const type = linux.getInt(fd, Linux.SOL_SOCKET, Linux.SO_TYPE)
   if (type === -Linux.EBADF) return refused(operation, fd, "is not open", "EBADF")
   if (type === -Linux.ENOTSOCK) return refused(operation, fd, "is not a socket", "ENOTSOCK")
-  if (type < 0) return failed(operation, -type)
+  if (type < 0) return failure(operation, undefined, -type)
   const family = linux.getInt(fd, Linux.SOL_SOCKET, Linux.SO_DOMAIN)
   if (type !== Linux.SOCK_STREAM || !families.has(family)) {
     return refused(operation, fd, "is neither a TCP nor a Unix-domain stream", undefined)
@@ -26,7 +27,7 @@ export const inspect = (
   }
   if (listens) return refused(operation, fd, "listens, and so is no connection", undefined)
   const named = linux.peer(fd)
-  return named < 0 ? failed(operation, -named) : { local, remote: linux.accepted() }
+  return named < 0 ? failure(operation, undefined, -named) : { local, remote: linux.accepted() }
 }
 
 export const refused = (operation: string, fd: number, why: string, code: string | undefined): SocketError =>
@@ -58,8 +59,3 @@ const families: ReadonlySet<number> = new Set([Linux.AF_INET, Linux.AF_INET6, Li
 
 /** `SD_LISTEN_FDS_START`: behind the three that every process has. */
 const firstPassedOn = 3
-
-const failed = (operation: string, errno: number): SocketError => {
-  const code = Linux.errnoCode(errno)
-  return fromErrno(Object.assign(new Error(`${operation}: ${code}`), { code }), { operation })
-}

@@ -78,7 +78,6 @@ export const ENETDOWN = 100
 export const ENETUNREACH = 101
 export const ECONNABORTED = 103
 export const ECONNRESET = 104
-export const ENOTCONN = 107
 export const EHOSTDOWN = 112
 export const EHOSTUNREACH = 113
 export const EINPROGRESS = 115
@@ -180,6 +179,8 @@ export const load = () => {
     getInt,
     /** The next `close` resets. */
     setReset: (fd: number): number => answer(setsockopt(fd, SOL_SOCKET, SO_LINGER, lingerZero, lingerZero.byteLength)),
+    /** The next `close` does not wait. With a linger time it would, even for a non-blocking socket. */
+    clearLinger: (fd: number): number => answer(setsockopt(fd, SOL_SOCKET, SO_LINGER, lingerOff, lingerOff.byteLength)),
     /** The number of the error that the kernel holds for the socket, which this clears; 0 when there is none. */
     takeError: (fd: number): number => Math.abs(getInt(fd, SOL_SOCKET, SO_ERROR)),
     localAddress: (fd: number): NetAddress.SocketAddress | undefined => {
@@ -269,6 +270,9 @@ export const mostPathBytes = 108
 
 /** `struct linger { 1, 0 }` */
 export const lingerZero = new Int32Array([1, 0])
+
+/** `struct linger { 0, 0 }` */
+export const lingerOff = new Int32Array([0, 0])
 
 /** `struct sockaddr_in`, `sockaddr_in6` or `sockaddr_un`. */
 export const encodeAddress = (address: NetAddress.SocketAddress): Uint8Array => {

@@ -13,6 +13,7 @@ export const unsupported = (): string | undefined => {
   if (!isMainThread) return "this is a worker thread, whose event loop cannot be reached"
   const { permission } = process
   if (permission !== undefined && !permission.has("addon")) return "the permission model forbids native code"
+  if (options().includes("--no-addons")) return "Node runs with --no-addons, which forbids native code"
   try {
     createRequire(import.meta.url).resolve("koffi")
     return undefined
@@ -20,3 +21,11 @@ export const unsupported = (): string | undefined => {
     return "the package koffi is not installed"
   }
 }
+
+// ---- internal
+
+/** What Node was started with, in either way. */
+const options = (): ReadonlyArray<string> => [
+  ...process.execArgv,
+  ...(process.env["NODE_OPTIONS"]?.trim().split(/\s+/) ?? [])
+]
