@@ -10,7 +10,7 @@
 // not accepted stays in the kernel, for the others. With a listening socket for each process (`SO_REUSEPORT`) it is
 // reset: 716 of 39,000 requests in 25 restarts, measured; none on Linux with `sysctl net.ipv4.tcp_migrate_req=1`. Open
 // connections are told `bye`, and have ten seconds: what was asked on them is answered, and a client that has heard it
-// asks elsewhere.
+// asks elsewhere. `node:cluster` shares what `node:net` opens, so this one needs NodeTransport.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"

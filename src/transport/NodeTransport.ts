@@ -114,7 +114,8 @@ const connect = (
       resume(Effect.succeed(
         new NodeBacking(
           socket,
-          address,
+          // Whoever connects to no address in particular reaches one of this machine's.
+          !NetAddress.isUnixPathAddress(address) && NetAddress.isUnspecified(address.address) ? undefined : address,
           options.sliceSize,
           nativeAddress(socket.localAddress, socket.localPort, address)
         )

@@ -17,9 +17,13 @@ const files = [
   "test/conformance/soak",
   "test/cancellation/matrix.epoll",
   "test/transport/linux",
-  "test/transport/EpollTransport.test",
-  "test/transport/EpollTransport.descriptors",
-  "test/transport/NodeTransport"
+  "test/transport/AutoTransport",
+  "test/transport/EpollTransport",
+  "test/transport/NodeTransport",
+  "test/transport/options",
+  "test/conformance/tls-node",
+  "test/Tls",
+  "test/Server.tls"
 ]
 
 const [resultFile] = process.argv.slice(2)

@@ -87,6 +87,14 @@ describe("NodeTransport", () => {
         assert.deepStrictEqual(server.remoteAddress, client.localAddress)
       }))
 
+    it.effect("knows whom it has reached at no address in particular", () =>
+      Effect.gen(function*() {
+        const { acceptor, client, server } = yield* pair(address("0.0.0.0:0"))
+        assert.deepStrictEqual(client.remoteAddress, address(`127.0.0.1:${portOf(acceptor.address)}`))
+        assert.deepStrictEqual(server.localAddress, client.remoteAddress)
+        yield* talk(client, server)
+      }))
+
     it.effect.skipIf(linkLocal === undefined)("knows the zone of a link-local address", () =>
       Effect.gen(function*() {
         const bound = NetAddress.inetAddressFromInputUnsafe({ ...linkLocal!, port: 0 })
