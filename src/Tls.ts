@@ -201,7 +201,7 @@ export interface CommonOptions {
   readonly keyLog?: ((line: Uint8Array) => void) | undefined
   /**
    * Tell a truncated stream from one that has ended also on `NodeTransport`. There
-   * it costs half of the speed of small messages; everywhere else it is so
+   * it costs up to half of the speed of small messages; everywhere else it is so
    * anyway. Default `false`.
    */
   readonly strictEnd?: boolean | undefined

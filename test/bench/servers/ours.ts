@@ -7,8 +7,7 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as NetAddress from "effect/net/NetAddress"
-import { Acceptor, Relay, StreamSocket, Tls, type Transport, Write } from "../../../src/index.ts"
-import { localhost as identity } from "../../tls/certificates.ts"
+import { Acceptor, Relay, StreamSocket, type Transport, Write } from "../../../src/index.ts"
 import { chunk, gatherLists } from "../chunk.ts"
 
 // The buffer has the size of the one in Asio's own echo servers. It counts as memory of an idle connection.
@@ -42,13 +41,15 @@ const relay = Effect.fnUntraced(function*(client: StreamSocket.StreamSocket) {
   yield* Relay.relay(client, upstream)
 }, Effect.scoped)
 
-const tls: Tls.ServerOptions = { ...identity, strictEnd: security === "strict" }
-
-/** The end of a connection is the end of its handler. */
-const secured = <E>(handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<never, E>) =>
-  Effect.fnUntraced(function*(plain: StreamSocket.StreamSocket) {
-    yield* handler(yield* Tls.server(plain, tls))
-  }, Effect.scoped)
+/** Serves every connection, over TLS where that is asked for. */
+const serveAll = <E, R>(
+  acceptor: Acceptor.Acceptor,
+  handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<never, E, R>
+) =>
+  security === undefined
+    ? Acceptor.serve(acceptor, handler)
+    : Effect.flatMap(Effect.promise(() => import("./secured.ts")), ({ secured }) =>
+      Acceptor.serve(acceptor, secured(handler, security === "strict")))
 
 export const serve = <R, E>(layer: Layer.Layer<Transport.Transport | R, E>): void => {
   const main = Effect.gen(function*() {
@@ -56,11 +57,11 @@ export const serve = <R, E>(layer: Layer.Layer<Transport.Transport | R, E>): voi
     yield* Console.log(`listening on ${NetAddress.formatUrlUnsafe(acceptor.address, "tcp")}`)
     switch (mode) {
       case "echo":
-        return yield* Acceptor.serve(acceptor, security === undefined ? echo : secured(echo))
+        return yield* serveAll(acceptor, echo)
       case "bulk":
-        return yield* Acceptor.serve(acceptor, security === undefined ? bulk : secured(bulk))
+        return yield* serveAll(acceptor, bulk)
       case "receive":
-        return yield* Acceptor.serve(acceptor, security === undefined ? receive : secured(receive))
+        return yield* serveAll(acceptor, receive)
       case "gather":
         return yield* Acceptor.serve(acceptor, gather)
       case "relay":
