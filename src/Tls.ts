@@ -620,13 +620,11 @@ class Attempt {
 
   get run(): Effect.Effect<TlsSocket, SocketError> {
     const { handshake } = this
-    const running = Effect.withFiber<void, SocketError>((fiber) =>
-      handshake.run(() => {
-        this.role.start(handshake)
-        // A race would be two fibers more, for each connection.
-        if (Duration.isFinite(this.deadline)) handshake.helpedBy(Effect.runForkWith(fiber.context)(this.giveUpInTime))
-      })
-    )
+    const running = handshake.run(() => {
+      this.role.start(handshake)
+      // A race would be two fibers more, for each connection.
+      if (Duration.isFinite(this.deadline)) handshake.helpedBy(handshake.fork(this.giveUpInTime))
+    })
     // An alert for the peer is flushed; one that is not there any more holds nothing up for long.
     return Effect.andThen(
       Effect.tapError(running, () => handshake.isLate ? handshake.release("abort") : this.releaseInTime),

@@ -134,7 +134,7 @@ describe("Server over TLS", () => {
         })
         const silent = yield* StreamSocket.connect(server.addresses[0])
         yield* Effect.exit(Read.readAll(silent, { max: 100 }))
-        yield* Effect.sleep("1 millis")
+        yield* eventually(() => "no limit was told", () => limits.length > 0)
         assert.deepStrictEqual([limits, (yield* server.health).limited.Handshake], [["Handshake"], 1])
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
     ))

@@ -262,6 +262,29 @@ describe("sessions", () => {
     }))
 })
 
+describe("messages of full records, with nothing behind them", () => {
+  // They are gathered, so that one wake-up serves several; the last must not be waited for in vain.
+  const wakesReaders = Effect.fnUntraced(function*([client, server]: readonly [Socket, Socket]) {
+    for (const records of [1, 2, 4, 5, 9]) {
+      const message = new Uint8Array(randomBytes(records * 16_384))
+      const target = new Uint8Array(message.byteLength)
+      const reading = yield* start(Read.readExactly(server, target))
+      yield* Write.writeAll(client, message)
+      yield* Fiber.join(reading)
+      assert.isTrue(Buffer.from(target).equals(message), `${records} records`)
+    }
+  })
+
+  it.effect("wake a reader that waits, in memory", () => Effect.flatMap(agreed(), wakesReaders))
+
+  it.live("wake a reader that waits, over node:net", () =>
+    connection.pipe(
+      Effect.flatMap((ends) => secured(ends)),
+      Effect.flatMap(wakesReaders),
+      Effect.provide(NodeTransport.layer)
+    ))
+})
+
 describe("reloading", () => {
   it.effect("concerns handshakes from then on, and no connection before", () =>
     Effect.gen(function*() {
