@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { configDefaults, defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
@@ -69,8 +68,8 @@ export const shared = {
   root,
   // A process per file: leak checks look at /proc/self/fd and at the process's own handles and signals.
   pool: "forks",
-  // Much of the time goes into waiting for the kernel and for other processes, so more can run than there are cores.
-  maxWorkers: Math.ceil(availableParallelism() * 1.5),
+  // Much of the time goes into waiting for the kernel and for other processes, so no core needs to be kept free.
+  maxWorkers: "100%",
   testTimeout: 10_000,
   hookTimeout: 10_000,
   sequence: { sequencer: LongestFirst }

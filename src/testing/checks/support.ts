@@ -161,7 +161,7 @@ export const eventually = (
 export const settled = (read: () => number): Effect.Effect<void> =>
   Effect.gen(function*() {
     let last = read()
-    for (let quiet = 0; quiet < 6; quiet++) {
+    for (let quiet = 0; quiet < 12; quiet++) {
       yield* turns()
       yield* tick
       const now = read()
