@@ -156,7 +156,7 @@ export function listen(
       const transport = yield* Transport
       const bound = NetAddress.isSocketAddress(address)
         ? address
-        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: nameOf(address) }))
+        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: () => nameOf(address) }))
           .addresses[0]
       const backing = yield* transport.listen(bound, resolved)
       const acceptor: Acceptor = new Core(backing, resolved.linger)

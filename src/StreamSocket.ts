@@ -20,6 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
 import { counters } from "./internal/counters.ts"
 import { cuttable } from "./internal/cuttable.ts"
+import * as Deadlines from "./internal/Deadlines.ts"
 import { formatAddress, formatBytes } from "./internal/format.ts"
 import {
   interleave,
@@ -34,7 +35,7 @@ import { nameOf, resolveHost, type Target } from "./internal/resolveHost.ts"
 import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
 import { unsupported, unsupportedLocal } from "./internal/unsupported.ts"
 import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
-import { type Address, during, isSocketError, Reason, SocketError } from "./SocketError.ts"
+import { type Address, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import type {
   Backing,
   ConnectOptions,
@@ -303,7 +304,7 @@ export const open = (
   Effect.acquireRelease(
     Effect.flatMap(ownTurn, () => {
       const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
-      return Effect.onExit(cuttable(opening.run, { operation: "connect", address: nameOf(target) }), (exit) => {
+      return Effect.onExit(cuttable(opening.run, { operation: "connect", address: () => nameOf(target) }), (exit) => {
         if (Exit.isSuccess(exit)) counters.completed++
         else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
         // A connection that was made as it was cut is nobody's.
@@ -409,26 +410,29 @@ class Opening {
 }
 
 /** A `close` that waits for the release. A terminal request makes it an abort. */
+const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const region = fiber.getRef(CurrentRegion)
+    return region === undefined ? waiting : new Closing(backing, region).watch(waiting)
+  })
+
 class Closing implements Cancellable {
   readonly operation = "close"
   readonly transferred = 0
   readonly total = 0
   readonly address: Address
   private readonly backing: Backing
-  private region: Region | undefined = undefined
+  private region: Region | undefined
 
-  constructor(backing: Backing) {
+  constructor(backing: Backing, region: Region) {
     this.address = backing.remoteAddress
     this.backing = backing
+    this.region = region
   }
 
-  watch<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.withFiber((fiber) => {
-      this.region = fiber.getRef(CurrentRegion)
-      if (this.region === undefined) return effect
-      this.region.enter(this)
-      return Effect.ensuring(effect, Effect.sync(() => this.leave()))
-    })
+  watch(waiting: Effect.Effect<void>): Effect.Effect<void> {
+    this.region?.enter(this)
+    return Effect.ensuring(waiting, Effect.sync(() => this.leave()))
   }
 
   withdraw({ type }: Request): Type | undefined {
@@ -525,7 +529,7 @@ export class Core implements StreamSocket, Events {
       }
       return this.isReleased()
         ? Effect.void
-        : Effect.onInterrupt(new Closing(this.backing).watch(this.releasedInTime), () => this.abort)
+        : Effect.onInterrupt(closing(this.backing, this.releasedInTime), () => this.abort)
     })
   }
 
@@ -552,7 +556,7 @@ export class Core implements StreamSocket, Events {
     const { backing, input, output } = this
     if (this.phase !== "open") return input.error(input.refusal, "release", 0)
     if (output.state === "torn" || output.state === "failed") {
-      if (output.failure !== undefined) return during(output.failure, { operation: "release", transferred: 0 })
+      if (output.failure !== undefined) return output.refused(output.failure, { operation: "release", transferred: 0 })
     }
     const unread = input.unreadBytes().byteLength
     const refused = (feature: string) => input.error(Reason.Unsupported({ feature }), "release", 0)
@@ -637,24 +641,41 @@ export class Core implements StreamSocket, Events {
         resume(Effect.void)
         return
       }
-      const waiters = this.releaseWaiters ??= new Set()
-      const waiter = () => resume(Effect.void)
-      waiters.add(waiter)
-      return Effect.sync(() => waiters.delete(waiter))
+      const forget = this.onRelease(() => resume(Effect.void))
+      return Effect.sync(forget)
     })
   }
 
-  // Interruptible children, because a scope closes its streams in an uninterruptible region.
   private get releasedInTime(): Effect.Effect<void> {
-    return Duration.isFinite(this.linger)
-      ? Effect.raceFirst(
-        Effect.interruptible(this.released),
-        Effect.flatMap(Effect.interruptible(Effect.sleep(this.linger)), () =>
-          Effect.andThen(
-            Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
-            this.abort
-          ))
-      )
-      : this.released
+    if (!Duration.isFinite(this.linger)) return this.released
+    return Effect.withFiber((fiber) =>
+      Effect.callback((resume) => {
+        const deadline = Deadlines.after(this.linger, fiber.context, () => {
+          forget()
+          resume(this.overdue)
+        })
+        const forget = this.onRelease(() => {
+          deadline.cancel()
+          resume(Effect.void)
+        })
+        return Effect.sync(() => {
+          deadline.cancel()
+          forget()
+        })
+      })
+    )
+  }
+
+  private get overdue(): Effect.Effect<void> {
+    return Effect.andThen(
+      Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
+      this.abort
+    )
+  }
+
+  private onRelease(waiter: () => void): () => void {
+    const waiters = this.releaseWaiters ??= new Set()
+    waiters.add(waiter)
+    return () => waiters.delete(waiter)
   }
 }

@@ -37,6 +37,7 @@
  *
  * @since 0.1.0
  */
+import type * as Context from "effect/Context"
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -51,12 +52,13 @@ import type { X509Certificate } from "node:crypto"
 import * as NodeTls from "node:tls"
 import { domainToASCII } from "node:url"
 import { cuttable } from "./internal/cuttable.ts"
+import * as Deadlines from "./internal/Deadlines.ts"
 import { chunkSize } from "./internal/Matcher.ts"
 import { nativeOf } from "./internal/native.ts"
 import { outsideOf } from "./internal/Signal.ts"
 import { badOptions, tlsError } from "./internal/tls/errors.ts"
 import { BackingGround, type Ground, NativeGround } from "./internal/tls/Ground.ts"
-import { currentHandshake, type Fork, Handshake, startClient, startServer } from "./internal/tls/Handshake.ts"
+import { currentHandshake, type Fork, Handshake, serverSide, startClient } from "./internal/tls/Handshake.ts"
 import { leftOver, StreamBacking } from "./internal/tls/StreamBacking.ts"
 import { TlsBacking } from "./internal/tls/TlsBacking.ts"
 import { SocketError } from "./SocketError.ts"
@@ -425,7 +427,7 @@ export const serverOf = (
   outer: Pick<ServerOptions, "deadline" | "unread">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
   Effect.suspend(() => {
-    const context = options instanceof Context ? options : undefined
+    const context = options instanceof ReloadableContext ? options : undefined
     const own = context?.current.options ?? serverOptions(options)
     const common = {
       ...own,
@@ -433,9 +435,9 @@ export const serverOf = (
       unread: outer.unread ?? own.unread
     }
     return upgrade("Tls.server", stream, common, () => {
-      const { server, options: current } = context?.current ?? prepared(serverOptions(options))
+      const { start } = context?.current ?? prepared(serverOptions(options))
       return {
-        start: (handshake) => startServer(handshake, server, current),
+        start,
         info: (socket) => new SocketInfo(socket, { latest: undefined })
       }
     })
@@ -467,7 +469,7 @@ export const serverOf = (
  * @since 0.1.0
  */
 export const makeServerContext = (options: ServerOptions): Effect.Effect<ServerContext, SocketError> =>
-  Effect.map(preparing("Tls.makeServerContext", () => prepare(options)), (made) => new Context(made))
+  Effect.map(preparing("Tls.makeServerContext", () => prepare(options)), (made) => new ReloadableContext(made))
 
 // ---- internal: sockets
 
@@ -545,8 +547,8 @@ const upgrade = (
       Effect.withFiber((fiber) => {
         const refused = refusal(operation, stream, options)
         if (refused !== undefined) return Effect.fail(refused)
-        const attempt = new Attempt(operation, stream, options, role, Effect.runForkWith(fiber.context))
-        return cuttable(attempt.run, { operation, address: stream.remoteAddress }, "terminal").pipe(
+        const attempt = new Attempt(operation, stream, options, role, fiber.context)
+        return cuttable(attempt.run, { operation, address: () => stream.remoteAddress }, "terminal").pipe(
           // A stream that was made as it was cut is nobody's.
           Effect.onExit((exit) => Exit.isFailure(exit) ? attempt.abort : Effect.void)
         )
@@ -561,18 +563,21 @@ const refusal = (
   stream: Stream,
   options: CommonOptions
 ): SocketError | undefined => {
-  const address = stream.remoteAddress
   if (stream instanceof StreamSocket.Core) {
     const occupied = stream.occupied()
-    if (typeof occupied === "string") return tlsError({ operation, address }, { kind: "handshake", detail: occupied })
-    if (occupied !== undefined) return new SocketError({ reason: occupied, operation, address, transferred: 0 })
+    if (typeof occupied === "string") {
+      return tlsError({ operation, address: stream.remoteAddress }, { kind: "handshake", detail: occupied })
+    }
+    if (occupied !== undefined) {
+      return new SocketError({ reason: occupied, operation, address: stream.remoteAddress, transferred: 0 })
+    }
   }
   if (options.unread === "handshake") return undefined
   const unread = unreadBytes(stream)
   const count = unread.byteLength
   // A server does not speak first, so to a client nothing that waits is the beginning of a handshake.
   if (count === 0 || (operation === "Tls.server" && beginsHandshake(unread))) return undefined
-  return tlsError({ operation, address }, {
+  return tlsError({ operation, address: stream.remoteAddress }, {
     kind: "protocol",
     detail: `${count} ${count === 1 ? "byte was" : "bytes were"} received before TLS began and not read`
   })
@@ -598,6 +603,7 @@ class Attempt {
   private readonly handshake: Handshake
   private readonly role: Role
   private readonly deadline: Duration.Duration
+  private readonly context: Context.Context<never>
   private readonly linger: Duration.Duration
   private socket: Secured | undefined = undefined
 
@@ -606,11 +612,13 @@ class Attempt {
     stream: Stream,
     options: CommonOptions,
     role: Role,
-    fork: Fork
+    context: Context.Context<never>
   ) {
+    const fork = Effect.runForkWith(context)
     const resolved = resolveOptions({ sliceSize: options.sliceSize })
     this.role = role
     this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
+    this.context = context
     this.linger = stream instanceof StreamSocket.Core ? stream.linger : resolved.linger
     const ground = groundOf(operation, stream, options, this, fork)
     this.handshake = new Handshake(ground, operation, fork, (socket) => {
@@ -619,11 +627,13 @@ class Attempt {
   }
 
   get run(): Effect.Effect<TlsSocket, SocketError> {
-    const { handshake } = this
+    const { context, deadline, handshake } = this
     const running = handshake.run(() => {
       this.role.start(handshake)
-      // A race would be two fibers more, for each connection.
-      if (Duration.isFinite(this.deadline)) handshake.helpedBy(handshake.fork(this.giveUpInTime))
+      if (!Duration.isFinite(deadline)) return
+      handshake.endsBy(Deadlines.after(deadline, context, () => {
+        handshake.giveUp(`not finished within ${Duration.format(deadline)}`)
+      }))
     })
     // An alert for the peer is flushed; one that is not there any more holds nothing up for long.
     return Effect.andThen(
@@ -638,13 +648,6 @@ class Attempt {
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => this.socket === undefined ? this.handshake.release("abort") : this.socket.abort)
-  }
-
-  private get giveUpInTime(): Effect.Effect<void> {
-    return Effect.andThen(
-      Effect.sleep(this.deadline),
-      Effect.sync(() => this.handshake.giveUp(`not finished within ${Duration.format(this.deadline)}`))
-    )
   }
 
   private get releaseInTime(): Effect.Effect<void> {
@@ -706,10 +709,10 @@ const clientContext = (options: Omit<ClientOptions, "servername">): NodeTls.Secu
 
 interface Prepared {
   readonly options: ServerOptions
-  readonly server: NodeTls.Server
+  readonly start: (handshake: Handshake) => void
 }
 
-class Context implements ServerContext {
+class ReloadableContext implements ServerContext {
   readonly [ContextTypeId]: typeof ContextTypeId = ContextTypeId
   // Out of reach of whatever prints objects: `node:tls` keeps keys in the clear.
   #current: Prepared
@@ -762,7 +765,7 @@ const prepare = (options: ServerOptions): Prepared => {
   Object.assign(server, { key: undefined, passphrase: undefined, ticketKeys: undefined })
   // That somebody listens makes it log; each handshake hears of its own lines.
   if (keyLog !== undefined) server.on("keylog", () => {})
-  return { options, server }
+  return { options, start: serverSide(server, options) }
 }
 
 class LookupFailed extends Data.TaggedError("LookupFailed")<{ readonly servername: string; readonly cause: unknown }> {}

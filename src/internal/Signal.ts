@@ -266,7 +266,11 @@ export const CurrentRegion: Context.Reference<Region | undefined> = Context.Refe
 )
 
 /** Opening a stream may be cut by a signal that has no say in the stream, nor in its end. */
-export const outsideOf = Effect.provideService(CurrentRegion, undefined)
+export const outsideOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  // There mostly is none, and services cost something.
+  Effect.withFiber((fiber) =>
+    fiber.getRef(CurrentRegion) === undefined ? effect : Effect.provideService(effect, CurrentRegion, undefined)
+  )
 
 export const compose = (outer: Filter, inner: Filter): Filter => (type) => {
   const passed = outer(type)

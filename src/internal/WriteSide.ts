@@ -43,7 +43,13 @@ export class WriteSide {
     if (this.failure === undefined) return undefined
     // Writing nothing is fine as long as the stream is whole.
     if (write.immediate && this.state !== "closed" && this.state !== "torn") return undefined
-    return during(this.failure, write)
+    return this.refused(this.failure, write)
+  }
+
+  /** The error of an operation that comes too late. */
+  refused(failure: Failure, context: Parameters<typeof during>[1]): SocketError {
+    const { cause, code, reason } = failure
+    return during({ reason, address: this.backing.remoteAddress, code, cause }, context)
   }
 
   /** One attempt: takes bytes and advances the cursor, or says why not. */
@@ -71,14 +77,14 @@ export class WriteSide {
   shutdown(): number | SocketError {
     const answer = this.backing.shutdownWrite()
     if (typeof answer !== "number") this.end("failed", answer)
-    else if (answer !== WouldBlock) this.end("shutdown", this.because(Reason.BrokenPipe()))
+    else if (answer !== WouldBlock) this.end("shutdown", { reason: Reason.BrokenPipe() })
     return answer
   }
 
   /** A message was cut inside: nothing may follow it. */
   tear(transferred: number, total: number): void {
     if (this.state === "open") counters.torn++
-    this.end("torn", this.because(Reason.Torn({ transferred, total })))
+    this.end("torn", { reason: Reason.Torn({ transferred, total }) })
   }
 
   fail(error: SocketError): void {
@@ -93,7 +99,7 @@ export class WriteSide {
 
   close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
-    this.failure = this.because(reason)
+    this.failure = { reason }
     this.line.drive()
   }
 
@@ -143,14 +149,10 @@ export class WriteSide {
     this.state = state
     this.failure = failure
   }
-
-  private because(reason: Reason): Failure {
-    return { reason, address: this.backing.remoteAddress, code: undefined, cause: undefined }
-  }
 }
 
 /** What the error of each refused write says. An error itself would cost more than the rest of closing, for its stack. */
-type Failure = Pick<SocketError, "reason" | "address" | "code" | "cause">
+type Failure = Pick<SocketError, "reason"> & Partial<Pick<SocketError, "code" | "cause">>
 
 /** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
 export abstract class WriteOperation<A> extends Operation<A, SocketError> {

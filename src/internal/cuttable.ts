@@ -2,16 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { Address, SocketError } from "../SocketError.ts"
 import { counters } from "./counters.ts"
-import {
-  aborted,
-  type Cancellable,
-  CurrentRegion,
-  outsideOf,
-  type Pending,
-  type Region,
-  type Request,
-  type Type
-} from "./Signal.ts"
+import { aborted, type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./Signal.ts"
 
 /**
  * Lets requests reach an effect that an interruption cuts whole: it is
@@ -20,7 +11,7 @@ import {
  */
 export const cuttable = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  what: Pick<Pending, "operation" | "address">,
+  what: { readonly operation: string; readonly address: () => Address | undefined },
   keeps: "total" | "terminal" = "total"
 ): Effect.Effect<A, E | SocketError, R> =>
   Effect.withFiber((fiber) => {
@@ -28,7 +19,7 @@ export const cuttable = <A, E, R>(
     return region === undefined
       ? effect
       // What it consists of is cut with it, and not by itself.
-      : Effect.raceFirst(outsideOf(effect), new Cut(what, region, keeps).wait)
+      : Effect.raceFirst(outsideOf(effect), new Cut(what.operation, what.address(), region, keeps).wait)
   })
 
 class Cut implements Cancellable {
@@ -41,9 +32,9 @@ class Cut implements Cancellable {
   private exit: Exit.Exit<never, SocketError> | undefined = undefined
   private resume: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
 
-  constructor(what: Pick<Pending, "operation" | "address">, region: Region, keeps: "total" | "terminal") {
-    this.operation = what.operation
-    this.address = what.address
+  constructor(operation: string, address: Address | undefined, region: Region, keeps: "total" | "terminal") {
+    this.operation = operation
+    this.address = address
     this.region = region
     this.keeps = keeps
   }

@@ -6,12 +6,12 @@ export const native: unique symbol = Symbol("effect-asio/native")
 
 export interface Native {
   /** Bytes that were received and that nobody has read. */
-  readonly unread: () => number
+  unread(): number
   /**
    * Lets go of the stream for good and answers it, paused, with those bytes still in it. From here on all its events
    * are the new owner's; the backing knows nothing but its addresses and how to be configured.
    */
-  readonly release: () => NativeStream
+  release(): NativeStream
 }
 
 /** What `node:tls` can take over from the inside: a `net.Socket`. */

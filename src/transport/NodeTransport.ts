@@ -256,7 +256,7 @@ class NodeListener implements ListenerBacking {
   }
 }
 
-class NodeBacking implements Backing {
+class NodeBacking implements Backing, Native {
   readonly localAddress: NetAddress.SocketAddress
   private remote: NetAddress.SocketAddress | undefined
   private readonly socket: Net.Socket
@@ -303,11 +303,25 @@ class NodeBacking implements Backing {
 
   /** TLS goes on with the very socket. */
   get [native](): Native {
-    return {
-      unread: () =>
-        (this.chunk === undefined ? 0 : this.chunk.byteLength - this.chunkOffset) + this.socket.readableLength,
-      release: () => this.handOver()
-    }
+    return this
+  }
+
+  unread(): number {
+    return (this.chunk === undefined ? 0 : this.chunk.byteLength - this.chunkOffset) + this.socket.readableLength
+  }
+
+  release(): Net.Socket {
+    const { chunk, socket } = this
+    this.phase = "closed"
+    this.events = deaf
+    this.pause()
+    socket.off("data", onData)
+    socket.off("end", onEnd)
+    socket.off("error", onError)
+    socket.off("close", onClose)
+    if (chunk !== undefined) socket.unshift(chunk.subarray(this.chunkOffset))
+    this.chunk = undefined
+    return socket
   }
 
   read(target: Uint8Array): number | SocketError {
@@ -383,9 +397,9 @@ class NodeBacking implements Backing {
     if (this.socket.destroyed) return
     this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
     this.chunk = undefined
-    if (this.socket.writableFinished) this.release()
+    if (this.socket.writableFinished) this.letGo()
     else {
-      this.socket.once("finish", () => this.release())
+      this.socket.once("finish", () => this.letGo())
       this.socket.end()
     }
     // Input is thrown away from here: left in the kernel, it would turn the FIN into a reset, and what the peer has
@@ -474,7 +488,7 @@ class NodeBacking implements Backing {
   // Everything is flushed and FIN is on its way. Input that nobody has read would make the kernel reset the connection
   // when the descriptor goes, and what the peer has not received yet would be lost. So if there is any, the peer's FIN
   // is awaited. A callback of the second turn from here has had a poll before it that shows whether there is.
-  private release(): void {
+  private letGo(): void {
     if (this.ended) {
       this.socket.destroy()
       return
@@ -497,20 +511,6 @@ class NodeBacking implements Backing {
   private reset(): void {
     if (NetAddress.isUnixPathAddress(this.remoteAddress)) this.socket.destroy()
     else if (!this.socket.destroyed) this.socket.resetAndDestroy()
-  }
-
-  private handOver(): Net.Socket {
-    const { chunk, socket } = this
-    this.phase = "closed"
-    this.events = deaf
-    this.pause()
-    socket.off("data", onData)
-    socket.off("end", onEnd)
-    socket.off("error", onError)
-    socket.off("close", onClose)
-    if (chunk !== undefined) socket.unshift(chunk.subarray(this.chunkOffset))
-    this.chunk = undefined
-    return socket
   }
 
   // What Node has read ahead. Its `read` also emits "data", from inside this call.

@@ -45,9 +45,9 @@ export class NativeGround implements Ground {
   isClosed: boolean
   private listener: Listener = deaf
 
-  constructor(lower: Backing, { release }: Native, unread: Uint8Array) {
+  constructor(lower: Backing, native: Native, unread: Uint8Array) {
     this.lower = lower
-    this.stream = release()
+    this.stream = native.release()
     if (unread.byteLength > 0) this.stream.unshift(Buffer.from(unread))
     this.isClosed = this.stream.closed
     this.stream.on("error", ignore)

@@ -3,11 +3,14 @@ import type * as Fiber from "effect/Fiber"
 import { AsyncLocalStorage } from "node:async_hooks"
 import * as Tls from "node:tls"
 import { Reason, SocketError } from "../../SocketError.ts"
+import type { Deadline } from "../Deadlines.ts"
 import { type Context, fromTls, rejected, tlsError, truncated } from "./errors.ts"
 import type { Ground, Listener } from "./Ground.ts"
 
 /** Runs an effect in the environment of whoever asked for the handshake. */
 export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+
+type Resume = (outcome: Effect.Effect<void, SocketError>) => void
 
 type KeyLog = (line: Uint8Array) => void
 
@@ -19,9 +22,10 @@ export class Handshake implements Listener {
   private readonly onSuccess: (socket: Tls.TLSSocket) => void
   private phase: "running" | "succeeded" | "failed" = "running"
   private outcome: Effect.Effect<void, SocketError> | undefined = undefined
-  private resume: ((outcome: Effect.Effect<void, SocketError>) => void) | undefined = undefined
+  private resume: Resume | undefined = undefined
   private released: (() => void) | undefined = undefined
   isLate = false
+  private deadline: Deadline | undefined = undefined
   private readonly helpers = new Set<Fiber.Fiber<unknown, unknown>>()
   private readonly onNativeClose = () => {
     // The reason, if there is one, comes in an event of its own.
@@ -65,7 +69,8 @@ export class Handshake implements Listener {
     this.phase = "succeeded"
     this.ground.stream.off("close", this.onNativeClose)
     this.onSuccess(socket)
-    this.settle(Effect.void)
+    // At once, as Node tells its own listeners: an answer then leaves in one packet with the rest of the handshake.
+    this.settle(Effect.void)?.(Effect.void)
   }
 
   fail(cause: unknown): void {
@@ -76,6 +81,12 @@ export class Handshake implements Listener {
     if (this.phase !== "running") return
     this.isLate = true
     this.conclude(Effect.fail(tlsError(this.context, { kind: "handshake", detail }, "ETIMEDOUT")))
+  }
+
+  /** Needed no longer than the handshake runs. */
+  endsBy(deadline: Deadline): void {
+    if (this.phase === "running") this.deadline = deadline
+    else deadline.cancel()
   }
 
   /** A fiber that the handshake needs, and that ends with it. */
@@ -139,16 +150,18 @@ export class Handshake implements Listener {
   private conclude(outcome: Effect.Effect<void, SocketError>): void {
     if (this.phase !== "running") return
     this.phase = "failed"
-    this.settle(outcome)
+    const resume = this.settle(outcome)
+    // Not from inside OpenSSL, which may have called this and does not expect its connection to be gone afterwards.
+    if (resume !== undefined) setImmediate(() => resume(outcome))
   }
 
-  private settle(outcome: Effect.Effect<void, SocketError>): void {
+  private settle(outcome: Effect.Effect<void, SocketError>): Resume | undefined {
     this.outcome = outcome
+    this.deadline?.cancel()
     for (const fiber of this.helpers) fiber.interruptUnsafe()
     const { resume } = this
     this.resume = undefined
-    // Not from inside OpenSSL, which may have called this and does not expect its connection to be gone afterwards.
-    if (resume !== undefined) setImmediate(() => resume(outcome))
+    return resume
   }
 }
 
@@ -167,34 +180,43 @@ export const startClient = (
   if (keyLog !== undefined) socket.on("keylog", (line) => handshake.logKey(keyLog, line))
 }
 
-/** Gives a connection to a `tls.Server` that listens nowhere. */
-export const startServer = (
-  handshake: Handshake,
+/** How connections are given to a `tls.Server` that listens nowhere. */
+export const serverSide = (
   server: Tls.Server,
   { identityFor, keyLog }: { readonly identityFor?: unknown; readonly keyLog?: KeyLog | undefined }
-): void => {
-  const { stream } = handshake.ground
-  // While it lasts, an end of stream ends the connection; `node:tls` copies this to the socket that it makes.
-  stream.allowHalfOpen = false
-  const emit = (event: string, ...rest: ReadonlyArray<unknown>): boolean => {
-    const [first, second] = rest
-    if (event === "secureConnection" && first instanceof Tls.TLSSocket) {
-      first.allowHalfOpen = stream.allowHalfOpen = true
-      handshake.succeed(first)
-    } else if (event === "tlsClientError") handshake.fail(rejection(second, handshake.context) ?? first)
-    else if (event === "keylog" && keyLog !== undefined && first instanceof Uint8Array) handshake.logKey(keyLog, first)
-    else return server.emit(event, ...rest)
-    return true
-  }
+): (handshake: Handshake) => void => {
   // A server tells everybody of every connection, but not which stream became which socket. So each connection gets a
   // view of the server that is the server in everything but whom it tells.
-  const view: Tls.Server = Object.create(server, { emit: { value: emit } })
-  const begin = () => {
+  class View {
+    readonly #handshake: Handshake
+
+    constructor(handshake: Handshake) {
+      this.#handshake = handshake
+    }
+
+    emit(event: string, ...rest: ReadonlyArray<unknown>): boolean {
+      const handshake = this.#handshake
+      const [first, second] = rest
+      if (event === "secureConnection" && first instanceof Tls.TLSSocket) {
+        first.allowHalfOpen = handshake.ground.stream.allowHalfOpen = true
+        handshake.succeed(first)
+      } else if (event === "tlsClientError") handshake.fail(rejection(second, handshake.context) ?? first)
+      else if (event === "keylog" && keyLog !== undefined && first instanceof Uint8Array) {
+        handshake.logKey(keyLog, first)
+      } else return server.emit(event, ...rest)
+      return true
+    }
+  }
+  Object.setPrototypeOf(View.prototype, server)
+  const begin = (handshake: Handshake) => {
+    const view = new View(handshake)
+    const { stream } = handshake.ground
+    // While it lasts, an end of stream ends the connection; `node:tls` copies this to the socket that it makes.
+    stream.allowHalfOpen = false
     for (const listener of server.listeners("connection")) Reflect.apply(listener, view, [stream])
   }
   // Look-ups of an identity ask for the handshake.
-  if (identityFor === undefined) begin()
-  else current.run(handshake, begin)
+  return identityFor === undefined ? begin : (handshake) => current.run(handshake, begin, handshake)
 }
 
 /** The handshake that a callback of a server's options is called for. */
