@@ -95,9 +95,9 @@ export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "li
  * close it. The address stays bound, a Unix-domain path stays in place, and no
  * waiting connection is lost: who takes the descriptor accepts them.
  *
- * Fails, and changes nothing, with `Closed` after `close`, and with `Unsupported`
- * while an `accept` waits and where the transport has no descriptor to give away.
- * Only `EpollTransport` has.
+ * Fails, and changes nothing, with `Closed` after `close`, with `Busy` while an
+ * `accept` waits, and with `Unsupported` where the transport has no descriptor to
+ * give away. Only `EpollTransport` has.
  *
  * **Interruption**: none needed; it does not wait.
  *
@@ -367,7 +367,7 @@ class Core implements Acceptor {
   release(): number | SocketError {
     if (this.isClosed) return errorOf(this, Reason.Closed(), "release")
     if (this.line.front !== undefined) {
-      return errorOf(this, Reason.Unsupported({ feature: "giving away an address while an accept waits" }), "release")
+      return errorOf(this, Reason.Busy({ detail: "accept waits on the address" }), "release")
     }
     const answer = this.backing.detach?.() ??
       errorOf(this, Reason.Unsupported({ feature: "giving away an address of this transport" }), "release")

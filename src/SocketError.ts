@@ -21,6 +21,10 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * - `Closed`: this side closed or aborted the socket.
  * - `Consumed`: the stream was handed over to `by`, such as `"Tls.client"`, and
  *   is to be used only through what that made of it.
+ * - `Busy`: it cannot be done while something else goes on; `detail` says what,
+ *   such as an operation that waits on the stream. Nothing has happened. When that
+ *   has ended it can be done; this program knows when, so `Connector.isTransient`
+ *   does not take it for a failure that passes by itself.
  * - `Torn`: an earlier write stopped inside its message, after `transferred`
  *   of `total` bytes; the stream may only be closed or aborted. Reads go on.
  * - `OperationAborted`: a graded cancellation request ended the operation after
@@ -58,6 +62,7 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
 export type Reason = Data.TaggedEnum<{
   Closed: {}
   Consumed: { readonly by: string }
+  Busy: { readonly detail: string }
   Torn: { readonly transferred: number; readonly total: number }
   OperationAborted: {
     readonly type: "terminal" | "partial" | "total"
@@ -206,6 +211,8 @@ export const describe = (reason: Reason): string => {
       return "the socket is closed"
     case "Consumed":
       return `the stream was handed over to ${reason.by}`
+    case "Busy":
+      return `busy: ${reason.detail}`
     case "Torn":
       return `the stream is torn: an earlier write stopped after ${formatCount(reason.transferred)} of ${
         formatBytes(reason.total)
@@ -337,6 +344,7 @@ const errnoReasons: ReadonlyMap<string, Reason> = new Map<string, Reason>([
   ["EADDRINUSE", Reason.AddressInUse()],
   ["EADDRNOTAVAIL", Reason.AddressNotAvailable()],
   ["EAFNOSUPPORT", Reason.Unsupported({ feature: "the address family" })],
+  ["EBUSY", Reason.Busy({ detail: "the resource is in use" })],
   ["ECONNABORTED", Reason.ConnectionAborted()],
   ["ECONNREFUSED", Reason.ConnectionRefused()],
   ["ECONNRESET", Reason.ConnectionReset()],

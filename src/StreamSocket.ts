@@ -207,10 +207,10 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
  * here.
  *
  * Fails, and changes nothing, with `Closed` after `close`; with the reason of the
- * write side where that is torn or has failed; and with `Unsupported` while an
- * operation waits, while bytes that nobody has read are in the read buffer (take
- * them with `Read` first), and where the transport has no descriptor to give
- * away. Only `EpollTransport` has.
+ * write side where that is torn or has failed; with `Busy` while an operation
+ * waits, and while bytes that nobody has read are in the read buffer (take them
+ * with `Read` first); and with `Unsupported` where the transport has no
+ * descriptor to give away. Only `EpollTransport` has.
  *
  * **Interruption**: none needed; it does not wait.
  *
@@ -559,12 +559,12 @@ export class Core implements StreamSocket, Events {
       if (output.failure !== undefined) return output.refused(output.failure, { operation: "release", transferred: 0 })
     }
     const unread = input.unreadBytes().byteLength
-    const refused = (feature: string) => input.error(Reason.Unsupported({ feature }), "release", 0)
-    if (input.line.front !== undefined || output.line.front !== undefined) {
-      return refused("giving away a stream while an operation waits")
-    }
-    if (unread > 0) return refused(`giving away a stream with ${formatBytes(unread)} in its read buffer`)
-    const answer = backing.detach?.() ?? refused("giving away a stream of this transport")
+    const refused = (reason: Reason) => input.error(reason, "release", 0)
+    const busy = this.busy()
+    if (busy !== undefined) return refused(busy)
+    if (unread > 0) return refused(Reason.Busy({ detail: `${formatBytes(unread)} in its read buffer` }))
+    const answer = backing.detach?.() ??
+      refused(Reason.Unsupported({ feature: "giving away a stream of this transport" }))
     if (typeof answer !== "number") return answer
     this.refuse()
     this.phase = "closed"
@@ -577,11 +577,12 @@ export class Core implements StreamSocket, Events {
     if (input.state === "closed") return input.refusal
     const refused = output.reason
     if (refused !== undefined) return refused
-    return input.line.front !== undefined || output.line.front !== undefined
-      ? "an operation waits on the stream"
-      : input.state === "open"
-      ? undefined
-      : "the stream has ended"
+    return this.busy() ?? (input.state === "open" ? undefined : "the stream has ended")
+  }
+
+  private busy(): Reason | undefined {
+    const waiting = this.input.line.front ?? this.output.line.front
+    return waiting === undefined ? undefined : Reason.Busy({ detail: `${waiting.operation} waits on the stream` })
   }
 
   /**

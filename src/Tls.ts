@@ -316,8 +316,8 @@ export const isTlsSocket = (u: unknown): u is TlsSocket => typeof u === "object"
  * protocol, the deadline, an end in the middle) or `protocol` (the peer does not
  * speak TLS); with that of the connection, such as `ConnectionReset`; and,
  * leaving the stream as it was, when it cannot be taken over because
- * operations wait on it, it is closed, torn or ended, or there are unread bytes
- * ({@link CommonOptions.unread}). After any other failure the stream is closed.
+ * operations wait on it (`Busy`), it is closed, torn or ended, or there are unread
+ * bytes ({@link CommonOptions.unread}). After any other failure the stream is closed.
  *
  * **Interruption**: *terminal*. The connection is aborted and its descriptor
  * released before the interruption proceeds. Of graded requests only `terminal` is

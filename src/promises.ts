@@ -12,6 +12,9 @@
  * A promise cannot be interrupted, so cancellation comes as an `AbortSignal`;
  * see {@link Abortable}.
  *
+ * TLS is an option of `connect` and `listen`, and what a socket in plain text can
+ * be upgraded to.
+ *
  * **Example** (Saying hello)
  *
  * ```ts
@@ -28,6 +31,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as Host from "effect/net/Host"
@@ -38,12 +42,15 @@ import * as Acceptor from "./Acceptor.ts"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
+import * as Connector from "./Connector.ts"
+import { Line, Operation } from "./internal/Line.ts"
 import { nameOf } from "./internal/resolveHost.ts"
 import { aborted, assertType } from "./internal/Signal.ts"
 import * as Read from "./Read.ts"
 import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
-import * as StreamSocket from "./StreamSocket.ts"
-import type { ConnectOptions, ListenOptions, LiveOptions, Transport } from "./Transport.ts"
+import type * as StreamSocket from "./StreamSocket.ts"
+import * as Tls from "./Tls.ts"
+import type { ListenOptions, LiveOptions, Transport } from "./Transport.ts"
 import * as NodeTransport from "./transport/NodeTransport.ts"
 import * as Write from "./Write.ts"
 
@@ -85,6 +92,40 @@ export interface Abortable {
 }
 
 /**
+ * Options of {@link listen}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface ListenerOptions extends ListenOptions, Abortable {
+  /**
+   * Every connection speaks TLS, and `accept` resolves to it when its handshake is
+   * done. While an `accept` waits, handshakes run side by side, so that a peer that is
+   * slow holds up nobody; each has the time of `deadline`, and there is no limit on
+   * how many (`Server` has limits). Options that cannot be used reject the `listen`. A
+   * context (`await Effect.runPromise(Tls.makeServerContext(options))`) can be reloaded.
+   */
+  readonly tls?: Tls.ServerOptions | Tls.ServerContext | undefined
+  /**
+   * Hears of every connection whose handshake has failed, once it is gone; `address`
+   * on the error is the peer's. On the internet this is daily noise, so no `accept`
+   * and no loop does. What it throws or rejects with is logged. By default the
+   * failure is logged: for debugging, and as an error where `identityFor` has failed.
+   */
+  readonly onHandshakeFailure?: ((error: SocketError) => unknown) | undefined
+}
+
+/**
+ * Options of a listener that is known to speak TLS.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface SecureListenerOptions extends ListenerOptions {
+  readonly tls: Tls.ServerOptions | Tls.ServerContext
+}
+
+/**
  * A connected byte stream: `StreamSocket`, `Read` and `Write` as methods that
  * answer with promises.
  *
@@ -110,6 +151,8 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
   /** Bytes taken by the transport so far. */
   readonly bytesWritten: number
   readonly state: StreamSocket.State
+  /** What the two peers have agreed on: protocol, ALPN, certificates; `undefined` without TLS. */
+  readonly tls: Tls.Info | undefined
   /**
    * Reads 1 to `target.length` bytes into the front of `target` and resolves to
    * how many; 0 only for an empty target. End of stream is `null`, as often as
@@ -260,6 +303,36 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
    */
   configure(options: LiveOptions): Promise<void>
   /**
+   * Speaks TLS as a client from here on, where a protocol begins in plain text
+   * (STARTTLS), and resolves to the socket over TLS. This one is consumed: its
+   * operations reject with `Consumed`, and closing it closes the new one.
+   *
+   * Rejects as `Tls.client` fails. The socket stays as it was when it cannot be taken
+   * over: operations wait on it (`Busy`), it is closed, torn or ended, or bytes came
+   * before TLS that nobody has read. After any other failure it is closed.
+   *
+   * **Abort**: *terminal*, the connection is gone when the promise rejects; asked for
+   * less, it runs on.
+   *
+   * **Example** (STARTTLS)
+   *
+   * ```ts
+   * await using plain = await connect("mail.example.com:587")
+   * // ... until the server has agreed
+   * const socket = await plain.tlsClient({ servername: "mail.example.com" })
+   * console.log(socket.tls.protocol)
+   * ```
+   */
+  tlsClient(tls: Tls.ClientOptions, options?: Abortable): Promise<TlsSocket>
+  /**
+   * Speaks TLS as a server from here on; everything else is as for
+   * {@link tlsClient} and as `Tls.server` says.
+   *
+   * **Abort**: *terminal*, the connection is gone when the promise rejects; asked for
+   * less, it runs on.
+   */
+  tlsServer(tls: Tls.ServerOptions | Tls.ServerContext, options?: Abortable): Promise<TlsSocket>
+  /**
    * The bytes as they arrive, to the end of the stream, in chunks that are
    * memory of the consumer's own; chunk boundaries mean nothing. A failed read
    * is thrown into the loop.
@@ -280,13 +353,24 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
 }
 
 /**
+ * A connected byte stream over TLS.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TlsSocket extends Socket {
+  readonly stream: Tls.TlsSocket
+  readonly tls: Tls.Info
+}
+
+/**
  * A listening address.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposable {
-  /** The same listener for Effect code. */
+export interface Listener<S extends Socket = Socket> extends AsyncIterable<S, undefined>, AsyncDisposable {
+  /** The same listener for Effect code; with `tls`, what gives it connections that have not begun to speak it. */
   readonly acceptor: Acceptor.Acceptor
   /** The bound address, with the real port where port 0 was asked for. */
   readonly address: NetAddress.SocketAddress
@@ -296,16 +380,17 @@ export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposa
    *
    * Rejects with `Closed` when the listener is closed, and with a passing reason
    * such as `TooManyOpenFiles` when one connection could not be taken; the next
-   * `accept` may resolve then.
+   * `accept` may resolve then. Over TLS, it waits for a connection whose handshake
+   * is done.
    *
    * **Abort**: *total*, whatever was asked for. No connection is lost: the next
    * `accept` gets it.
    */
-  accept(options?: Abortable): Promise<Socket>
+  accept(options?: Abortable): Promise<S>
   /**
    * Releases the address: waiting `accept`s reject with `Closed`, loops end,
-   * connections that nobody has accepted are reset. Accepted ones go on. Never
-   * rejects. Idempotent.
+   * connections that nobody has accepted are reset, also in the middle of a
+   * handshake. Accepted ones go on. Never rejects. Idempotent.
    */
   close(): Promise<void>
   /**
@@ -324,26 +409,27 @@ export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposa
    * }
    * ```
    */
-  [Symbol.asyncIterator](): AsyncIterableIterator<Socket, undefined>
+  [Symbol.asyncIterator](): AsyncIterableIterator<S, undefined>
   /** {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void>
 }
 
 /**
- * Connects to an address or to a host and port, over `NodeTransport`. The caller
- * has to close the socket.
+ * Connects to an address or to a host and port, over `NodeTransport`, and with
+ * `tls` speaks TLS. The caller has to close the socket.
  *
  * **Details**
  *
  * Strings are `host:port`, with IPv6 literals in brackets;
  * `NetAddress.unixPathAddress(path)` names a Unix-domain socket. Rejects as
- * `StreamSocket.connect` fails: with the reason of the attempt and its address,
+ * `Connector.connect` fails: with the reason of the attempt and its address,
  * with `ConnectFailed` when a name has several addresses and all fail, with
- * `NameResolution` when it has none.
+ * `NameResolution` when it has none, with `Tls` when the handshake fails. Then
+ * everything is closed.
  *
- * **Abort**: *total*, whatever was asked for. The descriptor is released before
- * the promise rejects. After it has resolved the signal has no say in the
- * socket.
+ * **Abort**: *total*, whatever was asked for; during the handshake of `tls`
+ * *terminal*, and asked for less it runs on. The descriptor is released before the
+ * promise rejects. After it has resolved the signal has no say in the socket.
  *
  * **Example** (At most a second)
  *
@@ -351,22 +437,48 @@ export interface Listener extends AsyncIterable<Socket, undefined>, AsyncDisposa
  * await using socket = await connect("localhost:7000", { signal: AbortSignal.timeout(1000) })
  * ```
  *
+ * **Example** (Over TLS)
+ *
+ * ```ts
+ * await using socket = await connect("example.com:443", { tls: { alpn: ["http/1.1"] } })
+ * console.log(socket.tls.protocol, socket.tls.alpn, socket.tls.peerCertificate?.subject)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
-export const connect = (
+export function connect(
   target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ConnectOptions & Abortable
-): Promise<Socket> =>
-  run(
-    Effect.map(onNode(StreamSocket.connect(target, options)), fromStreamSocket),
+  options: Connector.SecureOptions & Abortable
+): Promise<TlsSocket>
+/**
+ * Connects to an address or to a host and port, over `NodeTransport`. The caller
+ * has to close the socket.
+ *
+ * **Abort**: *total*, whatever was asked for; during the handshake of `tls`
+ * *terminal*, and asked for less it runs on.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function connect(
+  target: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: Connector.Options & Abortable
+): Promise<Socket>
+export function connect(
+  target: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: Connector.Options & Abortable
+): Promise<Socket> {
+  return run(
+    Effect.map(onNode(Connector.connect(target, options)), fromStreamSocket),
     options,
     () => ({ operation: "connect", address: nameOf(target), total: 0 })
   )
+}
 
 /**
  * Listens on an address, or on the first address of a host and port, over
- * `NodeTransport`. The caller has to close the listener.
+ * `NodeTransport`, and with `tls` speaks TLS. The caller has to close the listener.
  *
  * **Details**
  *
@@ -389,18 +501,57 @@ export const connect = (
  * for await (const socket of listener) echo(socket).catch(console.error)
  * ```
  *
+ * **Example** (Over TLS)
+ *
+ * ```ts
+ * await using listener = await listen("0.0.0.0:7443", {
+ *   tls: { certificate, key: Redacted.make(key), alpn: ["echo"] },
+ *   onHandshakeFailure: (error) => console.debug(error.message)
+ * })
+ * for await (const socket of listener) console.log(socket.remoteAddress, socket.tls.alpn)
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
-export const listen = (
+export function listen(
   address: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ListenOptions & Abortable
-): Promise<Listener> =>
-  run(
-    Effect.map(onNode(Acceptor.listen(address, options)), fromAcceptor),
+  options: SecureListenerOptions
+): Promise<Listener<TlsSocket>>
+/**
+ * Listens on an address, or on the first address of a host and port, over
+ * `NodeTransport`. The caller has to close the listener.
+ *
+ * **Abort**: *total*, while a name is looked up; binding completes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export function listen(
+  address: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: ListenerOptions
+): Promise<Listener>
+export function listen(
+  address: NetAddress.SocketAddress | Host.HostPortInput,
+  options?: ListenerOptions
+): Promise<Listener> {
+  const listening = onNode(Acceptor.listen(address, options))
+  const tls = options?.tls
+  return run(
+    tls === undefined ? Effect.map(listening, fromAcceptor) : Effect.suspend(() =>
+      // At once: a key that cannot be used is not the fault of those who connect.
+      Effect.flatMap("reload" in tls ? Effect.succeed(tls) : Tls.makeServerContext(tls), (context) =>
+        Effect.map(listening, (acceptor) => {
+          const secured = new SecureAccepts(acceptor, context, options?.onHandshakeFailure)
+          const accept = Effect.map(secured.take, (socket) =>
+            new SecurePromiseSocket(socket))
+          return new PromiseListener(acceptor, accept, secured.close)
+        }))
+    ),
     options,
     () => ({ operation: "listen", address: nameOf(address), total: 0 })
   )
+}
 
 /**
  * Hands a connection of Effect code, over whatever transport, to async code. It
@@ -418,7 +569,17 @@ export const listen = (
  * @category conversions
  * @since 0.1.0
  */
-export const fromStreamSocket = (stream: StreamSocket.StreamSocket): Socket => new PromiseSocket(stream)
+export function fromStreamSocket(stream: Tls.TlsSocket): TlsSocket
+/**
+ * Hands a connection of Effect code, over whatever transport, to async code.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export function fromStreamSocket(stream: StreamSocket.StreamSocket): Socket
+export function fromStreamSocket(stream: StreamSocket.StreamSocket): Socket {
+  return Tls.isTlsSocket(stream) ? new SecurePromiseSocket(stream) : new PromiseSocket(stream)
+}
 
 /**
  * Hands an acceptor of Effect code, over whatever transport, to async code.
@@ -433,14 +594,15 @@ export const fromStreamSocket = (stream: StreamSocket.StreamSocket): Socket => n
  * @category conversions
  * @since 0.1.0
  */
-export const fromAcceptor = (acceptor: Acceptor.Acceptor): Listener => new PromiseListener(acceptor)
+export const fromAcceptor = (acceptor: Acceptor.Acceptor): Listener =>
+  new PromiseListener(acceptor, Effect.map(acceptor.take, (socket) => fromStreamSocket(socket)), acceptor.close)
 
 // ---- internal
 
-class PromiseSocket implements Socket {
-  readonly stream: StreamSocket.StreamSocket
+class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
+  readonly stream: S
 
-  constructor(stream: StreamSocket.StreamSocket) {
+  constructor(stream: S) {
     this.stream = stream
   }
 
@@ -462,6 +624,10 @@ class PromiseSocket implements Socket {
 
   get state(): StreamSocket.State {
     return this.stream.state
+  }
+
+  get tls(): Tls.Info | undefined {
+    return undefined
   }
 
   readSome(target: Uint8Array, options?: Abortable): Promise<number | null> {
@@ -526,6 +692,14 @@ class PromiseSocket implements Socket {
     return run(this.stream.configure(options))
   }
 
+  tlsClient(tls: Tls.ClientOptions, options?: Abortable): Promise<TlsSocket> {
+    return this.upgrade("Tls.client", () => Tls.client(this.stream, tls), options)
+  }
+
+  tlsServer(tls: Tls.ServerOptions | Tls.ServerContext, options?: Abortable): Promise<TlsSocket> {
+    return this.upgrade("Tls.server", () => Tls.server(this.stream, tls), options)
+  }
+
   [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array, undefined> {
     // One landing place per loop: what leaves it is copied to the size of what arrived.
     const landing = new Uint8Array(chunkSize)
@@ -536,45 +710,180 @@ class PromiseSocket implements Socket {
     return this.close()
   }
 
+  private upgrade(
+    operation: string,
+    upgraded: () => Effect.Effect<Tls.TlsSocket, SocketError, Scope.Scope>,
+    options: Abortable | undefined
+  ): Promise<TlsSocket> {
+    return run(
+      Effect.map(kept(Effect.suspend(upgraded)), (socket) => new SecurePromiseSocket(socket)),
+      options,
+      () => this.asked(operation)
+    )
+  }
+
   private asked(operation: string, total = 0): Asked {
     return { operation, address: this.stream.remoteAddress, total }
   }
 }
 
-class PromiseListener implements Listener {
-  readonly acceptor: Acceptor.Acceptor
+class SecurePromiseSocket extends PromiseSocket<Tls.TlsSocket> implements TlsSocket {
+  override get tls(): Tls.Info {
+    return this.stream.tls
+  }
+}
 
-  constructor(acceptor: Acceptor.Acceptor) {
+class PromiseListener<S extends Socket> implements Listener<S> {
+  readonly acceptor: Acceptor.Acceptor
+  private readonly next: Effect.Effect<S, SocketError>
+  private readonly end: Effect.Effect<void>
+  private closing: Promise<void> | undefined = undefined
+
+  constructor(acceptor: Acceptor.Acceptor, next: Effect.Effect<S, SocketError>, end: Effect.Effect<void>) {
     this.acceptor = acceptor
+    this.next = next
+    this.end = end
   }
 
   get address(): NetAddress.SocketAddress {
     return this.acceptor.address
   }
 
-  accept(options?: Abortable): Promise<Socket> {
-    return run(
-      Effect.map(this.acceptor.take, fromStreamSocket),
-      options,
-      () => ({ operation: "accept", address: this.address, total: 0 })
-    )
+  accept(options?: Abortable): Promise<S> {
+    return run(this.next, options, () => ({ operation: "accept", address: this.address, total: 0 }))
   }
 
   close(): Promise<void> {
-    return run(this.acceptor.close)
+    return this.closing ??= run(this.end)
   }
 
-  [Symbol.asyncIterator](): AsyncIterableIterator<Socket, undefined> {
-    return new Pulls(Effect.catchReason(
-      Effect.map(this.acceptor.take, fromStreamSocket),
-      "SocketError",
-      "Closed",
-      () => Cause.done()
-    ))
+  [Symbol.asyncIterator](): AsyncIterableIterator<S, undefined> {
+    return new Pulls(Effect.catchReason(this.next, "SocketError", "Closed", () => Cause.done()))
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+}
+
+/**
+ * The connections of an acceptor over TLS, in the order in which their handshakes end: none waits for another's. Nothing
+ * is taken from the acceptor while no `accept` waits.
+ */
+class SecureAccepts {
+  readonly acceptor: Acceptor.Acceptor
+  private readonly context: Tls.ServerContext
+  private readonly onHandshakeFailure: ListenerOptions["onHandshakeFailure"]
+  private readonly line: Line = new Line(this)
+  private readonly handshakes = Scope.makeUnsafe("parallel")
+  /** Done, and not accepted yet. */
+  private readonly ready: Array<Tls.TlsSocket> = []
+  private taking: Fiber.Fiber<never, SocketError> | undefined = undefined
+  private isClosed = false
+
+  constructor(
+    acceptor: Acceptor.Acceptor,
+    context: Tls.ServerContext,
+    onHandshakeFailure: ListenerOptions["onHandshakeFailure"]
+  ) {
+    this.acceptor = acceptor
+    this.context = context
+    this.onHandshakeFailure = onHandshakeFailure
+  }
+
+  get take(): Effect.Effect<Tls.TlsSocket, SocketError> {
+    return Effect.withFiber((fiber) => this.line.run(fiber, new AcceptSecure(this)))
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.isClosed = true
+      return Effect.andThen(
+        Effect.andThen(this.acceptor.close, Scope.close(this.handshakes, Exit.void)),
+        Effect.suspend(() =>
+          Effect.forEach(this.ready.splice(0), (socket) => socket.abort, { concurrency: "unbounded", discard: true })
+        )
+      )
+    })
+  }
+
+  attempt(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
+    const socket = this.isClosed ? undefined : this.ready.shift()
+    if (socket !== undefined) return Exit.succeed(socket)
+    if (this.taking !== undefined) return undefined
+    const taking = Effect.runFork(Acceptor.accepting(this.acceptor, {
+      taken: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
+      failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
+    }))
+    const exit = taking.pollUnsafe()
+    if (exit !== undefined) return exit
+    this.taking = taking
+    taking.addObserver((exit) => {
+      if (this.taking !== taking) return
+      this.taking = undefined
+      this.fail(exit)
+    })
+    return undefined
+  }
+
+  /** Nobody waits any more. */
+  idle(): void {
+    const { taking } = this
+    this.taking = undefined
+    taking?.interruptUnsafe()
+  }
+
+  private fail(exit: Exit.Exit<never, SocketError>): void {
+    if (this.line.front !== undefined) this.line.settle(this.line.front, exit)
+    this.line.rest()
+  }
+
+  private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
+    return Effect.matchCauseEffect(Effect.interruptible(kept(Tls.server(plain, this.context))), {
+      onSuccess: (socket) =>
+        Effect.sync(() => {
+          this.ready.push(socket)
+          this.line.rest()
+        }),
+      onFailure: (cause) =>
+        Effect.andThen(plain.abort, Cause.hasInterruptsOnly(cause) ? Effect.void : this.report(Cause.squash(cause)))
+    })
+  }
+
+  // Not a part of what `close` waits for: it may be the one who closes.
+  private report(error: unknown): Effect.Effect<unknown> {
+    const { onHandshakeFailure } = this
+    if (!isSocketError(error)) return Effect.logError("a handshake failed", error)
+    // The program's own look-up of an identity has failed, which is nothing that the peer did.
+    if (onHandshakeFailure === undefined) {
+      return Cause.isCause(error.cause) ? Effect.logError(error.message, error.cause) : Effect.logDebug(error.message)
+    }
+    return Effect.forkDetach(
+      Effect.catchCause(
+        Effect.promise(async () => onHandshakeFailure(error)),
+        (cause) => Effect.logError("onHandshakeFailure failed", cause)
+      ),
+      startNow
+    )
+  }
+}
+
+class AcceptSecure extends Operation<Tls.TlsSocket, SocketError> {
+  readonly operation = "accept"
+  readonly total = 0
+  private readonly accepts: SecureAccepts
+
+  constructor(accepts: SecureAccepts) {
+    super()
+    this.accepts = accepts
+  }
+
+  override get address(): NetAddress.SocketAddress {
+    return this.accepts.acceptor.address
+  }
+
+  perform(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
+    return this.accepts.attempt()
   }
 }
 
@@ -677,14 +986,20 @@ const sourceOf = (signal: AbortSignal, type: Cancellation.Type): Cancellation.Ca
 // Made with the first connection, and never disposed of: it holds nothing open.
 const node = ManagedRuntime.make(NodeTransport.layer)
 
-/** Provides the transport, and a scope that is never closed: closing is the caller's. */
+/** Provides a scope that only a failure closes: what has been opened is the caller's to close. */
+const kept = <A>(effect: Effect.Effect<A, SocketError, Scope.Scope>): Effect.Effect<A, SocketError> =>
+  Effect.suspend(() => {
+    const scope = Scope.makeUnsafe()
+    return Effect.onError(
+      Effect.provideService(effect, Scope.Scope, scope),
+      (cause) => Scope.close(scope, Exit.failCause(cause))
+    )
+  })
+
 const onNode = <A>(
   effect: Effect.Effect<A, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
 ): Effect.Effect<A, SocketError> =>
-  Effect.flatMap(
-    node.contextEffect,
-    (context) => Effect.provideService(Effect.provideContext(effect, context), Scope.Scope, Scope.makeUnsafe())
-  )
+  Effect.flatMap(node.contextEffect, (context) => kept(Effect.provideContext(effect, context)))
 
 const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, SocketError> =>
   Pull.catchDone(pull, () => Effect.succeed(null))
@@ -692,3 +1007,5 @@ const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, Soc
 const over = { done: true, value: undefined } as const
 
 const chunkSize = 65_536
+
+const startNow = { startImmediately: true, uninterruptible: true } as const

@@ -609,6 +609,7 @@ describe("Connector.isTransient", () => {
     ["unsupported", error(Reason.Unsupported({ feature: "x" })), false],
     ["cancelled", error(Reason.OperationAborted({ type: "total", transferred: 0, total: 0 })), false],
     ["closed", error(Reason.Closed()), false],
+    ["busy with this program", error(Reason.Busy({ detail: "readSome waits on the stream" })), false],
     ["path too long", error(Reason.LimitExceeded({ limit: 107, subject: "the path" })), false],
     ["bad certificate", error(Reason.Tls({ kind: "certificate" })), false],
     ["a resolver without an answer", dns("Timeout"), true],

@@ -44,6 +44,7 @@ const attempted: ConnectAttempt = {
 const samples: { readonly [K in Tag]: readonly [Extract<Reason, { readonly _tag: K }>, ReadonlyArray<string>] } = {
   Closed: [Reason.Closed(), ["closed"]],
   Consumed: [Reason.Consumed({ by: "Tls.client" }), ["handed over", "Tls.client"]],
+  Busy: [Reason.Busy({ detail: "readSome waits on the stream" }), ["busy", "readSome waits on the stream"]],
   Torn: [Reason.Torn({ transferred: 1000, total: 33_554_432 }), ["torn", "1,000 of 33,554,432 bytes"]],
   OperationAborted: [
     Reason.OperationAborted({ type: "partial", transferred: 1, total: 2 }),
@@ -291,6 +292,7 @@ describe("SocketError", () => {
         const caught = yield* failing(samples[tag][0]).pipe(Effect.catchReasons("SocketError", {
           Closed: say,
           Consumed: say,
+          Busy: say,
           Torn: say,
           OperationAborted: say,
           UnexpectedEof: say,
@@ -328,6 +330,7 @@ describe("SocketError", () => {
       EADDRINUSE: "AddressInUse",
       EADDRNOTAVAIL: "AddressNotAvailable",
       EAFNOSUPPORT: "Unsupported",
+      EBUSY: "Busy",
       ECONNABORTED: "ConnectionAborted",
       ECONNREFUSED: "ConnectionRefused",
       ECONNRESET: "ConnectionReset",

@@ -9,7 +9,9 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { Duplex } from "node:stream"
 import { setImmediate } from "node:timers/promises"
+import * as NodeTls from "node:tls"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { Script } from "node:vm"
@@ -17,6 +19,7 @@ import * as Acceptor from "../src/Acceptor.ts"
 import * as Buffers from "../src/Buffers.ts"
 import type * as Cancellation from "../src/Cancellation.ts"
 import * as CompletionCondition from "../src/CompletionCondition.ts"
+import type * as Connector from "../src/Connector.ts"
 import {
   type Abortable,
   connect,
@@ -30,8 +33,11 @@ import { isSocketError, type SocketError } from "../src/SocketError.ts"
 import * as StreamSocket from "../src/StreamSocket.ts"
 import { settled } from "../src/testing/checks/support.ts"
 import * as MemoryTransport from "../src/testing/MemoryTransport.ts"
+import * as Tls from "../src/Tls.ts"
 import { leavingNothing } from "./conformance/leftovers.ts"
 import { assertBytes, pattern } from "./support.ts"
+import { authority, localhost, root } from "./tls/certificates.ts"
+import { secured } from "./tls/pairs.ts"
 import { hangingListener, portOf } from "./transport/network.ts"
 
 const text = Buffers.utf8
@@ -556,7 +562,9 @@ describe("promises", () => {
       const here = listener.address
       const rows: ReadonlyArray<Row> = [
         ["connect", (options) => connect(here, options), here],
+        ["connect", (options) => connect(here, { ...options, tls: { servername: "x" } }), here],
         ["listen", (options) => listen(here, options), here],
+        ["listen", (options) => listen(here, { ...options, tls: localhost }), here],
         ["accept", (options) => listener.accept(options), here],
         ["readSome", (options) => socket.readSome(bytes, options), there, 5],
         ["readExactly", (options) => socket.readExactly(bytes, options), there, 5],
@@ -571,7 +579,9 @@ describe("promises", () => {
           there,
           2
         ],
-        ["shutdownWrite", (options) => socket.shutdownWrite(options), there]
+        ["shutdownWrite", (options) => socket.shutdownWrite(options), there],
+        ["Tls.client", (options) => socket.tlsClient({ servername: "x" }, options), there],
+        ["Tls.server", (options) => socket.tlsServer(localhost, options), there]
       ]
       for (const [operation, attempt, address, total] of rows) {
         for (const type of types) {
@@ -982,6 +992,498 @@ describe("promises", () => {
         assert.isTrue(exit._tag === "Failure" && exit.cause.reasons.some((reason) => Cause.isFailReason(reason)))
         assert.isNull(yield* Effect.promise(() => client.readSome(new Uint8Array(1))))
       }).pipe(Effect.provide(MemoryTransport.layer)))
+  })
+
+  describe("over TLS", () => {
+    const tls = { ca: root.certificate }
+    const client = root.issue({ names: ["a client"] })
+    const stranger = authority("nobody's root").issue({ names: ["localhost"] })
+
+    /** A server of `node:tls` that echoes, until the end of its block. */
+    const tlsEcho = async (options: NodeTls.TlsOptions = {}) => {
+      const server = NodeTls.createServer({ cert: localhost.certificate, key: localhost.keyText, ...options })
+      const failures: Array<NodeJS.ErrnoException> = []
+      server.on("tlsClientError", (error) => failures.push(error))
+      server.on("secureConnection", (socket) => {
+        socket.on("error", () => {})
+        socket.pipe(socket)
+      })
+      await once(server.listen(0, "127.0.0.1"), "listening")
+      const bound = server.address()
+      const port = typeof bound === "object" && bound !== null ? bound.port : assert.fail("no port")
+      return {
+        port,
+        failures,
+        async [Symbol.asyncDispose]() {
+          await once(server.close(), "close")
+        }
+      }
+    }
+
+    /** A client of `node:tls`, and what of TLS it has got so far. */
+    const tlsPeer = async (listener: Listener, options: NodeTls.ConnectionOptions = {}) => {
+      const raw = Net.connect(portOf(listener.address), "127.0.0.1")
+      raw.on("error", () => {})
+      await once(raw, "connect")
+      const answered = once(raw, "data")
+      const released = Promise.withResolvers<void>()
+      let flights = 0
+      // What comes behind its greeting waits to be released: the handshake is under way until then.
+      const way: Duplex = new Duplex({
+        read() {},
+        write: (bytes, _encoding, done) => {
+          const pass = () => raw.write(bytes, () => done())
+          if (flights++ === 0) pass()
+          else void released.promise.then(pass)
+        },
+        final: (done) => raw.end(() => done())
+      })
+      raw.on("data", (bytes) => way.push(bytes)).on("end", () => way.push(null)).on("close", () => way.destroy())
+      const socket = NodeTls.connect({ socket: way, servername: "localhost", ca: root.certificate, ...options })
+      socket.on("error", () => {})
+      return {
+        socket,
+        raw,
+        /** The other side has begun. */
+        answered,
+        /** Ends the handshake; the other side's ticket says that it has done so too. */
+        async finish() {
+          const session = once(socket, "session")
+          released.resolve()
+          await session
+        },
+        async [Symbol.asyncDispose]() {
+          released.resolve()
+          socket.destroy()
+          if (!raw.closed) await once(raw.destroy(), "close")
+        }
+      }
+    }
+
+    /** However it ends; `once` rejects where that is by an error. */
+    const closed = (socket: Net.Socket): Promise<void> =>
+      new Promise((resolve) => {
+        if (socket.closed) resolve()
+        else socket.once("close", () => resolve())
+      })
+
+    const tlsReason = ({ reason }: SocketError) =>
+      reason._tag === "Tls" ? reason : assert.fail(`not of TLS: ${reason._tag}`)
+
+    /** Collects failures of handshakes, and waits for them. */
+    const failedHandshakes = () => {
+      const failures: Array<SocketError> = []
+      let tell = () => {}
+      return {
+        failures,
+        onHandshakeFailure: (error: SocketError) => {
+          failures.push(error)
+          tell()
+        },
+        count: (wanted: number): Promise<void> =>
+          new Promise((resolve) => {
+            tell = () => failures.length >= wanted && resolve()
+            tell()
+          })
+      }
+    }
+
+    /** What is logged while a body runs. */
+    const logged = async (body: (lines: ReadonlyArray<string>) => Promise<void>): Promise<void> => {
+      const lines: Array<string> = []
+      const { log } = console
+      console.log = (...words) => void lines.push(words.map(String).join(" "))
+      try {
+        await body(lines)
+      } finally {
+        console.log = log
+      }
+    }
+
+    test("connect to a server of node:tls, and what was agreed on", async () => {
+      await using server = await tlsEcho({ ALPNProtocols: ["echo/1", "echo/2"] })
+      await using socket = await connect(`localhost:${server.port}`, { tls: { ...tls, alpn: ["echo/2"] } })
+      assert.deepInclude(
+        { ...socket.tls },
+        { protocol: "TLSv1.3", alpn: "echo/2", servername: "localhost", authorized: true }
+      )
+      assert.include(socket.tls.peerCertificate?.subjectAltName, "localhost")
+      assert.isTrue(Tls.isTlsSocket(socket.stream))
+      assert.strictEqual(socket.stream.tls, socket.tls)
+      const echoed = readUntilEnd(socket)
+      assert.strictEqual(await socket.writeAll(pattern(300_000)), 300_000)
+      await socket.shutdownWrite()
+      assertBytes(await echoed, pattern(300_000))
+      await using old = await connect(`127.0.0.1:${server.port}`, { tls: { ...tls, maxVersion: "TLSv1.2" } })
+      assert.deepStrictEqual([old.tls.protocol, old.tls.alpn], ["TLSv1.2", undefined])
+    })
+
+    test("listen for clients of node:tls, with a certificate of their own or without", async () => {
+      await using listener = await listen(anyPort, {
+        tls: { ...localhost, ca: root.certificate, alpn: ["a", "b"], clientCertificate: "request" }
+      })
+      const { certificate: cert, keyText: key } = client
+      await using known = await tlsPeer(listener, { cert, key, ALPNProtocols: ["b"] })
+      const [socket] = await Promise.all([listener.accept(), known.finish()])
+      assert.deepInclude({ ...socket.tls }, { alpn: "b", servername: "localhost", authorized: true })
+      assert.include(socket.tls.peerCertificate?.subject, "a client")
+      assert.strictEqual(known.socket.alpnProtocol, "b")
+      known.socket.end("from node:tls")
+      assertBytes(await socket.readAll(), "from node:tls")
+      await socket.close()
+      await using unknown = await tlsPeer(listener)
+      const [other] = await Promise.all([listener.accept(), unknown.finish()])
+      assert.deepStrictEqual([other.tls.authorized, other.tls.peerCertificate], [false, undefined])
+      await other.abort()
+    })
+
+    test("strangers and slow ones hold up nobody, and are told of", async () => {
+      const { count, failures, onHandshakeFailure } = failedHandshakes()
+      await using listener = await listen(anyPort, { tls: localhost, onHandshakeFailure })
+      const port = portOf(listener.address)
+      const serving = (async () => {
+        for await (const socket of listener) {
+          await socket.writeAll(text(`hello, ${socket.tls.servername}\n`))
+          await socket.close()
+        }
+      })()
+      await using slow = await tlsPeer(listener)
+      await slow.answered
+      const plain = Net.connect(port, "127.0.0.1", () => plain.write("GET / HTTP/1.1\r\n\r\n"))
+      await closed(plain.on("error", () => {}).resume())
+      await count(1)
+      const refused = await failure(connect(`localhost:${port}`, { tls: { ca: stranger.certificate } }))
+      assert.deepInclude(tlsReason(refused), { kind: "certificate" })
+      await count(2)
+      for (let i = 0; i < 3; i++) {
+        await using socket = await connect(`localhost:${port}`, { tls })
+        assertBytes(await socket.readAll(), "hello, localhost\n")
+      }
+      // The slow one was not refused: it is served when it is ready.
+      slow.socket.resume()
+      await slow.finish()
+      await once(slow.socket, "end")
+      await listener.close()
+      await serving
+      assert.deepStrictEqual(failures.map((error) => [error.operation, tlsReason(error).kind]), [
+        ["Tls.server", "protocol"],
+        ["Tls.server", "handshake"]
+      ])
+      for (const { address } of failures) assert.notDeepEqual(address, listener.address)
+    })
+
+    test("a certificate that cannot be trusted rejects, and everything is closed", async () => {
+      await using server = await tlsEcho()
+      const rows: ReadonlyArray<readonly [Connector.TlsOptions, code: string]> = [
+        [{ ca: stranger.certificate }, "UNABLE_TO_VERIFY_LEAF_SIGNATURE"],
+        [{ ...tls, servername: "elsewhere.test" }, "ERR_TLS_CERT_ALTNAME_INVALID"]
+      ]
+      for (const [options, code] of rows) {
+        const error = await failure(connect(`127.0.0.1:${server.port}`, { tls: options }))
+        assert.strictEqual(tlsReason(error).kind, "certificate")
+        assert.deepInclude(error, { operation: "Tls.client", code, transferred: 0 })
+        assert.strictEqual(error.address !== undefined && "port" in error.address && error.address.port, server.port)
+        assert.match(error.stack ?? "", /promises\.test\.ts/)
+      }
+    })
+
+    test("a client without the certificate that is required comes to no accept", async () => {
+      const { count, failures, onHandshakeFailure } = failedHandshakes()
+      await using listener = await listen(anyPort, {
+        tls: { ...localhost, ca: root.certificate, clientCertificate: "require" },
+        onHandshakeFailure
+      })
+      const accepting = listener.accept()
+      const target = `localhost:${portOf(listener.address)}`
+      await using refused = await connect(target, { tls })
+      // With TLS 1.3 the client is done before the server has seen what it sends.
+      assert.strictEqual(tlsReason(await failure(refused.readAll())).alert, "certificate_required")
+      await count(1)
+      assert.strictEqual(tlsReason(failures[0]!).kind, "certificate")
+      assert.isTrue(await isPending(accepting))
+      const { certificate, key } = client
+      await using known = await connect(target, { tls: { ...tls, certificate, key } })
+      await using socket = await accepting
+      assert.deepStrictEqual(socket.remoteAddress, known.localAddress)
+      assert.isTrue(socket.tls.authorized)
+    })
+
+    test("an aborted handshake is gone when it rejects; asked for less than terminal, it runs on", async () => {
+      const server = Net.createServer({ pauseOnConnect: true })
+      await once(server.listen(0, "127.0.0.1"), "listening")
+      const bound = server.address()
+      const port = typeof bound === "object" && bound !== null ? bound.port : assert.fail("no port")
+      for (const type of ["total", "partial", "terminal", undefined] as const) {
+        const accepted = once(server, "connection")
+        const controller = new AbortController()
+        const connecting = failure(connect(`127.0.0.1:${port}`, { tls, signal: controller.signal, type }))
+        const [peer]: Array<Net.Socket> = await accepted
+        peer!.on("error", () => {}).resume()
+        const gone = closed(peer!)
+        // Its greeting has come, and the handshake is under way.
+        await once(peer!, "data")
+        controller.abort("changed my mind")
+        if (type === "total" || type === "partial") {
+          assert.isTrue(await isPending(connecting))
+          peer!.destroy()
+          assert.notStrictEqual((await connecting).reason._tag, "OperationAborted")
+        } else {
+          const error = await connecting
+          assert.deepInclude(error.reason, { _tag: "OperationAborted", type: "terminal", transferred: 0 })
+          assert.deepInclude(error, { operation: "Tls.client", cause: "changed my mind" })
+        }
+        assert.lengthOf(getEventListeners(controller.signal, "abort"), 0)
+        await gone
+      }
+      await once(server.close(), "close")
+    })
+
+    test("an aborted accept leaves the connection, whose handshake goes on, to the next one", async () => {
+      await using listener = await listen(anyPort, { tls: localhost })
+      await using peer = await tlsPeer(listener)
+      const controller = new AbortController()
+      const accepting = failure(listener.accept({ signal: controller.signal }))
+      await peer.answered
+      controller.abort()
+      const error = await accepting
+      assert.deepInclude(error.reason, { _tag: "OperationAborted", type: "total" })
+      assert.deepInclude(error, { operation: "accept", cause: controller.signal.reason })
+      assert.deepStrictEqual(error.address, listener.address)
+      await peer.finish()
+      await using socket = await listener.accept()
+      assert.strictEqual(portOf(socket.remoteAddress), peer.raw.localPort)
+      // The same by way of a loop that is left.
+      await using other = await tlsPeer(listener)
+      const sockets = listener[Symbol.asyncIterator]()
+      const waiting = sockets.next()
+      await other.answered
+      await sockets.return!()
+      assert.isTrue((await waiting).done)
+      await other.finish()
+      await using second = await listener.accept()
+      assert.strictEqual(portOf(second.remoteAddress), other.raw.localPort)
+    })
+
+    test("nothing is taken while nobody accepts", async () => {
+      await using listener = await listen(anyPort, { tls: localhost })
+      await using first = await tlsPeer(listener)
+      const [socket] = await Promise.all([listener.accept(), first.finish()])
+      await socket.close()
+      await using second = await tlsPeer(listener)
+      let isAnswered = false
+      void second.answered.then(() => isAnswered = true)
+      // A round trip of a connection that came later, on a listener of its own.
+      await using ends = await bothEnds()
+      await ends.left.writeAll(text("x"))
+      await ends.right.readExactly(new Uint8Array(1))
+      assert.isFalse(isAnswered)
+      const [other] = await Promise.all([listener.accept(), second.finish()])
+      await other.close()
+    })
+
+    test("closing the listener resets what nobody has accepted, in or behind its handshake", async () => {
+      await logged(async (lines) => {
+        const { failures, onHandshakeFailure } = failedHandshakes()
+        const listener = await listen(anyPort, { tls: localhost, onHandshakeFailure })
+        const accepting = listener.accept()
+        await using first = await tlsPeer(listener)
+        await using ready = await tlsPeer(listener)
+        await using unready = await tlsPeer(listener)
+        await Promise.all([first.answered, ready.answered, unready.answered])
+        await first.finish()
+        await using socket = await accepting
+        await ready.finish()
+        const closing = listener.close().then(() => "closed")
+        assert.strictEqual((await failure(listener.accept())).reason._tag, "Closed")
+        // Again, it waits for as much.
+        assert.strictEqual(await Promise.race([closing, listener.close().then(() => "closed again")]), "closed")
+        await Promise.all([closed(ready.raw), closed(unready.raw)])
+        for await (const socket of listener) assert.fail(`a connection of a closed listener: ${socket.tls.protocol}`)
+        // Nobody's handshake has failed, and what was accepted goes on.
+        assert.deepStrictEqual([failures, lines], [[], []])
+        first.socket.end("still here")
+        assertBytes(await socket.readAll(), "still here")
+      })
+    })
+
+    test("closing the listener ends every accept that waits, also when it is closed for Effect code", async () => {
+      for (const isForEffect of [false, true]) {
+        await using listener = await listen(anyPort, { tls: localhost })
+        const waiting = [failure(listener.accept()), failure(listener.accept())]
+        await using peer = await tlsPeer(listener)
+        await peer.answered
+        await (isForEffect ? Effect.runPromise(listener.acceptor.close) : listener.close())
+        for (const error of await Promise.all(waiting)) {
+          assert.deepInclude(error, { operation: "accept" })
+          assert.strictEqual(error.reason._tag, "Closed")
+          assert.deepStrictEqual(error.address, listener.address)
+        }
+      }
+    })
+
+    test("options that cannot be used reject at once, and leave nothing", async () => {
+      const noKey = await failure(listen(anyPort, { tls: { ...localhost, key: stranger.key } }))
+      assert.include(tlsReason(noKey).detail, "the options of this side cannot be used")
+      assert.instanceOf(await rejection(listen(anyPort, { tls: null as never })), TypeError)
+      await using listener = await listen(anyPort)
+      const connecting = failure(connect(listener.address, { tls: { ca: "nonsense", servername: "localhost" } }))
+      await using accepted = await listener.accept()
+      assert.lengthOf(await accepted.readAll(), 0)
+      assert.include(tlsReason(await connecting).detail, "the options of this side cannot be used")
+      const nameless = await rejection(connect(NetAddress.unixPathAddress("/nowhere"), { tls }))
+      assert.instanceOf(nameless, TypeError)
+      assert.include(String(nameless), "servername")
+    })
+
+    test("what onHandshakeFailure throws or rejects with is logged, and harms nobody", async () => {
+      await logged(async (lines) => {
+        for (const throws of [true, false]) {
+          const { count, onHandshakeFailure } = failedHandshakes()
+          await using listener = await listen(anyPort, {
+            tls: localhost,
+            onHandshakeFailure: (error) => {
+              onHandshakeFailure(error)
+              if (throws) throw new Error("thrown by the program")
+              return Promise.reject(new Error("rejected by the program"))
+            }
+          })
+          const accepting = listener.accept()
+          const plain = Net.connect(portOf(listener.address), "127.0.0.1", () => plain.write("no handshake at all\n"))
+          await closed(plain.on("error", () => {}).resume())
+          await count(1)
+          await using peer = await tlsPeer(listener)
+          await peer.finish()
+          await (await accepting).abort()
+        }
+        assert.match(lines.join("\n"), /ERROR[^]*thrown by the program[^]*ERROR[^]*rejected by the program/)
+      })
+    })
+
+    test("without onHandshakeFailure, only what the program has failed at is logged", async () => {
+      await logged(async (lines) => {
+        const identityFor = (name: string) => name === "localhost" ? undefined : Effect.fail("the database is down")
+        await using listener = await listen(anyPort, { tls: { ...localhost, identityFor } })
+        const accepting = listener.accept()
+        const plain = Net.connect(portOf(listener.address), "127.0.0.1", () => plain.write("no handshake at all\n"))
+        await closed(plain.on("error", () => {}).resume())
+        await failure(connect(listener.address, { tls: { ...tls, servername: "elsewhere.test" } }))
+        await using client = await connect(listener.address, { tls: { ...tls, servername: "localhost" } })
+        await (await accepting).close()
+        assert.lengthOf(await client.readAll(), 0)
+        assert.lengthOf(lines, 1)
+        assert.match(lines[0]!, /ERROR[^]*the look-up of an identity for elsewhere.test failed[^]*the database is down/)
+      })
+    })
+
+    test("a context that is reloaded holds for the handshakes to come", async () => {
+      const context = await Effect.runPromise(Tls.makeServerContext(localhost))
+      await using listener = await listen(anyPort, { tls: context })
+      const subject = async () => {
+        const [client, server] = await Promise.all([
+          connect(listener.address, { tls: { ...tls, servername: "localhost" } }),
+          listener.accept()
+        ])
+        const serial = client.tls.peerCertificate?.serialNumber
+        await Promise.all([client.close(), server.close()])
+        return serial
+      }
+      const before = await subject()
+      await Effect.runPromise(context.reload(root.issue({ names: ["localhost"] })))
+      assert.notStrictEqual(await subject(), before)
+    })
+
+    describe("where a connection begins in plain text", () => {
+      test("tlsClient, with node:tls at the other end", async () => {
+        await using ends = await withPeer()
+        const { peer, socket: plain } = ends
+        assert.isUndefined(plain.tls)
+        await plain.writeAll(text("STARTTLS\n"))
+        await once(peer, "readable")
+        assert.strictEqual(String(peer.read()), "STARTTLS\n")
+        peer.write("go ahead\n")
+        assertBytes((await plain.readUntil("\n"))!, "go ahead\n")
+        const { certificate: cert, keyText: key } = localhost
+        const server = new NodeTls.TLSSocket(peer, { isServer: true, cert, key, ALPNProtocols: ["smtp"] })
+        const options = { servername: "localhost", ca: root.certificate, alpn: ["smtp"] }
+        const socket = await plain.tlsClient(options, { signal: AbortSignal.timeout(60_000) })
+        assert.deepInclude({ ...socket.tls }, { protocol: "TLSv1.3", alpn: "smtp", authorized: true })
+        server.write("secret\n")
+        assertBytes((await socket.readUntil("\n"))!, "secret\n")
+        await socket.writeAll(text("more"))
+        assert.strictEqual(String((await once(server, "data"))[0]), "more")
+        for (const operation of [plain.readAll(), plain.writeAll(text("x")), plain.tlsClient(options)]) {
+          assert.deepStrictEqual((await failure(operation)).reason, { _tag: "Consumed", by: "Tls.client" })
+        }
+        // Whoever has the plain socket still closes the connection.
+        server.resume().end()
+        await plain.close()
+        assert.deepStrictEqual([plain.state.socket, socket.state.socket], ["closed", "closed"])
+      })
+
+      test("tlsServer, with node:tls at the other end, from options or a context", async () => {
+        const context = await Effect.runPromise(Tls.makeServerContext(localhost))
+        await using listener = await listen(anyPort)
+        for (const options of [localhost, context]) {
+          const raw = Net.connect(portOf(listener.address), "127.0.0.1")
+          await using plain = await listener.accept()
+          raw.write("STARTTLS\n")
+          assertBytes((await plain.readUntil("\n"))!, "STARTTLS\n")
+          const upgrading = plain.tlsServer(options)
+          const client = NodeTls.connect({ socket: raw, servername: "localhost", ca: root.certificate })
+          const socket = await upgrading
+          assert.strictEqual(socket.tls.servername, "localhost")
+          client.end("secret")
+          assertBytes(await readUntilEnd(socket), "secret")
+          client.resume()
+          await Promise.all([closed(client), socket.close()])
+        }
+      })
+
+      test("is refused, and the socket stays as it was, while a read waits or plain text is unread", async () => {
+        await using ends = await withPeer()
+        const { peer, socket } = ends
+        const options = { servername: "localhost", ca: root.certificate }
+        const reading = socket.readUntil("\n")
+        assert.deepStrictEqual((await failure(socket.tlsClient(options))).reason, {
+          _tag: "Busy",
+          detail: "readUntil waits on the stream"
+        })
+        peer.write("go ahead\nsmuggled\n")
+        assertBytes((await reading)!, "go ahead\n")
+        const refused = await failure(socket.tlsClient(options))
+        assert.deepInclude(tlsReason(refused), { kind: "protocol" })
+        assertBytes((await socket.readUntil("\n"))!, "smuggled\n")
+        assert.instanceOf(await rejection(socket.tlsClient({ ...options, servername: "" })), TypeError)
+        assert.instanceOf(await rejection(socket.tlsServer(undefined as never)), TypeError)
+        assert.deepStrictEqual(socket.state, { socket: "open", read: "open", write: "open" })
+      })
+
+      test("an aborted handshake is terminal: the connection is gone", async () => {
+        await using ends = await withPeer()
+        const { peer, socket } = ends
+        const controller = new AbortController()
+        const upgrading = failure(
+          socket.tlsClient({ servername: "localhost", ca: root.certificate }, { signal: controller.signal })
+        )
+        await once(peer, "readable")
+        controller.abort()
+        const error = await upgrading
+        assert.deepInclude(error.reason, { _tag: "OperationAborted", type: "terminal" })
+        assert.deepInclude(error, { operation: "Tls.client", cause: controller.signal.reason })
+        assert.strictEqual(socket.state.socket, "closed")
+      })
+    })
+
+    it.effect("a connection over TLS of Effect code has two faces, too", () =>
+      Effect.gen(function*() {
+        const [left, right] = yield* secured(yield* MemoryTransport.pair())
+        const [client, server] = [fromStreamSocket(left), fromStreamSocket(right)]
+        assert.strictEqual(client.tls, left.tls)
+        yield* Effect.promise(async () => {
+          await server.writeAll(text(server.tls.servername ?? "nobody"))
+          assertBytes((await client.readUntil("t"))!, "localhost")
+        })
+      }))
   })
 
   // Processes of their own take a while to start on a busy machine.

@@ -101,6 +101,11 @@ export const descriptors = (socket: StreamSocket.StreamSocket, acceptor: Accepto
   )
   expectType<Effect.Effect<number, SocketError>>()(StreamSocket.release(socket))
   expectType<Effect.Effect<number, SocketError>>()(Acceptor.release(acceptor))
+  expectType<Effect.Effect<number | string, SocketError>>()(
+    StreamSocket.release(socket).pipe(
+      Effect.catchReason("SocketError", "Busy", ({ detail }) => Effect.succeed(detail))
+    )
+  )
   expectType<Effect.Effect<ReadonlyArray<{ readonly fd: number; readonly name: string }>>>()(EpollTransport.listenFds)
   // @ts-expect-error a listener is no connection
   Effect.map(EpollTransport.listenerFromFd(3), (backing) => StreamSocket.make(backing))

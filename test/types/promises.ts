@@ -4,6 +4,7 @@ import type * as NetAddress from "effect/net/NetAddress"
 import type * as Acceptor from "../../src/Acceptor.ts"
 import * as Buffers from "../../src/Buffers.ts"
 import * as CompletionCondition from "../../src/CompletionCondition.ts"
+import type * as Connector from "../../src/Connector.ts"
 import {
   type Abortable,
   connect,
@@ -11,10 +12,13 @@ import {
   fromStreamSocket,
   listen,
   type Listener,
-  type Socket
+  type ListenerOptions,
+  type Socket,
+  type TlsSocket
 } from "../../src/promises.ts"
-import { isSocketError } from "../../src/SocketError.ts"
+import { isSocketError, type SocketError } from "../../src/SocketError.ts"
 import type * as StreamSocket from "../../src/StreamSocket.ts"
+import type * as Tls from "../../src/Tls.ts"
 import { expectType } from "./expect.ts"
 
 export const constructors = (
@@ -40,6 +44,52 @@ export const constructors = (
   void connect(address, { signal: new AbortController() })
   // @ts-expect-error no such type of cancellation
   void connect(address, { signal, type: "gentle" })
+}
+
+export const overTls = async (
+  address: NetAddress.SocketAddress,
+  signal: AbortSignal,
+  socket: Socket,
+  secure: TlsSocket,
+  either: Tls.ServerOptions | Tls.ServerContext,
+  maybe: Connector.Options,
+  perhaps: ListenerOptions,
+  stream: Tls.TlsSocket
+) => {
+  expectType<Promise<TlsSocket>>()(connect("example.com:443", { tls: {}, timeout: "5 seconds", signal }))
+  expectType<Promise<TlsSocket>>()(connect(address, { tls: { servername: "x", alpn: ["h2"] }, linger: 0 }))
+  expectType<Promise<Socket>>()(connect(address, { tls: undefined }))
+  expectType<Promise<Socket>>()(connect(address, maybe))
+  expectType<Promise<Listener<TlsSocket>>>()(listen(address, { tls: either, backlog: 5, signal }))
+  expectType<Promise<Listener<TlsSocket>>>()(
+    listen(address, {
+      tls: either,
+      onHandshakeFailure: async (error) => {
+        expectType<SocketError>()(error)
+      }
+    })
+  )
+  expectType<Promise<Listener>>()(listen(address, perhaps))
+  expectType<Promise<TlsSocket>>()(socket.tlsClient({ servername: "x" }))
+  expectType<Promise<TlsSocket>>()(secure.tlsServer(either, { signal, type: "terminal" }))
+  expectType<TlsSocket>()(fromStreamSocket(stream))
+  expectType<Tls.Info | undefined>()(socket.tls)
+  expectType<Tls.Info>()(secure.tls)
+  expectType<Tls.TlsSocket>()(secure.stream)
+  await using listener = await listen(address, { tls: either })
+  expectType<Promise<TlsSocket>>()(listener.accept({ signal }))
+  for await (const accepted of listener) expectType<string | undefined>()(accepted.tls.alpn)
+  const plain: Socket = secure
+  const general: Listener = listener
+  // @ts-expect-error a server has a certificate
+  void listen(address, { tls: {} })
+  // @ts-expect-error a client in the middle of a connection has to say whom it expects
+  void socket.tlsClient({ alpn: ["h2"] })
+  // @ts-expect-error verification is not turned off by a flag
+  void connect(address, { tls: { dangerouslySkipVerification: true } })
+  // @ts-expect-error the signal is no option of TLS
+  void socket.tlsClient({ servername: "x", signal })
+  return [plain, general]
 }
 
 export const reads = (socket: Socket, target: Uint8Array, signal: AbortSignal, options: Abortable) => {
