@@ -52,14 +52,16 @@ class Deadlines {
     if (this.first === undefined) this.stop()
   }
 
-  // At the end of this turn of the event loop: many connections are closed by then.
+  // Two turns of the event loop later: most connections are closed by then.
   private arm(context: Context.Context<never>): void {
     if (this.isArming) return
     this.isArming = true
-    setImmediate(() => {
-      this.isArming = false
-      if (this.first !== undefined && this.sleeper === undefined) this.sleep(this.first.due, context)
-    })
+    setImmediate(() =>
+      setImmediate(() => {
+        this.isArming = false
+        if (this.first !== undefined && this.sleeper === undefined) this.sleep(this.first.due, context)
+      })
+    )
   }
 
   private sleep(until: number, context: Context.Context<never>): void {
