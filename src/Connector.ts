@@ -323,7 +323,8 @@ export const config: Config.Config<Options> = Config.all({
  * - Yes for what passes: nobody listens (yet), no answer, no route, a reset, too
  *   few descriptors, buffers or ports, and a resolver that did not answer.
  * - No for what stays: a malformed target, a name that does not exist, no
- *   permission, an option that is Unsupported, a request that cancelled it.
+ *   permission, an option that is Unsupported, a request that cancelled it, a
+ *   stream that is `Busy` with an operation of this program.
  * - `ConnectFailed` is transient when one of its attempts is, or when addresses
  *   were left untried.
  * - For anything that is no `SocketError`: no.

@@ -10,9 +10,13 @@
  *   are flushed; at most two slices per connection sit in user space.
  * - Reads pull: the socket is paused unless a fiber wants bytes. Node itself
  *   reads ahead by up to its high-water mark (64 KiB) once reading has begun.
+ * - After a mebibyte that the kernel has taken at once, a write waits for the
+ *   next turn of the event loop: a peer that keeps up starves nobody else.
  * - Waiting for room also watches the read side, so that what the peer says
  *   before it goes away is received, up to that mark.
  *
+ * - Closing an address removes what is at its Unix-domain path by then, by name,
+ *   also if that is something else; `EpollTransport` looks first.
  * - Of the options, `userTimeout`, `sendBuffer` and `receiveBuffer` are
  *   Unsupported: `node:net` has no way to them. `interval` and `count` of
  *   `keepAlive` need a Node that can set them: 26, or a later 24.
@@ -88,7 +92,8 @@ const connect = (
 ): Effect.Effect<Backing, SocketError> =>
   Effect.callback((resume) => {
     const { localAddress: local } = options
-    const refused = badPath("connect", address) ?? badOptions("connect", address, options) ??
+    const refused = badPath("connect", address) ?? forbidden("connect", address) ??
+      badOptions("connect", address, options) ??
       badLocal(address, local)
     if (refused !== undefined) {
       resume(Effect.fail(refused))
@@ -142,7 +147,7 @@ const listen = (
   options: ResolvedListenOptions
 ): Effect.Effect<ListenerBacking, SocketError> =>
   Effect.callback((resume) => {
-    const refused = badPath("listen", address) ?? badOptions("listen", address, options)
+    const refused = badPath("listen", address) ?? forbidden("listen", address) ?? badOptions("listen", address, options)
     if (refused !== undefined) {
       resume(Effect.fail(refused))
       return
@@ -270,6 +275,9 @@ class NodeBacking implements Backing, Native {
   private ended = false
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
+  // What may be written until the event loop has had its turn.
+  private writesLeft = perTurn
+  private isWaitingForTurn = false
   private watching = false
   private phase: "open" | "closing" | "closed" = "open"
   private sawUnread = false
@@ -356,7 +364,9 @@ class NodeBacking implements Backing, Native {
       this.wantsRoom = true
       return WouldBlock
     }
+    if (this.writesLeft <= 0) return this.waitForTurn()
     const length = Math.min(source.remaining, limit, sliceSize)
+    this.writesLeft -= length + perCall
     const slab = Slab.acquire(length)
     const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
     source.copyTo(slice)
@@ -436,6 +446,7 @@ class NodeBacking implements Backing, Native {
 
   onData(chunk: Buffer): void {
     if (this.pulling) return
+    if (!this.isWaitingForTurn) this.writesLeft = perTurn
     if (this.phase !== "open") {
       this.sawUnread = true
       return
@@ -462,6 +473,20 @@ class NodeBacking implements Backing, Native {
     } else this.ended = true
     if (this.phase === "open") this.events.readable()
     else if (this.socket.writableFinished) this.socket.destroy()
+  }
+
+  // What the kernel takes at once, Node answers at once or in the same tick: a peer that keeps up would hold the event loop
+  // for ever.
+  private waitForTurn(): typeof WouldBlock {
+    if (!this.isWaitingForTurn) {
+      this.isWaitingForTurn = true
+      setImmediate(() => {
+        this.isWaitingForTurn = false
+        this.writesLeft = perTurn
+        this.events.writable()
+      })
+    }
+    return WouldBlock
   }
 
   private onFlushed(slab: Buffer): void {
@@ -557,6 +582,10 @@ function onError(this: Net.Socket, cause: Error): void {
 function onClose(this: Net.Socket): void {
   backingOf(this).onClose()
 }
+
+// Bytes that a connection may write before the event loop has its turn; a call counts as some, so that tiny ones end too.
+const perTurn = 1024 * 1024
+const perCall = 1024
 
 // libuv before 1.52 reports a reset as end of stream when bytes came before it.
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
@@ -657,6 +686,21 @@ const maxPathBytes = process.platform === "linux" ? 107 : 103
 
 const noSuchPath = (operation: string, address: NetAddress.SocketAddress): SocketError =>
   new SocketError({ reason: Reason.AddressNotAvailable(), operation, address, transferred: 0, code: "ENOENT" })
+
+// Node itself would throw, and in a tick of its own, where nobody can catch it.
+const forbidden = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
+  // In the types it is always there; before Node 25 it has no say in networks.
+  const permission: NodeJS.Process["permission"] | undefined = process.permission
+  return permission === undefined || !process.allowedNodeEnvironmentFlags.has("--allow-net") || permission.has("net")
+    ? undefined
+    : new SocketError({
+      reason: Reason.PermissionDenied(),
+      operation,
+      address,
+      transferred: 0,
+      code: "ERR_ACCESS_DENIED"
+    })
+}
 
 const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
   if (!NetAddress.isUnixPathAddress(address)) return undefined

@@ -152,4 +152,18 @@ describe("slices of NodeTransport", () => {
         assert.approximately(Number.parseInt(left ?? "0", 16), 100_000, 1000)
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
   )
+
+  it.live("a writer whose peer keeps up leaves the event loop its turns", () =>
+    Effect.gen(function*() {
+      const [client, server] = yield* pair()
+      const piece = new Uint8Array(4 * 1024 * 1024)
+      const writing = yield* Effect.forkChild(Effect.forever(Write.writeAll(server, piece)), { startImmediately: true })
+      // The kernel takes more than this of what nobody has read yet.
+      assert.isAtMost(server.bytesWritten, 1024 * 1024 + 65_536)
+      const first = server.bytesWritten
+      yield* nextTurn
+      assert.isAtMost(server.bytesWritten - first, 2 * (1024 * 1024 + 65_536))
+      yield* Fiber.interrupt(writing)
+      yield* client.abort
+    }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer)))
 })

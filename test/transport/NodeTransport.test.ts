@@ -7,6 +7,7 @@ import * as AddressResolver from "effect/net/AddressResolver"
 import * as Dns from "effect/net/Dns"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
+import { spawnSync } from "node:child_process"
 import { existsSync, linkSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import * as Net from "node:net"
 import { networkInterfaces, tmpdir } from "node:os"
@@ -502,6 +503,22 @@ describe("NodeTransport", () => {
         yield* server.abort
         assert.strictEqual(openSockets(), before - 2)
       }))
+  })
+
+  // Node's permission model knows networks since version 25.
+  it.skipIf(!process.allowedNodeEnvironmentFlags.has("--allow-net"))("fails where Node forbids networks", () => {
+    const say = (...args: ReadonlyArray<string>): ReadonlyArray<string> =>
+      spawnSync(process.execPath, ["--permission", "--allow-fs-read=*", ...args, "node-permission.ts"], {
+        cwd: import.meta.dirname,
+        encoding: "utf8"
+      }).stdout.trim().split("\n")
+    assert.deepStrictEqual(say(), [
+      "listen tcp://127.0.0.1:0: permission denied (ERR_ACCESS_DENIED)",
+      "connect tcp://127.0.0.1:0: permission denied (ERR_ACCESS_DENIED)",
+      "listen unix:///nowhere.sock: permission denied (ERR_ACCESS_DENIED)",
+      "connect unix:///nowhere.sock: permission denied (ERR_ACCESS_DENIED)"
+    ])
+    assert.strictEqual(say("--allow-net")[0], "works")
   })
 })
 
