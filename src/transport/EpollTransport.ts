@@ -5,8 +5,9 @@
  * **Details**
  *
  * Needs Linux on x64 or arm64, the main thread, and the package `koffi` (an
- * optional peer dependency); {@link isSupported} says whether all of that is
- * there. One epoll descriptor serves every socket of the process.
+ * optional peer dependency: `npm install koffi`); {@link isSupported} says
+ * whether all of that is there. One epoll descriptor serves every socket of the
+ * process.
  *
  * - A write hands the caller's own memory to the kernel, which copies it. Of a
  *   gather list, up to 64 pieces leave by one system call while they have 4 KiB
@@ -17,9 +18,14 @@
  * - The kernel is shown no memory whose size can change. To write a view of a
  *   resizable `ArrayBuffer` or a growable `SharedArrayBuffer`, or to read into
  *   one, is a defect (`TypeError`), and nothing is moved. Pieces of a gather list
- *   that are put together first may be of any memory.
+ *   that have less than 4 KiB may be of any memory: those are copied.
  * - The process is kept alive by operations that wait, and not by idle sockets.
  * - Every option of connections and listeners is honoured.
+ * - A Unix-domain path that begins with a zero byte is a name of Linux's abstract
+ *   namespace, with up to 107 bytes behind it: no file is made, everybody on the
+ *   machine may connect, and it is free again when its listener is closed.
+ * - Node's permission model ends where native code begins: who runs with
+ *   `--allow-addons` is not asked for `--allow-net`.
  * - A worker of `node:cluster` listens for itself, as that shares the listeners of
  *   `node:net` only: let processes share an address with `reusePort`, or a listener
  *   that their parent has opened ({@link listenerFromFd}).
@@ -66,6 +72,12 @@ export const isSupported = (): boolean => Support.unsupported() === undefined
  * Where it cannot run, building the layer fails with the reason `Unsupported`,
  * which says why; use `NodeTransport.layer` there. With no descriptor left it fails
  * with `TooManyOpenFiles`.
+ *
+ * **Example** (One line of change)
+ *
+ * ```ts
+ * const main = program.pipe(Effect.provide(EpollTransport.layer), NodeRuntime.runMain)
+ * ```
  *
  * **Example** (The fast one where it is there)
  *

@@ -5,8 +5,8 @@
  *
  * Servers and client are processes of their own. Short rounds alternate between the servers, in an order that rotates,
  * and ratios are taken within a round. Fails when something crashed or came back changed, never for being slow.
- * The sections are below; `target` is the echo that most targets are about. `--save` writes what the README shows to
- * test/bench/results.
+ * The sections are below; `target` is the part of `echo` that most targets are about. `--save` writes what the README
+ * shows to test/bench/results.
  */
 import { cpus, release, type } from "node:os"
 import { parseArgs } from "node:util"
@@ -33,8 +33,10 @@ const { positionals, values: { quick, save: isToSave } } = parseArgs({
   allowPositionals: true,
   options: { quick: { type: "boolean", default: false }, save: { type: "boolean", default: false } }
 })
-const chosen = positionals.length === 0 ? Object.keys(sections).filter(isSection) : positionals.filter(isSection)
-if (chosen.length < positionals.length) throw new Error(`the sections are ${Object.keys(sections).join(", ")}`)
+const unknown = positionals.filter((name) => !isSection(name))
+if (unknown.length > 0) throw new Error(`the sections are ${Object.keys(sections).join(", ")}`)
+const isChosen = (name: Section): boolean =>
+  positionals.length === 0 || positionals.includes(name) || (name === "target" && positionals.includes("echo"))
 
 if (isToSave && positionals.length > 0) throw new Error("--save is for all sections together")
 
@@ -62,7 +64,7 @@ if (!isThere("Asio")) {
 
 const effort = quick ? Effort.quick : Effort.full
 const groups: Array<Group> = []
-for (const name of chosen) {
+for (const name of Object.keys(sections).filter(isSection).filter(isChosen)) {
   for (const group of await sections[name](effort)) {
     groups.push(group)
     console.log(`\n${formatGroup(group)}`)

@@ -6,14 +6,14 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Koffi from "koffi"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll } from "vitest"
+import { afterAll, vi } from "vitest"
 import * as Acceptor from "../../src/Acceptor.ts"
-import { type Cursor, cursor, utf8 as text } from "../../src/Buffers.ts"
+import { concat, type Cursor, cursor, utf8 as text } from "../../src/Buffers.ts"
 import * as CompletionCondition from "../../src/CompletionCondition.ts"
 import * as Read from "../../src/Read.ts"
 import { isSocketError } from "../../src/SocketError.ts"
@@ -211,6 +211,36 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }))
         assert.isTrue(existsSync(address.path))
       }))
+
+    it.effect("closing an acceptor leaves the path to the one that has taken it over", () =>
+      Effect.gen(function*() {
+        const [address, next] = [anyPath(), anyPath()]
+        const old = yield* Acceptor.listen(address)
+        const acceptor = yield* Acceptor.listen(next)
+        renameSync(next.path, address.path)
+        yield* old.close
+        yield* StreamSocket.connect(address)
+        yield* acceptor.accept
+        // It knows the path by another name.
+        rmSync(address.path)
+      }))
+
+    it.effect("a relative path is removed where it is, wherever the process has gone", () =>
+      Effect.gen(function*() {
+        const before = process.cwd()
+        yield* Effect.addFinalizer(() => Effect.sync(() => process.chdir(before)))
+        const there = join(directory, "there")
+        mkdirSync(there)
+        writeFileSync(join(there, "relative"), "not a socket")
+        process.chdir(directory)
+        const acceptor = yield* Acceptor.listen(NetAddress.unixPathAddress("relative"))
+        process.chdir(there)
+        yield* acceptor.close
+        assert.deepStrictEqual(
+          [existsSync(join(directory, "relative")), existsSync(join(there, "relative"))],
+          [false, true]
+        )
+      }))
   })
 
   it.layer(EpollTransport.layer, { excludeTestServices: true })("descriptors that are used again", (it) => {
@@ -266,6 +296,24 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         assert.strictEqual(openSockets(), before + 3)
       }))
 
+    it.effect("a reactor comes and goes any number of times in one turn, and gives back what it took", () =>
+      Effect.gen(function*() {
+        const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
+        const [alloc, free] = [vi.spyOn(koffi, "alloc"), vi.spyOn(koffi, "free")]
+        yield* Effect.addFinalizer(() => Effect.sync(() => vi.restoreAllMocks()))
+        const reactor = new Reactor(Linux.load())
+        for (let i = 0; i < 10_000; i++) {
+          assert.strictEqual(reactor.use(), 0)
+          reactor.release()
+        }
+        const taken = alloc.mock.results.map(({ value }) => value as unknown)
+        assert.isAtLeast(taken.length, 10_000)
+        yield* eventually(() => {
+          const given = new Set(free.mock.calls.map(([handle]) => handle as unknown))
+          return taken.every((handle) => given.has(handle))
+        }, "libuv has closed all of them")
+      }))
+
     it.effect("the service of a layer that is gone still works", () =>
       Effect.gen(function*() {
         const transport = yield* Effect.scoped(Effect.provide(Effect.service(Transport), EpollTransport.layer))
@@ -299,6 +347,25 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         yield* Effect.exit(server.readSome(target))
         assertBytes(behind.subarray(8), new Uint8Array(56))
         yield* server.abort
+      }))
+
+    it.effect("nothing is written behind a view that says it is less than nothing", () =>
+      Effect.gen(function*() {
+        for (const said of [-1, -5, -(2 ** 40), 0.5]) {
+          class Liar extends Uint8Array<ArrayBuffer> {
+            override get byteLength() {
+              return said
+            }
+          }
+          const { client, server } = yield* pair()
+          yield* Write.writeAll(client, pattern(1000))
+          yield* nextTurn
+          const memory = new Uint8Array(2000)
+          const exit = yield* Effect.exit(server.readSome(new Liar(memory.buffer, 8, 8)))
+          assertBytes(memory.subarray(16), new Uint8Array(1984))
+          assert.notStrictEqual(ending(exit), "Done")
+          yield* server.abort
+        }
       }))
 
     it.effect("memory that is gone is refused, not taken for the end of the stream", () =>
@@ -392,6 +459,37 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }
       }))
 
+    it.effect("small pieces may be of any memory wherever they stand, and are copied, so that none tears the stream", () =>
+      Effect.gen(function*() {
+        for (const view of Object.values(resizable)) {
+          const small = (length: number) => {
+            const piece = view(length)
+            piece.set(pattern(length))
+            return piece
+          }
+          const lists: ReadonlyArray<ReadonlyArray<Uint8Array>> = [
+            [small(100), pattern(60_000)],
+            // Only large ones are left, and then it alone.
+            [pattern(2_000_000), small(100), pattern(1_500_000)],
+            [pattern(3_000_000), small(10)],
+            // Together they are small enough to be copied; a part of them is as large as what is refused.
+            [pattern(1), small(8000)]
+          ]
+          for (const list of lists) {
+            // Room for some bytes at a time.
+            const acceptor = yield* Acceptor.listen(anyPort, { receiveBuffer: 2304 })
+            const client = yield* StreamSocket.connect(acceptor.address, { sendBuffer: 4608 })
+            const server = yield* acceptor.accept
+            const writing = yield* start(Write.writeAll(client, list))
+            const all = concat(list)
+            const got = new Uint8Array(all.byteLength)
+            yield* Read.readExactly(server, got)
+            assert.strictEqual(yield* Fiber.join(writing), all.byteLength)
+            assertBytes(got, all)
+          }
+        }
+      }))
+
     it.effect("large pieces leave by one call, at most 64 of them, from wherever the cursor is", () =>
       Effect.gen(function*() {
         const transport = yield* Transport
@@ -472,6 +570,9 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
   })
 
   it.layer(EpollTransport.layer, { excludeTestServices: true })("turns", (it) => {
+    // Both halves of a turn, before and behind the test's own.
+    const atMost = (limit: number) => 2 * limit
+
     it.effect("connections that never rest starve no other one, no timer and no signal", () =>
       Effect.gen(function*() {
         const acceptor = yield* Acceptor.listen(anyPort)
@@ -517,6 +618,33 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         const before = flooded.map((socket) => socket.bytesRead)
         yield* eventually(() => flooded.every((socket, i) => socket.bytesRead > before[i]!), "the flood goes on")
         for (const socket of flooded) yield* socket.abort
+      }))
+
+    it.effect("however many want another turn, a few at a time have it, one after the other", () =>
+      Effect.gen(function*() {
+        // None of them is a socket, and none has an event.
+        const reactor = new Reactor({ ...Linux.load(), epollAdd: () => 0 })
+        const told: Array<number> = []
+        const all = Array.from({ length: 100 }, (_, i) => ({
+          fd: 100_000 + i,
+          onEvents: (flags: number) => {
+            assert.strictEqual(flags, 0)
+            told.push(i)
+          }
+        }))
+        for (const entry of all) {
+          assert.strictEqual(reactor.register(entry), 0)
+          reactor.again(entry)
+        }
+        const turns: Array<number> = []
+        while (told.length < all.length) {
+          const before = told.length
+          yield* nextTurn
+          turns.push(told.length - before)
+        }
+        assert.isAtMost(Math.max(...turns), atMost(16), turns.join())
+        assert.deepStrictEqual(told, all.map((_, i) => i))
+        for (const entry of all) reactor.unregister(entry)
       }))
 
     it.effect("a write moves a megabyte in one turn, and what the kernel takes in the next ones", () =>
@@ -569,9 +697,6 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         assert.isAtMost(Math.max(...turns), 64)
         listener.close()
       }))
-
-    // Both halves of a turn, before and behind the test's own.
-    const atMost = (limit: number) => 2 * limit
 
     it.effect("a connection that has enough to read does not get more turns for every event", () =>
       Effect.gen(function*() {

@@ -1,5 +1,5 @@
 import * as NetAddress from "effect/net/NetAddress"
-import type * as Buffers from "../../Buffers.ts"
+import * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../Transport.ts"
 import * as Linux from "./linux.ts"
@@ -94,16 +94,22 @@ export class EpollBacking implements Backing, Registered {
     const most = Math.min(limit, source.remaining, Math.max(1, this.writesLeft))
     const first = source.chunk(most)
     if (first.byteLength < source.remaining && source.transferred === 0) assertFixed(source, most)
-    while (!this.isFull) {
-      if (this.writesLeft <= 0) return this.waitForTurn()
-      const count = first.byteLength === most ? linux.send(this.fd, first) : this.sendPieces(source, most)
-      if (count >= 0) {
-        this.writesLeft -= count + perCall
-        return count
+    try {
+      while (!this.isFull) {
+        if (this.writesLeft <= 0) return this.waitForTurn()
+        const count = first.byteLength === most ? linux.send(this.fd, first) : this.sendPieces(source, most)
+        if (count >= 0) {
+          this.writesLeft -= count + perCall
+          return count
+        }
+        if (count === -Linux.EINTR) continue
+        if (count !== -Linux.EAGAIN) return this.fail(-count)
+        this.isFull = true
       }
-      if (count === -Linux.EINTR) continue
-      if (count !== -Linux.EAGAIN) return this.fail(-count)
-      this.isFull = true
+    } catch (cause) {
+      if (!mayCopy(source, most)) throw cause
+      const length = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+      return this.write(new Buffers.Cursor(scratch.subarray(0, length)), length)
     }
     if (!this.owesWrite) {
       this.owesWrite = true
@@ -322,6 +328,17 @@ const assertFixed = (source: Buffers.Cursor, most: number): void => {
   for (const piece of source.pieces()) {
     if (piece.byteLength >= gatheredFrom) Linux.assertFixed(piece)
   }
+}
+
+/**
+ * Whether the kernel was to be shown memory that it must not see, and it can have a copy instead: of small pieces, and
+ * of whatever comes behind bytes that have left, where a refusal would be too late.
+ */
+const mayCopy = (source: Buffers.Cursor, most: number): boolean => {
+  const hidden = source.pieces(most).filter((piece) => !Linux.isFixed(piece))
+  const isAlone = source.chunk().byteLength === source.remaining
+  return hidden.length > 0 &&
+    (source.transferred > 0 || (!isAlone && hidden.every(({ byteLength }) => byteLength < gatheredFrom)))
 }
 
 const ignore = (): void => {}

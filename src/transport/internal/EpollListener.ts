@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import * as NetAddress from "effect/net/NetAddress"
-import { unlinkSync } from "node:fs"
+import { lstatSync, unlinkSync } from "node:fs"
+import { isAbsolute } from "node:path"
 import type { SocketError } from "../../SocketError.ts"
 import {
   type Backing,
@@ -63,7 +64,7 @@ export class EpollListener implements ListenerBacking, Registered {
   readonly address: NetAddress.SocketAddress
   private readonly reactor: Reactor
   private readonly options: ResolvedOptions
-  private readonly path: string | undefined
+  private readonly file: BoundFile | undefined
   private acceptable: () => void = ignore
   private isOwed = false
   /** Accepted in this turn. */
@@ -83,8 +84,8 @@ export class EpollListener implements ListenerBacking, Registered {
     this.options = options
     this.fd = fd
     this.address = NetAddress.isUnixPathAddress(address) ? address : reactor.linux.localAddress(fd) ?? address
-    this.path = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") && !isShared
-      ? address.path
+    this.file = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") && !isShared
+      ? boundFile(address.path)
       : undefined
     this.isShared = isShared
   }
@@ -127,13 +128,7 @@ export class EpollListener implements ListenerBacking, Registered {
   close(): void {
     this.settle()
     // Before the descriptor goes: afterwards the path may be that of another listener.
-    if (this.path !== undefined) {
-      try {
-        unlinkSync(this.path)
-      } catch {
-        // Somebody else has removed it, or may not let us.
-      }
-    }
+    if (this.file !== undefined) remove(this.file)
     if (this.isShared) this.reactor.remove(this)
     else this.reactor.unregister(this)
     this.reactor.linux.close(this.fd)
@@ -183,6 +178,36 @@ export class EpollListener implements ListenerBacking, Registered {
 // ---- internal
 
 const ignore = (): void => {}
+
+/** What binding to a path has made there. */
+interface BoundFile {
+  readonly path: string
+  readonly device: bigint
+  readonly inode: bigint
+}
+
+/** `undefined` when it is gone already. */
+const boundFile = (path: string): BoundFile | undefined => {
+  try {
+    // As the kernel has read it, wherever the process goes to from here.
+    const absolute = isAbsolute(path) ? path : `${process.cwd()}/${path}`
+    const { dev, ino } = lstatSync(absolute, { bigint: true })
+    return { path: absolute, device: dev, inode: ino }
+  } catch {
+    return undefined
+  }
+}
+
+/** Removes it, and not what somebody else has put into its place: a newer listener, which takes the path over. */
+const remove = (file: BoundFile): void => {
+  const now = boundFile(file.path)
+  if (now?.device !== file.device || now.inode !== file.inode) return
+  try {
+    unlinkSync(file.path)
+  } catch {
+    // Somebody else has removed it, or may not let us.
+  }
+}
 
 // In one turn.
 const mostAccepted = 64

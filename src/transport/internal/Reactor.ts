@@ -148,7 +148,7 @@ export class Reactor {
     this.isDispatching = true
     try {
       // Those that ask from here on have had their turn.
-      let again = this.waiting.length
+      let again = Math.min(this.waiting.length, mostAgain)
       if (this.told === this.count) {
         this.told = 0
         this.count = Math.max(0, this.linux.epollWait(this.epfd))
@@ -174,6 +174,9 @@ export class Reactor {
     entry.onEvents(this.linux.eventFlags(index))
   }
 }
+
+/** Those that have another turn in the same turn of the event loop. Each may do work of a millisecond, or more. */
+const mostAgain = 16
 
 /** Flags after which an attempt of either direction may have another answer. */
 export const broken = EPOLLERR | EPOLLHUP

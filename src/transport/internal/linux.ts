@@ -140,6 +140,9 @@ export const load = () => {
   const message = new BigUint64Array(messageLayout.words)
   message[messageLayout.pieces] = koffi.address(pieces)
 
+  // One for all that ever close, in another turn of the event loop.
+  const onClosed = koffi.register((handle: unknown) => koffi.free(handle), uvCloseCallback)
+
   const flag = (fd: number, get: number, set: number, bits: number): number => {
     const flags = answer(fcntl(fd, get, "int", 0))
     return flags < 0 || (flags & bits) === bits ? flags : answer(fcntl(fd, set, "int", flags | bits))
@@ -156,8 +159,12 @@ export const load = () => {
       return answer(accept4(fd, sockaddr, lengthOf, SOCK_NONBLOCK | SOCK_CLOEXEC))
     },
     accepted: (): NetAddress.SocketAddress => decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian)),
-    recv: (fd: number, target: Uint8Array, most: number): number =>
-      answer(recv(fd, target, Math.min(most, bytesOf(target)), MSG_DONTWAIT)),
+    /** Receives at most `most` bytes, and at most what the view has room for. */
+    recv: (fd: number, target: Uint8Array, most: number): number => {
+      const room = bytesOf(target)
+      // A number below 1 would be a huge one to the kernel, or an end of stream that is none.
+      return answer(recv(fd, target, most >= 1 && most < room ? most : room, MSG_DONTWAIT))
+    },
     send: (fd: number, source: Uint8Array): number =>
       answer(send(fd, source, bytesOf(source), MSG_DONTWAIT | MSG_NOSIGNAL)),
     /** Sends the first `count` views, at most `mostPieces`, one behind the other by one call. */
@@ -215,22 +222,19 @@ export const load = () => {
 
     /** Watches a descriptor from Node's event loop, which must be open until it was stopped. */
     watch: (fd: number, onReadable: () => void) => {
+      const callback = koffi.register(onReadable, uvPollCallback)
+      // An address: it is up to us to give the memory back.
       const handle = koffi.alloc("uint8_t", Number(uvHandleSize(UV_POLL)))
       const initialized = uvPollInit(uvDefaultLoop(), handle, fd)
-      if (initialized < 0) throw new Error(`uv_poll_init: ${errnoCode(-initialized)}`)
-      const callback = koffi.register(onReadable, uvPollCallback)
-      const memory = { callback, handle }
-      inUse.add(memory)
+      if (initialized < 0) {
+        koffi.free(handle)
+        koffi.unregister(callback)
+        throw new Error(`uv_poll_init: ${errnoCode(-initialized)}`)
+      }
       const stop = (): void => {
-        const closed = koffi.register(() => {
-          // Not from inside the callbacks themselves.
-          setImmediate(() => {
-            inUse.delete(memory)
-            koffi.unregister(callback)
-            koffi.unregister(closed)
-          })
-        }, uvCloseCallback)
-        uvClose(handle, closed)
+        // From here on libuv does not call it, and there is a limit of how many there are, closed or not.
+        uvClose(handle, onClosed)
+        koffi.unregister(callback)
       }
       const started = uvPollStart(handle, UV_READABLE, callback)
       if (started < 0) {
@@ -240,6 +244,7 @@ export const load = () => {
       return {
         ref: (): void => uvRef(handle),
         unref: (): void => uvUnref(handle),
+        /** Not from inside `onReadable`. */
         stop
       }
     }
@@ -323,9 +328,6 @@ export const decodeAddress = (view: DataView, length: number): NetAddress.Socket
 
 const littleEndian = endianness() === "LE"
 
-// The native side holds pointers into these, so nothing else keeps them from being collected.
-const inUse = new Set<object>()
-
 // What the engine knows: a property of a subclass, or one that was defined on the view, says anything.
 const getter = (prototype: object, name: string) => Object.getOwnPropertyDescriptor(prototype, name)
 const typedArray: object = Object.getPrototypeOf(Uint8Array.prototype)
@@ -336,11 +338,15 @@ const growable = getter(SharedArrayBuffer.prototype, "growable")
 
 const lengthOfView = (view: Uint8Array): number => trueLength?.get?.call(view)
 
-/** Throws for a view of memory whose size can change: what its bounds are then is nobody's promise. */
-export const assertFixed = (view: Uint8Array): void => {
+/** Whether a view is of memory whose size cannot change: what the bounds of others are then is nobody's promise. */
+export const isFixed = (view: Uint8Array): boolean => {
   const buffer: ArrayBufferLike = trueBuffer?.get?.call(view)
   const canChange: boolean = (buffer instanceof SharedArrayBuffer ? growable : resizable)?.get?.call(buffer)
-  if (canChange) {
+  return !canChange
+}
+
+export const assertFixed = (view: Uint8Array): void => {
+  if (!isFixed(view)) {
     throw new TypeError("EpollTransport: a view of a resizable buffer; use memory of a fixed size")
   }
 }
