@@ -48,7 +48,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { Buffer, isAscii } from "node:buffer"
-import type { X509Certificate } from "node:crypto"
+import { createHash, type X509Certificate } from "node:crypto"
 import * as NodeTls from "node:tls"
 import { domainToASCII } from "node:url"
 import { cuttable } from "./internal/cuttable.ts"
@@ -106,7 +106,10 @@ export interface Info {
   readonly cipher: string
   /** The application protocol (ALPN); `undefined` when there was none to agree on. */
   readonly alpn: string | undefined
-  /** The name that the client has asked for (SNI). */
+  /**
+   * The name that the client has asked for (SNI); `undefined` without one, and on a server of TLS 1.2 that goes on with
+   * an earlier session.
+   */
   readonly servername: string | undefined
   /** An earlier session went on, without certificates being sent again. */
   readonly resumed: boolean
@@ -120,11 +123,15 @@ export interface Info {
    * `undefined` where it is, and where the peer has sent none.
    */
   readonly authorizationError: string | undefined
-  /** The certificate that the peer has sent; `undefined` without one, and when first asked for after the connection. */
+  /**
+   * The certificate that the peer has sent; `undefined` without one, on a client that goes on with an earlier session,
+   * and when first asked for after the connection.
+   */
   readonly peerCertificate: X509Certificate | undefined
   /**
    * On a client, the newest session that the server has given, to be resumed by a later connection
-   * ({@link ClientOptions.session}). With TLS 1.3 it comes with the first bytes that are read.
+   * ({@link ClientOptions.session}); the one that goes on, where the server has given no other. With TLS 1.3 it comes with
+   * the first bytes that are read.
    */
   readonly session: Session | undefined
 }
@@ -229,8 +236,9 @@ export interface CommonOptions {
  */
 export interface ClientOptions extends CommonOptions, Partial<Identity> {
   /**
-   * Whom the certificate of the server has to name: a DNS name, which is sent too (SNI), or an IP address. To have none
-   * is a defect.
+   * Whom the certificate of the server has to name: a DNS name, which is sent too (SNI), or an IP address. Names in other
+   * scripts than ASCII (IDN) and a dot at the end are good; a zone of an IPv6 address means nothing. To have none, or one
+   * that is no name, is a defect.
    */
   readonly servername: string
   /** A session of an earlier connection to the same name; one for another name is ignored. */
@@ -251,7 +259,7 @@ export interface ClientOptions extends CommonOptions, Partial<Identity> {
  */
 export interface ServerOptions extends CommonOptions, Identity {
   /**
-   * The identity for the name that a client asks for (SNI); `undefined` stands for
+   * The identity for the name that a client asks for (SNI), in lower case; `undefined` stands for
    * the one of these options. Return the same object for the same identity:
    * it is prepared once. An effect runs in the environment of the handshake. When it fails, so does the handshake.
    */
@@ -265,7 +273,8 @@ export interface ServerOptions extends CommonOptions, Identity {
   readonly clientCertificate?: "request" | "require" | undefined
   /**
    * 48 random bytes that session tickets are encrypted with, for servers of several processes
-   * whose sessions any of them can resume. Default: new ones for each context.
+   * whose sessions any of them can resume, if they have the same `clientCertificate` and, where clients are asked, the
+   * same `ca`. Default: new ones for each context.
    */
   readonly ticketKeys?: Redacted.Redacted<Uint8Array> | undefined
 }
@@ -282,8 +291,9 @@ export interface ServerContext {
   /**
    * Replaces all options, such as a certificate that is about to expire, for the
    * handshakes that begin from now on. Everything before goes on as it was;
-   * sessions from before are not resumed. Fails with reason `Tls` and changes nothing
-   * when the options cannot be used.
+   * sessions from before are not resumed, unless both options have the same
+   * `ticketKeys`. Fails with reason `Tls` and changes nothing when the options cannot
+   * be used.
    *
    * **Interruption**: none needed; it does not wait.
    */
@@ -356,26 +366,31 @@ export const clientOf = (
     const { alpn, session } = options
     const name = wireName(servername)
     const verifies = options.dangerouslySkipVerification !== skipsVerification
-    const secureContext = clientContext(options)
+    const earlier = session === undefined || session.servername !== servername || (verifies && !session.verified)
+      ? undefined
+      : session
     const sessions: Sessions = { latest: undefined }
+    const tlsOptions = {
+      secureContext: clientContext(options),
+      // Only names are sent; but either is what the certificate has to be for.
+      ...(isAddress(name) ? { host: name } : { servername: name, host: name }),
+      rejectUnauthorized: verifies,
+      ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
+      ...(earlier === undefined ? {} : { session: asBuffer(secret("session", earlier.data)) })
+    }
     return {
       start: (handshake) =>
-        startClient(handshake, {
-          secureContext,
-          // Only names are sent; but either is what the certificate has to be for.
-          ...(isAddress(name) ? { host: name } : { servername: name, host: name }),
-          rejectUnauthorized: verifies,
-          ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
-          ...(session === undefined || session.servername !== servername || (verifies && !session.verified)
-            ? {}
-            : { session: asBuffer(secret("session", session.data)) })
-        }, {
+        startClient(handshake, tlsOptions, {
           keyLog: options.keyLog,
           session: (data) => {
             sessions.latest = { servername, verified: verifies, data: Redacted.make(new Uint8Array(data)) }
           }
         }),
-      info: (socket) => new SocketInfo(socket, sessions)
+      info: (socket) => {
+        // A server that goes on with a session need not give another one.
+        if (socket.isSessionReused()) sessions.latest ??= earlier
+        return new SocketInfo(socket, sessions)
+      }
     }
   })
 
@@ -495,13 +510,14 @@ class SocketInfo implements Info {
   readonly resumed: boolean
   readonly authorized: boolean
   readonly authorizationError: string | undefined
-  private readonly socket: NodeTls.TLSSocket
-  private readonly sessions: Sessions
-  private certificate: X509Certificate | undefined = undefined
+  // Out of reach of whatever prints objects.
+  readonly #socket: NodeTls.TLSSocket
+  readonly #sessions: Sessions
+  #certificate: X509Certificate | undefined = undefined
 
   constructor(socket: NodeTls.TLSSocket, sessions: Sessions) {
-    this.sessions = sessions
-    this.socket = socket
+    this.#sessions = sessions
+    this.#socket = socket
     this.protocol = socket.getProtocol() ?? "unknown"
     this.cipher = socket.getCipher().standardName
     this.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : undefined
@@ -515,12 +531,12 @@ class SocketInfo implements Info {
   }
 
   get session(): Session | undefined {
-    return this.sessions.latest
+    return this.#sessions.latest
   }
 
   get peerCertificate(): X509Certificate | undefined {
     // Asked a second time, Node before 26 answers with the next certificate of the chain.
-    return this.certificate ??= this.socket.getPeerX509Certificate()
+    return this.#certificate ??= this.#socket.getPeerX509Certificate()
   }
 
   toJSON(): unknown {
@@ -696,11 +712,25 @@ const contextOptions = (options: CommonOptions & Partial<Identity>): NodeTls.Sec
   ...(options.ciphers === undefined ? {} : { ciphers: options.ciphers })
 })
 
+/**
+ * Sessions are resumed only where this is what it was when they began. The trust in a client goes on with its session, so
+ * it must not outlive the rules that it was established by. Node's default is the command line of the process.
+ */
+const sessionIdContext = ({ ca, clientCertificate }: ServerOptions): string => {
+  const hash = createHash("sha256").update(clientCertificate ?? "none")
+  if (clientCertificate !== undefined && ca !== undefined) { for (const text of pems("ca", ca)) hash.update(text) }
+  return hash.digest("hex").slice(0, 32)
+}
+
 const clientContexts = new WeakMap<Omit<ClientOptions, "servername">, NodeTls.SecureContext>()
 
 const clientContext = (options: Omit<ClientOptions, "servername">): NodeTls.SecureContext => {
   let context = clientContexts.get(options)
   if (context === undefined) {
+    // OpenSSL would send none, and only the server would know.
+    if ((options.certificate === undefined) !== (options.key === undefined)) {
+      throw Object.assign(new Error("certificate and key need each other"), { code: "ERR_MISSING_ARGS" })
+    }
     context = NodeTls.createSecureContext(contextOptions(options))
     clientContexts.set(options, context)
   }
@@ -755,6 +785,7 @@ const prepare = (options: ServerOptions): Prepared => {
     ...contextOptions(options),
     ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
     ...(ticketKeys === undefined ? {} : { ticketKeys: asBuffer(secret("ticketKeys", ticketKeys)) }),
+    sessionIdContext: sessionIdContext(options),
     requestCert: clientCertificate !== undefined,
     rejectUnauthorized: clientCertificate === "require",
     // Its clock is not ours.
@@ -785,7 +816,7 @@ const sniCallback = (options: ServerOptions, identityFor: NonNullable<ServerOpti
     const handshake = currentHandshake()
     const lookingUp = Effect.map(
       Effect.suspend(() => {
-        const found = identityFor(servername)
+        const found = identityFor(servername.toLowerCase())
         return Effect.isEffect(found) ? found : Effect.succeed(found)
       }),
       contextOf
@@ -804,16 +835,19 @@ const sniCallback = (options: ServerOptions, identityFor: NonNullable<ServerOpti
   }
 }
 
-/** A name as certificates and SNI have it: in ASCII, and without the dot of the root. */
+/** A name as certificates and SNI have it: in ASCII, without the dot of the root, and without the brackets of URLs. */
 const wireName = (servername: string): string => {
+  if (typeof servername !== "string" || servername === "") throw new TypeError("Tls.client: there is no servername")
+  const ascii = isAscii(Buffer.from(servername)) ? servername : domainToASCII(servername)
+  const name = ascii.replace(/\.$/, "").replace(/^\[(.*)\]$/, "$1")
   // Node would take none for "localhost".
-  if (servername === undefined || servername === "") throw new TypeError("Tls.client: there is no servername")
-  const name = servername.replace(/\.$/, "")
-  return isAscii(Buffer.from(name)) ? name : domainToASCII(name)
+  if (name === "") throw new TypeError(`Tls.client: servername ${JSON.stringify(servername)} is no name`)
+  return name
 }
 
-const isAddress = (servername: string): boolean => {
-  const host = Host.hostFromString(servername)
+/** Whether it is an IP address; a zone of this machine's is nothing that a certificate could have. */
+const isAddress = (name: string): boolean => {
+  const host = Host.hostFromString(name.replace(/%.*$/, ""))
   return Result.isSuccess(host) && NetAddress.isIpAddress(host.success)
 }
 
@@ -828,10 +862,12 @@ const pem = (what: string, input: Pem): string | Buffer => {
 const pems = (what: string, input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
   (Array.isArray(input) ? input : [input]).map((input) => pem(what, input))
 
+const beginnings = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"].map((label) => `-----BEGIN ${label}-----`)
+
 // OpenSSL takes text without any certificate for an empty list, and then trusts nobody.
 const authorities = (input: Pem | ReadonlyArray<Pem>): Array<string | Buffer> =>
   pems("ca", input).map((text) => {
-    if (text.includes("-----BEGIN ")) return text
+    if (beginnings.some((beginning) => text.includes(beginning))) return text
     throw Object.assign(new Error("ca has no certificate"), { code: "ERR_OSSL_PEM_NO_START_LINE" })
   })
 

@@ -2,14 +2,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Pull, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
-import { Buffers, Cancellation, Read, StreamSocket, Tls, Write } from "../src/index.ts"
+import { Buffers, Cancellation, Read, SocketError, StreamSocket, Tls, type Transport, Write } from "../src/index.ts"
 import { Reason } from "../src/SocketError.ts"
 import { eventually, turns } from "../src/testing/checks/support.ts"
 import { MemoryTransport } from "../src/testing/index.ts"
+import { WouldBlock } from "../src/Transport.ts"
+import * as NodeTransport from "../src/transport/NodeTransport.ts"
 import { leavingNothing } from "./conformance/leftovers.ts"
 import { defect, ending, failure, FakeBacking, start } from "./support.ts"
 import { authority, daysFromNow, localhost, root, selfSigned } from "./tls/certificates.ts"
-import { handshake, type Options, secured, trusting } from "./tls/pairs.ts"
+import { connection, handshake, type Options, secured, trusting } from "./tls/pairs.ts"
 
 /** What a failed handshake says, in the end that it is asked of. */
 const says = (exit: Exit.Exit<unknown, unknown>) => {
@@ -23,6 +25,12 @@ const says = (exit: Exit.Exit<unknown, unknown>) => {
 const attempt = (options: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => handshake(ends, options))
 
 const stranger = authority("nobody's root")
+
+const lost = new SocketError.SocketError({
+  reason: SocketError.Reason.ConnectionReset(),
+  operation: "socket",
+  transferred: 0
+})
 
 describe("what is wrong with a certificate", () => {
   const rejections: ReadonlyArray<readonly [string, Options, code: string, detail: string]> = [
@@ -61,6 +69,12 @@ describe("what is wrong with a certificate", () => {
       { server: selfSigned({ names: ["localhost"] }) },
       "DEPTH_ZERO_SELF_SIGNED_CERT",
       "the certificate is self-signed and not trusted"
+    ],
+    [
+      "it has something about it that Node has no code for",
+      { server: root.issue({ names: ["localhost"], isStrange: true }) },
+      "UNSPECIFIED",
+      "unhandled critical extension"
     ],
     [
       "no authority is named, and Node's own do not know it",
@@ -121,6 +135,11 @@ describe("what is wrong with a certificate", () => {
       for (const servername of servernames) {
         const exit = yield* Effect.exit(Tls.client(left, { ...trusting, ...servername }))
         assert.include(defect(exit).message, "there is no servername")
+      }
+      // Nothing is left of these, and node:tls takes nothing for "localhost".
+      for (const servername of [".", "\u00fc b", "xn--\u00fc\u0000", "[]"]) {
+        const exit = yield* Effect.exit(Tls.client(left, { ...trusting, servername }))
+        assert.include(defect(exit).message, "is no name")
       }
       assert.strictEqual(left.state.socket, "open")
     }))
@@ -283,6 +302,64 @@ describe("a peer that does not speak TLS", () => {
       })
     }))
 
+  it.effect("an alert that has come before a reset says more than that", () =>
+    leavingNothing(Effect.gen(function*() {
+      for (const notices of ["at once", "by writing"] as const) {
+        const backing = new FakeBacking()
+        let arrived: ReadonlyArray<number> = []
+        backing.readAnswer = (target) => {
+          if (arrived.length === 0) return backing.writeAnswer === taken ? WouldBlock : lost
+          target.set(arrived)
+          const count = arrived.length
+          arrived = []
+          return count
+        }
+        const taken: FakeBacking["writeAnswer"] = (source) => source.remaining
+        const isLost: FakeBacking["writeAnswer"] = () => lost
+        backing.writeAnswer = taken
+        if (notices === "by writing") {
+          backing.writeAnswer = isLost
+          arrived = [21, 3, 3, 0, 2, 2, 45]
+        }
+        const connecting = yield* start(Effect.exit(Tls.client(StreamSocket.make(backing), trusting)))
+        if (notices === "at once") {
+          yield* turns(3)
+          arrived = [21, 3, 3, 0, 2, 2, 45]
+          backing.writeAnswer = isLost
+          backing.events?.failed(lost)
+        }
+        assert.include(says(yield* Fiber.join(connecting)), { kind: "certificate", alert: "certificate_expired" })
+      }
+    })))
+
+  it.effect("writing has failed in the turn of the last message: the handshake has, whatever OpenSSL thinks", () =>
+    leavingNothing(Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair()
+      if (!(right instanceof StreamSocket.Core)) return assert.fail("not a stream of ours")
+      const [backing] = right.handOver("a test", { close: Effect.void, abort: Effect.void })
+      let flights = 0
+      const losing: Transport.Backing = {
+        localAddress: backing.localAddress,
+        remoteAddress: backing.remoteAddress,
+        attach: (events) =>
+          backing.attach({
+            readable: () => ++flights === 2 ? events.failed(lost) : events.readable(),
+            writable: () => events.writable(),
+            failed: (error) => events.failed(error),
+            closed: () => events.closed()
+          }),
+        read: (target) => backing.read(target),
+        write: (source, limit) => backing.write(source, limit),
+        shutdownWrite: () => backing.shutdownWrite(),
+        close: () => backing.close(),
+        abort: () => backing.abort(),
+        configure: (options) => backing.configure(options)
+      }
+      const [, server] = yield* handshake([left, StreamSocket.make(losing)])
+      assert.strictEqual(flights, 2)
+      assert.strictEqual(ending(server), "ConnectionReset")
+    })))
+
   it.effect("the connection is reset in the middle", () =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
@@ -382,6 +459,7 @@ describe("options of this side that cannot be used", () => {
     ["the ciphers do not exist", { ciphers: "ROT13" }],
     ["there is no authority in `ca`", { ca: "nonsense" }],
     ["`ca` is empty", { ca: [root.certificate, ""] }],
+    ["`ca` is a key", { ca: localhost.keyText.replace("PRIVATE", "PUBLIC") }],
     ["the ticket keys are too short", { ticketKeys: Redacted.make(new Uint8Array(47)) }]
   ]
   for (const [name, options] of bad) {
@@ -433,6 +511,53 @@ describe("options of this side that cannot be used", () => {
       for (const text of [...shown, JSON.stringify(context), JSON.stringify(sockets[0].tls)]) {
         for (const secret of ["sesame", "PRIVATE KEY", "73, 65, 73, 61, 6d"]) assert.isFalse(text.includes(secret))
       }
+    }))
+
+  it.live("a session that goes on is not shown by its sockets", () =>
+    Effect.gen(function*() {
+      const context = yield* Tls.makeServerContext(localhost)
+      let session: Tls.Session | undefined
+      for (const isLast of [false, true]) {
+        // Not in memory, where the ticket, which travels in the clear, stays in sight.
+        const plain = yield* connection
+        const ends = yield* secured(plain, { server: context, client: { session } })
+        yield* Write.writeAll(ends[1], Buffers.utf8("!"))
+        yield* ends[0].readSome(new Uint8Array(1))
+        session ??= ends[0].tls.session
+        if (session === undefined) return assert.fail("no session")
+        const secret = Buffer.from(Redacted.value(session.data))
+        // Node puts something in front of it, and prints no more than its beginning.
+        const beginning = secret.indexOf("3082", "hex") + 12
+        const shown = inspect(secret.subarray(beginning, beginning + 20)).slice(8, -1)
+        const options: Tls.ClientOptions = { ...trusting, session }
+        for (const it of [...plain, ...ends, ...ends.map(({ tls }) => tls), session, options]) {
+          const text = inspect(it, { depth: null, showHidden: true, maxArrayLength: null })
+          assert.isFalse(text.includes(shown), `resumed: ${ends[0].tls.resumed}`)
+        }
+        assert.notInclude(inspect(ends[0].tls), "TLSSocket")
+        assert.strictEqual(ends[0].tls.resumed, isLast)
+        yield* Effect.all([ends[0].close, ends[1].close], { concurrency: 2 })
+      }
+    }).pipe(Effect.provide(NodeTransport.layer)))
+
+  it.effect("a client has a certificate and its key, or neither", () =>
+    Effect.gen(function*() {
+      const [left] = yield* MemoryTransport.pair()
+      const { certificate, key } = root.issue({ names: ["me"] })
+      for (const half of [{ certificate }, { key }]) {
+        const exit = yield* Effect.exit(Tls.client(left, { ...trusting, ...half }))
+        assert.include(says(exit).detail, "certificate and key need each other")
+      }
+      const wrong: ReadonlyArray<object> = [
+        { alpn: [""] },
+        { session: { servername: "localhost", verified: true, data: "open sesame" } }
+      ]
+      for (const options of wrong) {
+        const exit = yield* Effect.exit(Tls.client(left, { ...trusting, ...options }))
+        assert.match(defect(exit).message, /^Tls: /)
+        assert.notInclude(inspect(exit, { depth: null }), "sesame")
+      }
+      assert.strictEqual(left.state.socket, "open")
     }))
 
   it.effect("an encrypted key needs its passphrase", () =>

@@ -76,13 +76,20 @@ describe("what two peers have agreed on", () => {
         server: root.issue({ names: ["xn--mnchen-3ya.test"] })
       })
       assert.strictEqual(server.tls.servername, "xn--mnchen-3ya.test")
+      // The same dot, in another script.
+      const [again] = yield* agreed({ client: { servername: "localhost\u3002" } })
+      assert.strictEqual(again.tls.servername, "localhost")
     }))
 
   it.effect("an IP address is verified as one, and is not sent as a name", () =>
     Effect.gen(function*() {
-      const [client, server] = yield* agreed({ client: { servername: "127.0.0.1" } })
-      assert.isTrue(client.tls.authorized)
-      assert.isUndefined(server.tls.servername)
+      const address = root.issue({ names: ["127.0.0.1", "fe80::1"] })
+      // In brackets, as URLs have it; and in a zone that means nothing to anybody else.
+      for (const servername of ["127.0.0.1", "fe80::1", "FE80:0:0::1", "[fe80::1]", "fe80::1%lo"]) {
+        const [client, server] = yield* agreed({ client: { servername }, server: address })
+        assert.isTrue(client.tls.authorized)
+        assert.isUndefined(server.tls.servername)
+      }
     }))
 
   it.effect("all of it survives JSON, without a secret in it", () =>
@@ -148,6 +155,13 @@ describe("certificates by name", () => {
         }
       })))
   }
+
+  it.effect("a name is looked up in lower case, however a client writes it", () =>
+    Effect.gen(function*() {
+      const identityFor = (name: string) => identities[name]
+      const [client] = yield* agreed({ client: { servername: "A.Test" }, server: { identityFor } })
+      assert.strictEqual(client.tls.peerCertificate?.subject, "CN=a.test")
+    }))
 
   it.effect("a look-up that fails, throws or brings nonsense fails the handshake, of this client alone", () =>
     leavingNothing(Effect.gen(function*() {
@@ -221,6 +235,10 @@ describe("sessions", () => {
         const [client, server] = yield* agreed({ server: context, client: { session } })
         assert.deepStrictEqual([client.tls.resumed, server.tls.resumed], [true, true])
         yield* converses(client, server)
+        // It is good for as many as like; a server that goes on with it need not give another one.
+        assert.isDefined(client.tls.session)
+        const [third] = yield* agreed({ server: context, client: { session: client.tls.session } })
+        assert.isTrue(third.tls.resumed)
         // Another context has other keys: the handshake is a full one, and nothing else.
         const other = yield* agreed({ server: { ...localhost, maxVersion }, client: { session } })
         assert.isFalse(other[0].tls.resumed)
@@ -252,13 +270,38 @@ describe("sessions", () => {
   it.effect("are resumed by another process that has the same ticket keys", () =>
     Effect.gen(function*() {
       const ticketKeys = Redacted.make(new Uint8Array(randomBytes(48)))
-      const [one, another] = [
-        yield* Tls.makeServerContext({ ...localhost, ticketKeys }),
-        yield* Tls.makeServerContext({ ...localhost, ticketKeys })
-      ]
+      const one = yield* Tls.makeServerContext({ ...localhost, ticketKeys })
+      // By the command line, node:tls tells programs apart; processes of one program have each their own.
+      process.argv.push("--process=2")
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.argv.pop()))
+      const another = yield* Tls.makeServerContext({ ...localhost, ticketKeys })
       const session = yield* sessionOf(yield* agreed({ server: one }))
       const [client] = yield* agreed({ server: another, client: { session } })
       assert.isTrue(client.tls.resumed)
+    }))
+
+  it.effect("do not carry the trust in a client past a reload that ends it", () =>
+    Effect.gen(function*() {
+      const ticketKeys = Redacted.make(new Uint8Array(randomBytes(48)))
+      const { certificate, key } = root.issue({ names: ["me"] })
+      const asks = { ...localhost, ticketKeys, ca: root.certificate, clientCertificate: "require" } as const
+      const context = yield* Tls.makeServerContext(asks)
+      const client = {
+        certificate,
+        key,
+        session: yield* sessionOf(yield* agreed({ server: context, client: { certificate, key } }))
+      }
+      const [, same] = yield* agreed({ server: context, client })
+      assert.deepStrictEqual([same.tls.resumed, same.tls.authorized], [true, true])
+      yield* context.reload({ ...asks, ca: authority("somebody else").certificate })
+      const [, server] = yield* handshake(yield* MemoryTransport.pair(), { server: context, client })
+      assert.include(failure(server).reason, { _tag: "Tls", kind: "certificate" })
+      // And whoever could not prove anything before, can now.
+      yield* context.reload({ ...asks, clientCertificate: undefined })
+      const session = yield* sessionOf(yield* agreed({ server: context }))
+      yield* context.reload(asks)
+      const [, asked] = yield* agreed({ server: context, client: { certificate, key, session } })
+      assert.deepStrictEqual([asked.tls.resumed, asked.tls.authorized], [false, true])
     }))
 })
 

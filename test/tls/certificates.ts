@@ -69,11 +69,13 @@ export interface Authority extends Certificate {
 }
 
 export interface Options {
-  /** Alternative names: DNS names, or IPv4 addresses. The first is the common name too. */
+  /** Alternative names: DNS names, or addresses (IPv6 with `::`). The first is the common name too. */
   readonly names: ReadonlyArray<string>
   readonly from?: Date
   readonly to?: Date
   readonly passphrase?: string
+  /** With an extension that has to be understood, and that nobody knows. */
+  readonly isStrange?: boolean
 }
 
 interface Issuer {
@@ -86,6 +88,12 @@ interface Issuer {
 const day = 24 * 60 * 60 * 1000
 export const daysFromNow = (count: number): Date => new Date(Date.now() + count * day)
 
+const addressBytes = (address: string): Buffer => {
+  const [front = [], back = []] = address.split("::").map((part) => part === "" ? [] : part.split(":"))
+  const groups = [...front, ...Array<string>(8 - front.length - back.length).fill(""), ...back]
+  return Buffer.from(groups.map((group) => group.padStart(4, "0")).join(""), "hex")
+}
+
 let serial = 1
 
 const make = (
@@ -95,7 +103,11 @@ const make = (
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
   const name = options.names[0] ?? "nobody"
   const alternatives = options.names.map((name) =>
-    /^[\d.]+$/.test(name) ? der(0x87, Buffer.from(name.split(".").map(Number))) : der(0x82, Buffer.from(name))
+    /^[\d.]+$/.test(name)
+      ? der(0x87, Buffer.from(name.split(".").map(Number)))
+      : name.includes(":")
+      ? der(0x87, addressBytes(name))
+      : der(0x82, Buffer.from(name))
   )
   const body = sequence(
     der(0xa0, integer(2)),
@@ -109,7 +121,8 @@ const make = (
       0xa3,
       sequence(
         extension("2.5.29.19", true, options.isAuthority ? sequence(yes) : sequence()),
-        ...(options.isAuthority ? [] : [extension("2.5.29.17", false, sequence(...alternatives))])
+        ...(options.isAuthority ? [] : [extension("2.5.29.17", false, sequence(...alternatives))]),
+        ...(options.isStrange === true ? [extension("1.2.3.4", true, text("strange"))] : [])
       )
     )
   )

@@ -24,6 +24,8 @@ export class Handshake implements Listener {
   private outcome: Effect.Effect<void, SocketError> | undefined = undefined
   private resume: Resume | undefined = undefined
   private released: (() => void) | undefined = undefined
+  // What has happened to the connection below, while the reason may be on its way.
+  private loss: SocketError | undefined = undefined
   isLate = false
   private deadline: Deadline | undefined = undefined
   private readonly helpers = new Set<Fiber.Fiber<unknown, unknown>>()
@@ -66,6 +68,11 @@ export class Handshake implements Listener {
 
   succeed(socket: Tls.TLSSocket): void {
     if (this.phase !== "running") return
+    // Whoever takes over would not hear of it again.
+    if (this.loss !== undefined) {
+      this.fail(this.loss)
+      return
+    }
     this.phase = "succeeded"
     this.ground.stream.off("close", this.onNativeClose)
     this.onSuccess(socket)
@@ -132,19 +139,26 @@ export class Handshake implements Listener {
   // ---- what happens below
 
   ended(): void {
-    this.conclude(Effect.fail(truncated(this.context)))
+    this.lose(truncated(this.context))
   }
 
   readFailed(error: SocketError): void {
-    this.fail(error)
+    this.lose(error)
   }
 
   writeFailed(error: SocketError): void {
-    this.fail(error)
+    this.lose(error)
   }
 
   closed(): void {
     this.released?.()
+  }
+
+  // An alert that has come before it says more: OpenSSL has it in a turn, and Node tells when it has closed its socket.
+  private lose(error: SocketError): void {
+    if (this.loss !== undefined) return
+    this.loss = error
+    setImmediate(() => setImmediate(() => setImmediate(() => this.fail(error))))
   }
 
   private conclude(outcome: Effect.Effect<void, SocketError>): void {
@@ -172,6 +186,7 @@ export const startClient = (
   on: { readonly keyLog: KeyLog | undefined; readonly session: (session: Buffer) => void }
 ): void => {
   const socket = Tls.connect({ ...options, socket: handshake.ground.stream })
+  if (options.session !== undefined) forgetSession(socket)
   // Stays for good: an error that comes late must find somebody.
   socket.on("error", (cause) => handshake.fail(cause))
   socket.once("secureConnect", () => handshake.succeed(socket))
@@ -226,6 +241,16 @@ export const currentHandshake = (): Handshake | undefined => current.getStore()
 
 // Callbacks of the options do not say for which connection they are called; the context in which it was begun does.
 const current = new AsyncLocalStorage<Handshake>()
+
+// Node has given it to OpenSSL, and keeps it in the clear among its options, for whoever prints the socket.
+const forgetSession = (socket: object): void => {
+  for (const key of Reflect.ownKeys(socket)) {
+    const value: unknown = Reflect.get(socket, key)
+    if (typeof value === "object" && value !== null && Object.hasOwn(value, "session")) {
+      Object.assign(value, { session: undefined })
+    }
+  }
+}
 
 // Of a certificate that was rejected Node says only that the connection is gone; the socket knows why.
 const rejection = (socket: unknown, context: Context): SocketError | undefined => {

@@ -44,6 +44,7 @@ export const fromTls = (cause: unknown, context: Context): SocketError => {
     const detail = textOf(cause, "reason") ?? "the certificate is for another name"
     return tlsError(context, { kind: "certificate", detail }, code, cause)
   }
+  if (unexplained.has(code)) return tlsError(context, { kind: "certificate", detail: message }, code, cause)
   if (/^ERR_(SSL|OSSL|TLS)_/.test(code)) {
     const detail = textOf(cause, "reason") ?? message
     return tlsError(context, { kind: "protocol", detail }, code, cause)
@@ -62,7 +63,7 @@ export const badOptions = (operation: string, cause: unknown): SocketError | und
   const detail = textOf(cause, "reason") ?? textOf(cause, "message") ?? "unknown"
   return new SocketError({
     reason: Reason.Tls({
-      kind: /^ERR_(OSSL|CRYPTO)_/.test(code) ? "certificate" : "handshake",
+      kind: /^ERR_(OSSL|CRYPTO)_|_KEY_TOO_SMALL$|_MD_TOO_WEAK$/.test(code) ? "certificate" : "handshake",
       detail: `the options of this side cannot be used: ${detail}`
     }),
     operation,
@@ -75,7 +76,8 @@ export const badOptions = (operation: string, cause: unknown): SocketError | und
 /** What a peer's certificate is rejected for, as `authorizationError` names it. */
 export const rejected = (code: string, context: Context, cause?: unknown): SocketError => {
   const known = explained.get(code)
-  return tlsError(context, { kind: "certificate", detail: known?.[1] ?? code }, code, cause)
+  const detail = known?.[1] ?? (code === "UNSPECIFIED" ? "the certificate cannot be verified" : code)
+  return tlsError(context, { kind: "certificate", detail }, code, cause)
 }
 
 // ---- internal
@@ -154,6 +156,20 @@ const aboutProtocol: ReadonlySet<string> = new Set([
   "illegal_parameter",
   "decode_error",
   "decrypt_error"
+])
+
+// What verification finds besides, in the words of OpenSSL. Node has no codes for most of that, such as a key that is too
+// weak, a name that the authority may not certify, or an extension that nobody knows.
+const unexplained: ReadonlySet<string> = new Set([
+  "ERROR_IN_CERT_NOT_AFTER_FIELD",
+  "ERROR_IN_CERT_NOT_BEFORE_FIELD",
+  "ERROR_IN_CRL_LAST_UPDATE_FIELD",
+  "ERROR_IN_CRL_NEXT_UPDATE_FIELD",
+  "OUT_OF_MEM",
+  "UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY",
+  "UNABLE_TO_DECRYPT_CERT_SIGNATURE",
+  "UNABLE_TO_DECRYPT_CRL_SIGNATURE",
+  "UNSPECIFIED"
 ])
 
 // Codes that say more in words. What is not here is "protocol", in the words of OpenSSL.
