@@ -506,7 +506,7 @@ export class Core implements StreamSocket, Events {
 
   // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
   get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
-    return (target) => Effect.withFiber((fiber) => this.input.readSome(fiber, target))
+    return (target) => this.input.readSome(target)
   }
 
   get writeSome(): (source: Buffers.Input) => Effect.Effect<number, SocketError> {

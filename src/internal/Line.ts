@@ -37,18 +37,22 @@ export abstract class Operation<A, E> implements Cancellable {
   /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
   abstract perform(): Exit.Exit<A, E> | undefined
 
-  /** What its fiber does until it settles. An interruption takes it out of the line and leaves nothing behind. */
+  /** What its fiber does until it settles. */
   wait(): Effect.Effect<A, E | SocketError> {
-    const leave = Effect.sync(() => {
+    return Effect.callback((resume) => {
+      this.resume = resume
+      return this.leave()
+    })
+  }
+
+  /** What an interruption of its fiber does: takes it out of the line and leaves nothing behind. */
+  leave(): Effect.Effect<void> {
+    return Effect.sync(() => {
       this.resume = undefined
       if (!this.inLine) return
       counters.cancelled.total++
       this.stop("total")
       this.line?.rest()
-    })
-    return Effect.callback((resume) => {
-      this.resume = resume
-      return leave
     })
   }
 
@@ -114,8 +118,13 @@ export class Line {
       : this.start(fiber, operation)
   }
 
-  /** Joins the line, without a try. */
+  /** Joins the line, without a try, and waits. */
   enqueue<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
+    this.join(fiber, operation)
+    return operation.wait()
+  }
+
+  join<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): void {
     operation.line = this
     operation.inLine = true
     operation.previous = this.back
@@ -127,7 +136,6 @@ export class Line {
       operation.region = region
       region.enter(operation)
     }
-    return operation.wait()
   }
 
   /** Lets the operation in front try, and the next one when it has ended. */

@@ -1,7 +1,7 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import { assertAlive } from "../Buffers.ts"
 import { type Address, during, Reason, SocketError } from "../SocketError.ts"
 import type { Backing } from "../Transport.ts"
@@ -110,32 +110,40 @@ export class ReadSide {
     return this.line.run(fiber, operation)
   }
 
-  readSome(
-    fiber: Fiber.Fiber<unknown, unknown>,
-    target: Uint8Array
-  ): Effect.Effect<number, SocketError | Cause.Done> {
-    return endsTurn(fiber)
-      ? Effect.flatMap(Effect.yieldNow, () => this.startReadSome(fiber, target))
-      : this.startReadSome(fiber, target)
+  // One step of the run loop, where an effect that tries and one that waits would be two.
+  readSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
+    return Effect.callback((resume) => {
+      const fiber: Fiber.Fiber<unknown, unknown> | undefined = Fiber.getCurrent()
+      if (fiber === undefined) throw new Error("no fiber")
+      if (!endsTurn(fiber)) return this.startReadSome(fiber, target, resume)
+      const start = Effect.callback<number, SocketError | Cause.Done>((resume) =>
+        this.startReadSome(fiber, target, resume)
+      )
+      resume(Effect.andThen(Effect.yieldNow, start))
+      return undefined
+    })
   }
 
   private startReadSome(
     fiber: Fiber.Fiber<unknown, unknown>,
-    target: Uint8Array
-  ): Effect.Effect<number, SocketError | Cause.Done> {
+    target: Uint8Array,
+    resume: (exit: Exit.Exit<number, SocketError | Cause.Done>) => void
+  ): Effect.Effect<void> | undefined {
     if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
     const length = target.byteLength
     if (this.line.front === undefined || length === 0) {
       const exit = this.attemptReadSome(target, length)
       if (exit !== undefined) {
         if (Exit.isSuccess(exit)) counters.completed++
-        return exit
+        resume(exit)
+        return undefined
       }
     }
     // An operation is needed only to wait with, and the last one that waited will do again.
     const operation = this.spare ?? new ReadSome(this)
     this.spare = undefined
-    return this.line.enqueue(fiber, operation.aim(target, length))
+    this.line.join(fiber, operation.aim(target, length, resume))
+    return operation.leave()
   }
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
@@ -165,17 +173,18 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
   private readonly side: ReadSide
   total = 0
   private target: Uint8Array = none
-  // What a fiber does to wait is the same each time.
-  private waiting: Effect.Effect<number, SocketError | Cause.Done> | undefined = undefined
+  // The same each time.
+  private leaving: Effect.Effect<void> | undefined = undefined
 
   constructor(side: ReadSide) {
     super()
     this.side = side
   }
 
-  aim(target: Uint8Array, length: number): this {
+  aim(target: Uint8Array, length: number, resume: ReadSome["resume"]): this {
     this.target = target
     this.total = length
+    this.resume = resume
     return this
   }
 
@@ -196,8 +205,8 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
     return exit
   }
 
-  override wait(): Effect.Effect<number, SocketError | Cause.Done> {
-    return this.waiting ??= super.wait()
+  override leave(): Effect.Effect<void> {
+    return this.leaving ??= super.leave()
   }
 }
 
