@@ -4,6 +4,7 @@ import { Duration, Effect, Fiber, Layer, type Scope } from "effect"
 import { NetAddress } from "effect/net"
 import { once } from "node:events"
 import * as Net from "node:net"
+import { Duplex } from "node:stream"
 import * as NodeTls from "node:tls"
 import { Acceptor, Buffers, Read, StreamSocket, Tls, Write } from "../src/index.ts"
 import { eventually, turns } from "../src/testing/checks/support.ts"
@@ -126,3 +127,40 @@ suite("NodeTransport", NodeTransport.layer)
 describe.skipIf(!EpollTransport.isSupported())("epoll", () => {
   suite("EpollTransport", Layer.orDie(EpollTransport.layer))
 })
+
+/** A client of `node:tls` that sends the end of its handshake and a message in one packet, and a reset behind it. */
+const hitAndRun = (port: number): void => {
+  const raw = Net.connect({ port, host: "127.0.0.1" })
+  const pieces: Array<Buffer> = []
+  const wire = new Duplex({
+    read: () => {},
+    write: (chunk: Buffer, _encoding, done) => {
+      // The ClientHello has to leave; what comes behind it waits.
+      if (pieces.push(chunk) === 1) raw.write(chunk)
+      done()
+    }
+  })
+  raw.on("data", (chunk) => wire.push(chunk))
+  raw.on("error", () => {})
+  const socket = NodeTls.connect({ socket: wire, servername: "localhost", ca: root.certificate })
+  socket.on("error", () => {})
+  socket.once("secureConnect", () => {
+    socket.write("hello\n")
+    setImmediate(() => raw.write(Buffer.concat(pieces.slice(1)), () => raw.resetAndDestroy()))
+  })
+}
+
+// Over epoll the handshake has failed by then.
+it.live("a peer that is gone before the handshake's last words to it fails shutdownWrite over node:net", () =>
+  leavingNothing(Effect.gen(function*() {
+    const acceptor = yield* Acceptor.listen(anywhere)
+    if (!NetAddress.isInetAddress(acceptor.address)) return assert.fail("no port")
+    hitAndRun(acceptor.address.port)
+    const ours = yield* Tls.server(yield* acceptor.accept, localhost)
+    // Nothing of ours may leave together with those words.
+    yield* turns()
+    yield* Effect.ignore(Write.writeAll(ours, Buffers.utf8("hello yourself\n")))
+    const error = yield* Effect.flip(ours.shutdownWrite)
+    assert.include(["ConnectionReset", "BrokenPipe"], error.reason._tag)
+    assert.strictEqual(ours.state.write, "failed")
+  })).pipe(Effect.provide(NodeTransport.layer)))

@@ -18,6 +18,8 @@ export interface Ground {
    */
   readonly tellsEnd: boolean
   listen(listener: Listener): void
+  /** Why the connection is gone, where `node:tls` may not have heard of it. */
+  lost(): Error | undefined
   /** Flushes what `node:tls` has written, and ends the connection. */
   close(): void
   /** Ends the connection now. `isShut`: everything has left, with FIN behind it, so that nothing is there to discard. */
@@ -59,6 +61,14 @@ export class NativeGround implements Ground {
 
   listen(listener: Listener): void {
     this.listener = listener
+  }
+
+  // A write of its own that fails, as of session tickets to a peer that is gone already, Node forgets; and it answers none
+  // of those that follow. But after a reset, TCP refuses even a write of nothing.
+  lost(): Error | undefined {
+    const { stream } = this
+    if (!stream.destroyed) stream.write(nothing)
+    return stream.errored ?? undefined
   }
 
   close(): void {
@@ -120,6 +130,11 @@ export class BackingGround implements Ground, Events {
 
   listen(listener: Listener): void {
     this.listener = listener
+  }
+
+  // `failed` says so.
+  lost(): undefined {
+    return undefined
   }
 
   close(): void {
@@ -259,6 +274,8 @@ export class BackingGround implements Ground, Events {
 
 // One call at a time uses it.
 const scratch = new Uint8Array(65_536)
+
+const nothing = Buffer.alloc(0)
 
 const ignore = (): void => {}
 

@@ -90,10 +90,7 @@ export class TlsBacking implements Backing, Listener {
   write(source: Buffers.Cursor, limit: number): number | SocketError {
     if (this.writeFailure !== undefined) return this.writeFailure
     const { sliceSize, socket } = this
-    if (socket.writableLength > sliceSize) {
-      this.wantsRoom = true
-      return WouldBlock
-    }
+    if (socket.writableLength > sliceSize) return this.waitForRoom()
     const length = Math.min(source.remaining, limit, sliceSize)
     if (length < smallerThanSlab) {
       const slice = Buffer.allocUnsafe(length)
@@ -119,10 +116,7 @@ export class TlsBacking implements Backing, Listener {
 
   shutdownWrite(): number | SocketError {
     if (this.writeFailure !== undefined) return this.writeFailure
-    if (this.socket.writableLength > 0) {
-      this.wantsRoom = true
-      return WouldBlock
-    }
+    if (this.socket.writableLength > 0) return this.waitForRoom()
     // Sends close_notify, and FIN behind it.
     this.socket.end()
     return 0
@@ -256,6 +250,13 @@ export class TlsBacking implements Backing, Listener {
     clearTimeout(this.silence)
     this.socketIsClosed = true
     this.settle()
+  }
+
+  private waitForRoom(): typeof WouldBlock | SocketError {
+    const lost = this.ground.lost()
+    if (lost !== undefined) return this.writeFailure ??= this.errorOf(lost)
+    this.wantsRoom = true
+    return WouldBlock
   }
 
   private readonly onFlushed = (): void => {
