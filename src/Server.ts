@@ -27,8 +27,11 @@ import process from "node:process"
 import * as Acceptor from "./Acceptor.ts"
 import { maybe, positiveInt, size, socketOptions, time } from "./internal/config.ts"
 import { formatAddress } from "./internal/format.ts"
-import * as Core from "./internal/ServerCore.ts"
-import * as limits from "./internal/serverLimits.ts"
+import { resolveLadder } from "./internal/server/Drain.ts"
+import * as limits from "./internal/server/limits.ts"
+import * as model from "./internal/server/model.ts"
+import { type Behaviour, ServerCore } from "./internal/server/ServerCore.ts"
+import type { Preparation } from "./internal/server/Serving.ts"
 import { CurrentRegion } from "./internal/Signal.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import { isSocketError, type SocketError } from "./SocketError.ts"
@@ -44,7 +47,7 @@ import { type ListenOptions, resolveOptions, type Transport } from "./Transport.
  * @category models
  * @since 0.1.0
  */
-export type Server = Core.Server
+export type Server = model.Server
 
 /**
  * The service of {@link layer}.
@@ -76,7 +79,7 @@ export const Server: Context.Service<Server, Server> = Context.Service("effect-a
  * @category services
  * @since 0.1.0
  */
-export type Connection = Core.Connection
+export type Connection = model.Connection
 
 /**
  * The service that a handler has, and everything that it calls: who is served.
@@ -84,7 +87,7 @@ export type Connection = Core.Connection
  * @category services
  * @since 0.1.0
  */
-export const Connection: Context.Service<Connection, Connection> = Core.Connection
+export const Connection: Context.Service<Connection, Connection> = model.Connection
 
 /**
  * Serves one connection. It ends with its handler, see {@link serve}.
@@ -110,7 +113,7 @@ export type Handler<E, R> = (
  * @category models
  * @since 0.1.0
  */
-export type State = Core.State
+export type State = model.State
 
 /**
  * How the connections ended that were there when a drain began: `finished` by
@@ -120,7 +123,7 @@ export type State = Core.State
  * @category models
  * @since 0.1.0
  */
-export type Drained = Core.Drained
+export type Drained = model.Drained
 
 /**
  * How a server is, and what it did since it started.
@@ -128,7 +131,7 @@ export type Drained = Core.Drained
  * @category models
  * @since 0.1.0
  */
-export type Health = Core.Health
+export type Health = model.Health
 
 /**
  * Which limit a connection has met, with what was set.
@@ -196,8 +199,9 @@ export type Answer = limits.Answer
  * (`NodeTransport` does).
  *
  * The others concern connections that are there. When one is met, the handler is
- * interrupted and the connection ended by the `answer`; a handler that does not
- * end within a second is left without its connection. They are looked after for
+ * interrupted and the connection ended by the `answer`, or reset where that has
+ * cut a message inside; a handler that does not end within a second is left without
+ * its connection. They are looked after for
  * all connections together, in intervals of an eighth of the shortest time (10
  * milliseconds to 1 second). So a limit is never met early, and late by two such
  * intervals at most.
@@ -214,7 +218,7 @@ export type Limits = limits.Limits
  * @category options
  * @since 0.1.0
  */
-export type Ladder = Core.Ladder
+export type Ladder = model.Ladder
 
 /**
  * One place to listen, or several.
@@ -343,7 +347,7 @@ export const make = <E, R, L extends Addresses, R2 = never>(
     return yield* Effect.acquireRelease(
       // Made in here, so that every server that has begun ends.
       Effect.contextWith((context: Context.Context<Served<R> | R2>) => {
-        const core = new Core.ServerCore(acceptors, behaviour, region, context)
+        const core = new ServerCore(acceptors, behaviour, region, context)
         return Effect.as(core.start, core)
       }),
       (core) => withForce(core.hurry, core.drain())
@@ -533,20 +537,15 @@ const isList = (listen: Addresses): listen is Arr.NonEmptyReadonlyArray<Listen> 
 const behaviourOf = <E, R, L extends Addresses, R2>(
   handler: Handler<E, R>,
   options: Options<E, L, R2>,
-  tls: Core.Preparation | undefined
-): Effect.Effect<Core.Behaviour<Served<R> | R2>> =>
+  tls: Preparation | undefined
+): Effect.Effect<Behaviour<Served<R> | R2>> =>
   Effect.gen(function*() {
     const resolved = limits.resolve(options.limits)
     return {
-      handler: (socket, connection) =>
-        // For every R these are the same services, which the compiler cannot see of one that is open.
-        Effect.scoped(Effect.suspend(() => handler(socket, connection))) as Effect.Effect<
-          unknown,
-          E,
-          Served<R> | Connection
-        >,
+      // For every R these are the same services, which the compiler cannot see of one that is open.
+      handler: handler as Behaviour<Served<R>>["handler"],
       // Its causes come from this handler. Of the preparations it hears only defects.
-      onError: (options.onError ?? logError) as Core.Behaviour<R2>["onError"],
+      onError: (options.onError ?? logError) as Behaviour<R2>["onError"],
       onHandshakeFailure: options.onHandshakeFailure ?? logHandshakeFailure,
       onLimit: options.onLimit ?? logLimit,
       onFailure: options.onFailure ?? "abort",
@@ -561,7 +560,7 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
         : yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory),
       shutdown: {
         deadline: Duration.max(Duration.fromInputUnsafe(options.shutdown?.deadline ?? "10 seconds"), Duration.zero),
-        ladder: Core.resolveLadder(options.shutdown?.ladder)
+        ladder: resolveLadder(options.shutdown?.ladder)
       }
     }
   })
@@ -587,13 +586,13 @@ const logHandshakeFailure = (
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
   Effect.logDebug(`the connection from ${formatAddress(connection.remoteAddress)} ended: ${describeLimit(limit)}`)
 
-const proxied = (options: ProxyProtocol.OptionalOptions): Core.Preparation => (accepted) =>
+const proxied = (options: ProxyProtocol.OptionalOptions): Preparation => (accepted) =>
   Effect.map(ProxyProtocol.receiveOption(accepted.socket, options), (header) => {
     const { destination, source } = ProxyProtocol.endpointsOf(accepted, header)
     return { socket: accepted.socket, remoteAddress: source, localAddress: destination }
   })
 
-const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<Core.Preparation, SocketError> => {
+const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<Preparation, SocketError> => {
   // Ciphertext may have come with a PROXY header, and plaintext was never read.
   const own = { unread: "handshake", deadline: Duration.infinity } as const
   // At once: a key that cannot be used is not the fault of those who connect.

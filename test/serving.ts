@@ -58,7 +58,7 @@ export const serving = <E, R, L extends Server.Addresses = NetAddress.InetAddres
   })
 
 /** A listener whose attempts answer what the test put there. */
-class FakeListener implements ListenerBacking {
+export class FakeListener implements ListenerBacking {
   readonly address = address("127.0.0.1:7000")
   private readonly answers: Array<Backing | SocketError> = []
   private acceptable: () => void = () => {}

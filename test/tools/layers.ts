@@ -24,8 +24,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
     "ProxyProtocol",
     "Relay",
     "internal/config",
-    "internal/ServerCore",
-    "internal/serverLimits"
+    "internal/server/"
   ],
   ["transport/"],
   ["adapter/"],
