@@ -5,6 +5,8 @@ import * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import { type Native, nativeOf, type NativeStream } from "../native.ts"
+import * as Slab from "../Slab.ts"
+import * as Memory from "./memory.ts"
 
 /** The connection below TLS, as `node:tls` and the backing above it see it. */
 export interface Ground {
@@ -101,7 +103,7 @@ export class BackingGround implements Ground, Events {
   private writeIsOver = false
   // What there is to tell once OpenSSL has all that came before.
   private report: (() => void) | undefined = undefined
-  private outgoing: { readonly cursor: Buffers.Cursor; readonly done: () => void } | undefined = undefined
+  private outgoing: Outgoing | undefined = undefined
   private onFinal: (() => void) | undefined = undefined
   private onDestroyed: (() => void) | undefined = undefined
   private aborts = false
@@ -112,12 +114,14 @@ export class BackingGround implements Ground, Events {
     this.stream = new Duplex({
       autoDestroy: false,
       read: () => {
+        // Then the backing owes an event.
+        if (this.wantsBytes) return
         this.wantsBytes = true
-        this.pump()
+        this.pump(true)
       },
-      write: (chunk: Buffer, _encoding, done) => this.send(Buffers.cursor(chunk), done),
+      write: (chunk: Buffer, _encoding, done) => this.send([chunk], done),
       writev: (chunks: ReadonlyArray<{ readonly chunk: Buffer }>, done) =>
-        this.send(Buffers.cursor(chunks.map(({ chunk }) => chunk)), done),
+        this.send(chunks.map(({ chunk }) => chunk), done),
       final: (done) => {
         this.onFinal = done
         this.shut()
@@ -188,21 +192,36 @@ export class BackingGround implements Ground, Events {
 
   // ---- what `node:tls` asks for
 
-  private pump(): void {
+  /** @param isAsked from inside the stream, which then keeps what it gets until it is asked itself */
+  private pump(isAsked = false): void {
     while (this.wantsBytes && !this.readIsOver && this.onDestroyed === undefined) {
-      const answer = this.early.byteLength > 0 ? this.takeEarly() : this.lower.read(scratch)
-      if (answer === WouldBlock) return
+      const slab = Slab.acquire(slabSize)
+      const answer = this.early.byteLength > 0 ? this.takeEarly(slab) : this.lower.read(slab)
       if (typeof answer === "number" && answer > 0) {
-        this.wantsBytes = false
-        this.stream.push(Buffer.from(scratch.subarray(0, answer)))
+        this.deliver(slab, answer, isAsked)
         continue
       }
+      Slab.release(slab)
+      if (answer === WouldBlock) return
       this.readIsOver = true
       this.report = () => typeof answer === "number" ? this.listener.ended() : this.listener.readFailed(answer)
       // Chunks that wait in the stream come first. And not from inside a call that TLS makes.
       if (this.stream.readableLength > 0) this.stream.on("data", () => this.tell())
       setImmediate(() => this.tell())
     }
+  }
+
+  /** What the stream need not keep is OpenSSL's before `push` returns, and the slab is free; anything else is a copy. */
+  private deliver(slab: Buffer, count: number, isAsked: boolean): void {
+    const { stream } = this
+    const isKept = isAsked || !Memory.isNode || stream.readableFlowing !== true || stream.readableLength > 0
+    const bytes = slab.subarray(0, count)
+    // While they are delivered anything may happen, and what comes meanwhile stays behind them.
+    this.wantsBytes = false
+    const hasRoom = stream.push(isKept ? Buffer.from(bytes) : bytes)
+    // A stream that is paused asks again.
+    if (hasRoom && stream.readableFlowing === true) this.wantsBytes = true
+    if (isKept || stream.readableLength === 0) Slab.release(slab)
   }
 
   private tell(): void {
@@ -212,22 +231,22 @@ export class BackingGround implements Ground, Events {
     report()
   }
 
-  private takeEarly(): number {
-    const count = Math.min(this.early.byteLength, scratch.byteLength)
-    scratch.set(this.early.subarray(0, count))
+  private takeEarly(slab: Buffer): number {
+    const count = Math.min(this.early.byteLength, slab.byteLength)
+    slab.set(this.early.subarray(0, count))
     this.early = this.early.subarray(count)
     return count
   }
 
-  private send(cursor: Buffers.Cursor, done: () => void): void {
-    this.outgoing = { cursor, done }
+  private send(chunks: ReadonlyArray<Buffer>, done: () => void): void {
+    this.outgoing = { chunks, cursor: Buffers.cursor(chunks), done }
     this.flush()
   }
 
   private flush(): void {
     const { outgoing } = this
     if (outgoing === undefined) return
-    const { cursor, done } = outgoing
+    const { chunks, cursor, done } = outgoing
     while (cursor.remaining > 0 && !this.writeIsOver) {
       const answer = this.lower.write(cursor, Infinity)
       if (answer === WouldBlock) return
@@ -237,6 +256,7 @@ export class BackingGround implements Ground, Events {
     // Losing the writes has ended it already.
     if (this.outgoing !== outgoing) return
     this.outgoing = undefined
+    for (const chunk of chunks) Memory.release(chunk)
     done()
   }
 
@@ -272,8 +292,14 @@ export class BackingGround implements Ground, Events {
 
 // ---- internal
 
-// One call at a time uses it.
-const scratch = new Uint8Array(65_536)
+/** One write of `node:tls`, in chunks that it has made for us. */
+interface Outgoing {
+  readonly chunks: ReadonlyArray<Buffer>
+  readonly cursor: Buffers.Cursor
+  readonly done: () => void
+}
+
+const slabSize = 65_536
 
 const nothing = Buffer.alloc(0)
 

@@ -7,6 +7,7 @@ import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Slab from "../Slab.ts"
 import { fromTls, truncated } from "./errors.ts"
 import type { Ground, Listener } from "./Ground.ts"
+import * as Memory from "./memory.ts"
 
 /**
  * A `TLSSocket` whose handshake is over, as a backing.
@@ -223,6 +224,7 @@ export class TlsBacking implements Backing, Listener {
     const count = Math.min(rest, target.byteLength)
     target.set(count === chunk.byteLength ? chunk : chunk.subarray(chunkOffset, chunkOffset + count))
     if (count === rest) {
+      Memory.release(chunk)
       this.chunk = this.behind.shift()
       this.chunkOffset = 0
     } else this.chunkOffset += count
