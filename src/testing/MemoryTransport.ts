@@ -142,6 +142,10 @@ export const random = (seed: number): () => number => {
 
 const resolver = AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts: { localhost: ["127.0.0.1"] } })))
 
+// Those that the system gives out.
+const firstPort = 49_152
+const lastPort = 65_535
+
 const leftAddress = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:1")
 const rightAddress = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:2")
 
@@ -337,7 +341,7 @@ const limitOf = (options: Options | undefined): () => number => {
 class Network {
   private readonly listeners = new Map<string, Listener>()
   private readonly options: Options | undefined
-  private nextPort = 49_152
+  private nextPort = firstPort
 
   constructor(options: Options | undefined) {
     this.options = options
@@ -394,7 +398,16 @@ class Network {
 
   private withPort(address: NetAddress.SocketAddress, fresh: boolean): NetAddress.SocketAddress {
     if (NetAddress.isUnixPathAddress(address)) return fresh ? NetAddress.unixPathAddress("") : address
-    return fresh || address.port === 0 ? NetAddress.inetAddressUnsafe(address.address, this.nextPort++) : address
+    return fresh || address.port === 0 ? this.onFreePort(address.address) : address
+  }
+
+  // They come round, as everywhere; but only listeners have one to themselves.
+  private onFreePort(ip: NetAddress.IpAddress): NetAddress.InetAddress {
+    for (;;) {
+      const address = NetAddress.inetAddressUnsafe(ip, this.nextPort++)
+      if (this.nextPort > lastPort) this.nextPort = firstPort
+      if (!this.listeners.has(formatAddress(address))) return address
+    }
   }
 }
 

@@ -120,10 +120,10 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, Soc
  *
  * Fails with `Unsupported` where the transport cannot run, and for a descriptor
  * that is not open (`EBADF`), is no socket (`ENOTSOCK`), is not a TCP or
- * Unix-domain stream, listens, or is in use by this transport already; with
- * `NotConnected` for a socket that is not connected any more or not yet. After a
- * failure the descriptor is as it was, and the caller's. A number that is no
- * descriptor at all throws a `RangeError`.
+ * Unix-domain stream, or listens; with `Busy` where a socket of this transport
+ * has it already, and with `NotConnected` for a socket that is not connected any
+ * more or not yet. After a failure the descriptor is as it was, and the caller's.
+ * A number that is no descriptor at all throws a `RangeError`.
  *
  * **Gotchas**
  *
@@ -247,7 +247,10 @@ const adopt = <A extends Registered>(
     }
     return Effect.flatMap(acquire(operation), (reactor): Effect.Effect<A, SocketError> => {
       try {
-        if (reactor.has(fd)) return Effect.fail(Descriptor.refused(operation, fd, "is in use already", undefined))
+        if (reactor.has(fd)) {
+          const reason = Reason.Busy({ detail: `a socket of this transport has descriptor ${fd}` })
+          return Effect.fail(new SocketError({ reason, operation, transferred: 0 }))
+        }
         const opened = open(reactor)
         if (isSocketError(opened)) return Effect.fail(opened)
         const registered = reactor.register(opened)

@@ -176,6 +176,19 @@ describe("MemoryTransport", () => {
         yield* roundTrip(unix, unix)
       }).pipe(Effect.provide(MemoryTransport.layer)))
 
+    it.effect("gives out its ports again, except those of listeners", () =>
+      Effect.gen(function*() {
+        const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+        const first = yield* Acceptor.listen(anyPort)
+        const second = yield* Acceptor.listen(anyPort)
+        for (let i = 0; i < 16_400; i++) {
+          const client = yield* Effect.scoped(StreamSocket.connect(first.address))
+          assert.notDeepEqual(client.localAddress, first.address)
+          assert.notDeepEqual(client.localAddress, second.address)
+          yield* Effect.scoped(first.accept)
+        }
+      }).pipe(Effect.scoped, Effect.provide(MemoryTransport.layer)))
+
     it.effect("where nobody listens a port refuses and a path is not there", () =>
       Effect.gen(function*() {
         assert.strictEqual(ending(yield* Effect.exit(StreamSocket.connect(address))), "ConnectionRefused")

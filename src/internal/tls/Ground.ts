@@ -20,8 +20,6 @@ export interface Ground {
    */
   readonly tellsEnd: boolean
   listen(listener: Listener): void
-  /** Why the connection is gone, where `node:tls` may not have heard of it. */
-  lost(): Error | undefined
   /** Flushes what `node:tls` has written, and ends the connection. */
   close(): void
   /** Ends the connection now. `isShut`: everything has left, with FIN behind it, so that nothing is there to discard. */
@@ -63,14 +61,6 @@ export class NativeGround implements Ground {
 
   listen(listener: Listener): void {
     this.listener = listener
-  }
-
-  // A write of its own that fails, as of session tickets to a peer that is gone already, Node forgets; and it answers none
-  // of those that follow. But after a reset, TCP refuses even a write of nothing.
-  lost(): Error | undefined {
-    const { stream } = this
-    if (!stream.destroyed) stream.write(nothing)
-    return stream.errored ?? undefined
   }
 
   close(): void {
@@ -134,11 +124,6 @@ export class BackingGround implements Ground, Events {
 
   listen(listener: Listener): void {
     this.listener = listener
-  }
-
-  // `failed` says so.
-  lost(): undefined {
-    return undefined
   }
 
   close(): void {
@@ -300,8 +285,6 @@ interface Outgoing {
 }
 
 const slabSize = 65_536
-
-const nothing = Buffer.alloc(0)
 
 const ignore = (): void => {}
 

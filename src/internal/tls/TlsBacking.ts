@@ -1,4 +1,4 @@
-import type * as NetAddress from "effect/net/NetAddress"
+import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
 import type { TLSSocket } from "node:tls"
 import type * as Buffers from "../../Buffers.ts"
@@ -134,6 +134,7 @@ export class TlsBacking implements Backing, Listener {
     this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
     this.forget()
     if (this.socket.writableFinished) this.release()
+    else if (this.isForgotten()) this.socket.destroy()
     else {
       this.socket.once("finish", () => this.release())
       this.socket.end()
@@ -255,10 +256,18 @@ export class TlsBacking implements Backing, Listener {
   }
 
   private waitForRoom(): typeof WouldBlock | SocketError {
-    const lost = this.ground.lost()
-    if (lost !== undefined) return this.writeFailure ??= this.errorOf(lost)
+    if (this.isForgotten()) return this.writeFailure ??= this.errorOf(forgotten())
     this.wantsRoom = true
     return WouldBlock
+  }
+
+  // A write of its own that fails, as of the session tickets to a peer that is gone by then, `node:tls` forgets, and it
+  // answers none of those that follow. The kernel knows that there is no peer any more; and Node asks it, until the first
+  // time that there is one, which is soon enough. Where addresses say nothing of that, `close` has its linger time.
+  private isForgotten(): boolean {
+    const { ground, socket } = this
+    return !ground.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
+      NetAddress.isInetAddress(this.remoteAddress)
   }
 
   private readonly onFlushed = (): void => {
@@ -346,5 +355,7 @@ const ignore = (): void => {}
 
 // Milliseconds in which a peer answers, if it means to.
 const patience = 500
+
+const forgotten = () => Object.assign(new Error("the peer was gone already"), { code: "ECONNRESET" })
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

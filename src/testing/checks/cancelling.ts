@@ -11,6 +11,7 @@ import type { Check } from "./Subject.ts"
 import {
   check,
   clogged,
+  cloggedFor,
   connect,
   cut,
   drain,
@@ -416,7 +417,7 @@ export const cancelling: ReadonlyArray<Check> = [
 
   check("a timeout keeps the count in the cursor", (subject) =>
     Effect.gen(function*() {
-      const { filled, left, right } = yield* clogged(subject)
+      const { filled, left, right } = yield* cloggedFor(subject, within)
       const cursor = Buffers.cursor(text("later"))
       const fiber = yield* start(
         Effect.timeoutOption(Cancellation.partial(writeAll(left, cursor)), within)

@@ -9,6 +9,7 @@ import type { Check } from "./Subject.ts"
 import {
   check,
   clogged,
+  cloggedFor,
   connect,
   drain,
   equal,
@@ -157,7 +158,7 @@ export const requesting: ReadonlyArray<Check> = [
 
   check("a deadline asks once the time is over, and says so", (subject) =>
     Effect.gen(function*() {
-      const { filled, left, right } = yield* clogged(subject)
+      const { filled, left, right } = yield* cloggedFor(subject, deadline)
       const fiber = yield* start(Cancellation.cancelAfter(writeAll(left, text("never sent")), deadline))
       yield* subject.advance(deadline)
       const { reason } = failedWith("writeAll", yield* exitOf("writeAll", fiber), "OperationAborted")

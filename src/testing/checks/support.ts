@@ -1,4 +1,5 @@
 import * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -314,6 +315,19 @@ export const clogged = (subject: Subject, options?: Pick<SocketOptions, "linger"
   Effect.gen(function*() {
     const [left, right] = yield* connect(subject, options)
     return { left, right, filled: yield* clog(left) }
+  })
+
+/** The same for as long as a time-out: a kernel may find some room when a delayed acknowledgement is due. */
+export const cloggedFor = (subject: Subject, time: Duration.Duration) =>
+  Effect.gen(function*() {
+    const { filled, left, right } = yield* clogged(subject)
+    const pieces = [filled]
+    for (;;) {
+      yield* subject.advance(time)
+      const more = yield* clog(left)
+      if (more.byteLength === 0) return { left, right, filled: Buffers.concat(pieces) }
+      pieces.push(more)
+    }
   })
 
 /** A clogged connection and a write that waits for room. */
