@@ -266,7 +266,7 @@ export class TlsBacking implements Backing, Listener {
   // time that there is one, which is soon enough. Where addresses say nothing of that, `close` has its linger time.
   private isForgotten(): boolean {
     const { ground, socket } = this
-    return !ground.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
+    return socket.writableLength > 0 && !ground.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
       NetAddress.isInetAddress(this.remoteAddress)
   }
 
