@@ -48,7 +48,7 @@ import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { Buffer, isAscii } from "node:buffer"
-import { createHash, type X509Certificate } from "node:crypto"
+import { createHash, X509Certificate } from "node:crypto"
 import * as NodeTls from "node:tls"
 import { domainToASCII } from "node:url"
 import { cuttable } from "./internal/cuttable.ts"
@@ -130,8 +130,8 @@ export interface Info {
   readonly peerCertificate: X509Certificate | undefined
   /**
    * On a client, the newest session that the server has given, to be resumed by a later connection
-   * ({@link ClientOptions.session}); the one that goes on, where the server has given no other. With TLS 1.3 it comes with
-   * the first bytes that are read.
+   * ({@link ClientOptions.session}); the one that goes on, where the server has given no other. With TLS 1.3 it comes
+   * right behind the first bytes that are read.
    */
   readonly session: Session | undefined
 }
@@ -373,7 +373,7 @@ export const clientOf = (
     const tlsOptions = {
       secureContext: clientContext(options),
       // Only names are sent; but either is what the certificate has to be for.
-      ...(isAddress(name) ? { host: name } : { servername: name, host: name }),
+      ...(isAddress(name) ? { host: name, checkServerIdentity: checkAddress } : { servername: name, host: name }),
       rejectUnauthorized: verifies,
       ...(alpn === undefined ? {} : { ALPNProtocols: protocols(alpn) }),
       ...(earlier === undefined ? {} : { session: asBuffer(secret("session", earlier.data)) })
@@ -843,6 +843,14 @@ const wireName = (servername: string): string => {
   // Node would take none for "localhost".
   if (name === "") throw new TypeError(`Tls.client: servername ${JSON.stringify(servername)} is no name`)
   return name
+}
+
+// Node 22 finds no IPv6 address in any certificate; OpenSSL does.
+const checkAddress = (address: string, certificate: NodeTls.PeerCertificate): Error | undefined => {
+  const mismatch = NodeTls.checkServerIdentity(address, certificate)
+  return mismatch !== undefined && new X509Certificate(certificate.raw).checkIP(address.replace(/%.*$/, ""))
+    ? undefined
+    : mismatch
 }
 
 /** Whether it is an IP address; a zone of this machine's is nothing that a certificate could have. */

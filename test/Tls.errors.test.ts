@@ -523,6 +523,7 @@ describe("options of this side that cannot be used", () => {
         const ends = yield* secured(plain, { server: context, client: { session } })
         yield* Write.writeAll(ends[1], Buffers.utf8("!"))
         yield* ends[0].readSome(new Uint8Array(1))
+        yield* eventually("there is a session", () => ends[0].tls.session !== undefined)
         session ??= ends[0].tls.session
         if (session === undefined) return assert.fail("no session")
         const secret = Buffer.from(Redacted.value(session.data))
