@@ -409,13 +409,14 @@ class Opening {
   }
 }
 
-/** A `close` that waits for the release. A terminal request makes it an abort. */
+/** Waits for the release, where requests can reach it if anybody may make some. */
 const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     const region = fiber.getRef(CurrentRegion)
     return region === undefined ? waiting : new Closing(backing, region).watch(waiting)
   })
 
+/** A `close` that waits for the release. A terminal request makes it an abort. */
 class Closing implements Cancellable {
   readonly operation = "close"
   readonly transferred = 0

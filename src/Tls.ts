@@ -33,7 +33,14 @@
  *
  * Where the certificate of a server is rejected, or that of a client in its
  * contents, `node:tls` hangs up without an alert: the peer sees the end of the
- * connection only.
+ * connection only. In memory, an alert that is due in the turn of other bytes may
+ * be lost in the same way.
+ *
+ * Of a peer that is gone while the last words of the handshake leave, `node:tls`
+ * tells nobody, and answers no write from then on. Over TCP we ask the kernel, and
+ * such writes fail with `ConnectionReset`. Over `NodeTransport` and a Unix-domain
+ * path nobody can be asked: `shutdownWrite` waits then until it is interrupted, and
+ * `close` for its linger time.
  *
  * @since 0.1.0
  */

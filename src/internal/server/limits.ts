@@ -98,13 +98,18 @@ export interface Limits {
   /**
    * The time from acceptance, or from the end of the PROXY header, to the first
    * byte that was received. A byte is received when somebody reads: a handler that
-   * does not read has none. Default answer: `"reset"`.
+   * does not read has none. Those of a TLS handshake are not seen, so with `tls` it
+   * has to be as long as `handshake` at least. Default answer: `"reset"`.
    */
   readonly firstByte?: Duration.Input | {
     readonly within: Duration.Input
     readonly answer?: Answer | undefined
   } | undefined
-  /** The time in which no byte is received and none is taken. Default answer: `"close"`. */
+  /**
+   * The time in which no byte is received and none is taken. Those of a TLS handshake
+   * are not seen, so with `tls` it has to be as long as `handshake` at least. Default
+   * answer: `"close"`.
+   */
   readonly idle?: Duration.Input | {
     readonly within: Duration.Input
     readonly answer?: Answer | undefined
