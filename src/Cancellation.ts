@@ -29,7 +29,7 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
-import * as Signal from "./internal/Signal.ts"
+import * as Signal from "./internal/cancellation/signal.ts"
 
 /**
  * The three guarantees. A stronger one satisfies a request for a weaker one:
@@ -305,7 +305,7 @@ export type {
    * @since 0.1.0
    */
   Report
-} from "./internal/Signal.ts"
+} from "./internal/cancellation/signal.ts"
 
 /**
  * A source of cancellation requests for the operations of a region.

@@ -19,7 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { Type } from "./Cancellation.ts"
-import { counters } from "./internal/counters.ts"
+import { counters } from "./internal/base/counters.ts"
 
 /**
  * Operations of sockets that completed: reads, writes, composed ones (each counts

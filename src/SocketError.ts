@@ -10,7 +10,7 @@ import * as Formatter from "effect/Formatter"
 import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
-import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from "./internal/format.ts"
+import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from "./internal/base/format.ts"
 
 /**
  * Why an operation failed. `Effect.catchReason("SocketError", "ConnectionReset", ...)`

@@ -18,23 +18,30 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Buffers from "./Buffers.ts"
-import { counters } from "./internal/counters.ts"
-import { cuttable } from "./internal/cuttable.ts"
-import * as Deadlines from "./internal/Deadlines.ts"
-import { formatAddress, formatBytes } from "./internal/format.ts"
+import { counters } from "./internal/base/counters.ts"
+import { formatAddress, formatBytes } from "./internal/base/format.ts"
+import * as Deadlines from "./internal/base/timerQueue.ts"
+import { unsupported, unsupportedLocal } from "./internal/base/unsupported.ts"
+import { cuttable } from "./internal/cancellation/cancellable.ts"
+import {
+  type Cancellable,
+  CurrentRegion,
+  outsideOf,
+  type Region,
+  type Request,
+  type Type
+} from "./internal/cancellation/signal.ts"
 import {
   interleave,
   race,
   type RaceOptions,
   type ResolvedRaceOptions,
   resolveRaceOptions
-} from "./internal/HappyEyeballs.ts"
-import { endsTurn } from "./internal/Line.ts"
-import { ReadSide } from "./internal/ReadSide.ts"
-import { nameOf, resolveHost, type Target } from "./internal/resolveHost.ts"
-import { type Cancellable, CurrentRegion, outsideOf, type Region, type Request, type Type } from "./internal/Signal.ts"
-import { unsupported, unsupportedLocal } from "./internal/unsupported.ts"
-import { ShutdownWrite, WriteSide, WriteSome } from "./internal/WriteSide.ts"
+} from "./internal/connect/HappyEyeballs.ts"
+import { nameOf, resolveHost, type Target } from "./internal/connect/resolveHost.ts"
+import { endsTurn } from "./internal/core/OperationQueue.ts"
+import { ReadSide } from "./internal/core/ReadHalf.ts"
+import { ShutdownWrite, WriteSide, WriteSome } from "./internal/core/WriteHalf.ts"
 import { type Address, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import type {
   Backing,

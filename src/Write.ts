@@ -7,7 +7,7 @@ import type * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import type * as Buffers from "./Buffers.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
-import { plain, run } from "./internal/composedWrite.ts"
+import { plain, run } from "./internal/operations/write.ts"
 import type { SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
 

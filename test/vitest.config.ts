@@ -3,48 +3,32 @@ import { configDefaults, defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
 
 /**
- * The suites once more over further transports, and whatever starts many processes. They make up most of the time and
- * find little that the others do not, so `npm test` leaves them out; `npm run test:wide` runs them, and so does CI.
+ * A file's name says how it runs (test/README.md):
+ *
+ * - `*.wide.test.ts`: left out of `npm test`; `npm run test:wide` and CI run it.
+ * - `*.process.test.ts`: has a process of its own.
+ * - `*.properties.test.ts`: `npm test` runs a part of its random cases, `npm run test:wide` all of them.
+ * - any other `*.test.ts`: shares a process with others.
  */
-export const wide = [
-  "test/cancellation/matrix.{epoll,node-tcp,tls-epoll,tls-memory,tls-node}.test.ts",
-  "test/conformance/{epoll-tcp6,node-tcp6,tls-epoll,tls-node-strict,tls-node-unix,tls-over-tls,tls12-node}.test.ts",
-  "test/examples/many-processes.test.ts",
-  "test/transport/EpollTransport.process.test.ts"
-]
-
-/** Files of which `npm test` runs a part of the random cases (`share` in support.properties.ts), and the wide run all. */
-export const random = [
-  "test/Framing.properties.test.ts",
-  "test/conformance/{accounting,accounting-tls,soak}.test.ts",
-  "test/internal/partialRegExp.test.ts"
-]
-
-// Files that look at no process as a whole, most of them in memory. They share a process: what a file of its own costs
-// is the time to load vitest and Effect, and that is more than most of them take.
-const together = [
-  "test/!(*.live|Server*|Tls*|promises).test.ts",
-  "test/{bench,internal,testing,tools}/*.test.ts",
-  "test/cancellation/table.test.ts",
-  "test/conformance/memory.test.ts",
-  "test/examples/{interruption,recipes}.test.ts"
-]
+export const wide = ["test/**/*.wide.test.ts"]
+export const properties = ["test/**/*.properties.test.ts"]
+const alone = [...wide, ...properties, "test/**/*.process.test.ts"]
 
 // A clone that is fresh knows no durations: were one of these among the last, the others would wait for it.
 const longest = [
   "adapter/NodeDuplex",
-  "conformance/soak",
-  "cancellation/matrix.tls-epoll",
-  "cancellation/matrix.tls-node",
-  "cancellation/matrix.epoll",
-  "cancellation/matrix.node-tcp",
-  "conformance/tls",
-  "conformance/accounting",
+  "suites/soak/",
+  "suites/matrix/tls-epoll",
+  "suites/matrix/tls-node",
+  "suites/matrix/epoll",
+  "suites/matrix/node-tcp",
+  "suites/conformance/tls",
+  "Tls/closing",
+  "suites/accounting/",
   "adapter/EffectSocket",
-  "server/process",
-  "cancellation/matrix.node",
-  "conformance/node",
-  "conformance/epoll",
+  "Server/restart",
+  "suites/matrix/node",
+  "suites/conformance/",
   "adapter/cluster",
   "examples/"
 ]
@@ -83,8 +67,11 @@ export default defineConfig({
   test: {
     ...shared,
     projects: [
-      { extends: true, test: { name: "alone", include: ["test/**/*.test.ts"], exclude: [...exclude, ...together] } },
-      { extends: true, test: { name: "together", include: together, exclude, isolate: false } }
+      { extends: true, test: { name: "alone", include: alone, exclude } },
+      {
+        extends: true,
+        test: { name: "together", include: ["test/**/*.test.ts"], exclude: [...exclude, ...alone], isolate: false }
+      }
     ]
   }
 })

@@ -1,7 +1,7 @@
 /** The part of the tests that `vitest.config.ts` leaves out. */
 import { defineConfig } from "vitest/config"
-import { random, shared, wide } from "./vitest.config.ts"
+import { properties, shared, wide } from "./vitest.config.ts"
 
 export default defineConfig({
-  test: { ...shared, include: [...wide, ...random], env: { RUNS: process.env["RUNS"] ?? "1" } }
+  test: { ...shared, include: [...wide, ...properties], env: { RUNS: process.env["RUNS"] ?? "1" } }
 })

@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import cluster from "node:cluster"
 import type { Transport } from "../Transport.ts"
-import { unsupported } from "./internal/support.ts"
+import { unsupported } from "./internal/epoll/support.ts"
 import * as NodeTransport from "./NodeTransport.ts"
 
 /**

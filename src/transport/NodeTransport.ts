@@ -47,9 +47,9 @@ import * as Net from "node:net"
 import { networkInterfaces } from "node:os"
 import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
-import { type Native, native } from "../internal/native.ts"
-import * as Slab from "../internal/Slab.ts"
-import { unsupported, unsupportedLocal } from "../internal/unsupported.ts"
+import * as Slab from "../internal/base/bufferPool.ts"
+import { unsupported, unsupportedLocal } from "../internal/base/unsupported.ts"
+import { type Native, native } from "../internal/base/nativeStream.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
 import {
   type Backing,

@@ -18,8 +18,8 @@ import { Buffers, Cancellation, Read, type StreamSocket, Write } from "../../src
 import { eventually } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { tcp } from "../conformance/node.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support.ts"
+import { tcp } from "../suites/conformance/node.ts"
+import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
 
 const folder = new URL("../../examples/interruption/", import.meta.url)
 const guide = readFileSync(new URL("../interruption.md", folder), "utf8")

@@ -19,8 +19,8 @@ import { Acceptor, Buffers, Cancellation, Framing, Read, StreamSocket, Write } f
 import { clog, eventually, turn, turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-import { tcp } from "../conformance/node.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support.ts"
+import { tcp } from "../suites/conformance/node.ts"
+import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
 
 const folder = new URL("../../examples/recipes/", import.meta.url)
 const guide = readFileSync(new URL("../recipes.md", folder), "utf8")

@@ -5,10 +5,10 @@ import * as Fiber from "effect/Fiber"
 import * as NetAddress from "effect/net/NetAddress"
 import * as TestClock from "effect/testing/TestClock"
 import fc from "fast-check"
-import { interleave, race, resolveRaceOptions } from "../../src/internal/HappyEyeballs.ts"
-import { addressOf, connects, type Fate, hangs, type Plan, play, refuses } from "../connector/stage.ts"
-import { seeded } from "../support.properties.ts"
-import { start } from "../support.ts"
+import { interleave, race, resolveRaceOptions } from "../../src/internal/connect/HappyEyeballs.ts"
+import { addressOf, connects, type Fate, hangs, type Plan, play, refuses } from "../Connector/stage.ts"
+import { start } from "../support/effects.ts"
+import { seeded } from "../support/properties.ts"
 
 const rules = resolveRaceOptions(undefined)
 

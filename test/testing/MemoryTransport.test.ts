@@ -10,7 +10,7 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, pattern, start, transferOf } from "../support.ts"
+import { assertBytes, defect, ending, pattern, start, transferOf } from "../support/effects.ts"
 
 describe("MemoryTransport", () => {
   describe("pair", () => {

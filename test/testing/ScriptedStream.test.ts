@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import * as Buffers from "../../src/Buffers.ts"
 import { Reason } from "../../src/SocketError.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { assertBytes, defect, ending, failure, start } from "../support.ts"
+import { assertBytes, defect, ending, failure, start } from "../support/effects.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
 const text = Buffers.utf8

@@ -11,21 +11,20 @@ import { join, posix, relative, sep } from "node:path"
  * folder that is not named elsewhere.
  */
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
-  ["Buffers", "CompletionCondition", "SocketError", "Cancellation", "Metrics", "internal/"],
-  ["Transport", "internal/native"],
-  ["StreamSocket", "Acceptor", "internal/ReadSide", "internal/WriteSide"],
-  ["Write", "Read", "internal/composedRead", "internal/composedWrite"],
   [
-    "Connector",
-    "Server",
-    "Tls",
-    "internal/tls/",
-    "Framing",
-    "ProxyProtocol",
-    "Relay",
-    "internal/config",
-    "internal/server/"
+    "Buffers",
+    "CompletionCondition",
+    "SocketError",
+    "Cancellation",
+    "Metrics",
+    "internal/base/",
+    "internal/cancellation/"
   ],
+  ["Transport"],
+  ["internal/core/"],
+  ["StreamSocket", "Acceptor", "internal/connect/"],
+  ["Write", "Read", "Framing", "Relay", "internal/operations/"],
+  ["Connector", "Server", "Tls", "ProxyProtocol", "internal/tls/", "internal/proxy/", "internal/server/"],
   ["transport/"],
   ["adapter/"],
   ["promises"],

@@ -12,18 +12,18 @@ import { join, resolve } from "node:path"
 const versions = ["22.23.3", "24.21.0"]
 
 const files = [
-  "test/conformance/epoll",
-  "test/conformance/accounting",
-  "test/conformance/soak",
-  "test/cancellation/matrix.epoll",
+  "test/suites/conformance/epoll",
+  "test/suites/accounting",
+  "test/suites/soak",
+  "test/suites/matrix/epoll",
   "test/transport/linux",
   "test/transport/AutoTransport",
   "test/transport/EpollTransport",
   "test/transport/NodeTransport",
   "test/transport/options",
-  "test/conformance/tls-node",
-  "test/Tls",
-  "test/Server.tls"
+  "test/suites/conformance/tls-node",
+  "test/Tls/",
+  "test/Server/tls"
 ]
 
 const [resultFile] = process.argv.slice(2)

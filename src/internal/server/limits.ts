@@ -2,7 +2,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
-import { formatBytes, formatCount } from "../format.ts"
+import { formatBytes, formatCount } from "../base/format.ts"
 
 /** Which limit of a server was reached, with what was set. */
 export type Limit = Data.TaggedEnum<{

@@ -3,9 +3,9 @@ import type * as Fiber from "effect/Fiber"
 import { AsyncLocalStorage } from "node:async_hooks"
 import * as Tls from "node:tls"
 import { Reason, SocketError } from "../../SocketError.ts"
-import type { Deadline } from "../Deadlines.ts"
+import type { Deadline } from "../base/timerQueue.ts"
+import type { Ground, Listener } from "./Carrier.ts"
 import { type Context, fromTls, rejected, tlsError, truncated } from "./errors.ts"
-import type { Ground, Listener } from "./Ground.ts"
 
 /** Runs an effect in the environment of whoever asked for the handshake. */
 export type Fork = <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>

@@ -4,9 +4,9 @@ import type { TLSSocket } from "node:tls"
 import type * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
-import * as Slab from "../Slab.ts"
+import * as Slab from "../base/bufferPool.ts"
+import type { Ground, Listener } from "./Carrier.ts"
 import { fromTls, truncated } from "./errors.ts"
-import type { Ground, Listener } from "./Ground.ts"
 import * as Memory from "./memory.ts"
 
 /**

@@ -12,8 +12,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Queue from "effect/Queue"
-import * as Linux from "../../../src/transport/internal/linux.ts"
-import { Reactor, type Registered } from "../../../src/transport/internal/Reactor.ts"
+import * as Linux from "../../../src/transport/internal/epoll/linux.ts"
+import { Reactor, type Registered } from "../../../src/transport/internal/epoll/Reactor.ts"
 
 const [how, port] = process.argv.slice(2)
 

@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import type { AddressInfo } from "node:net"
 import * as Tls from "node:tls"
-import { localhost } from "../../tls/certificates.ts"
+import { localhost } from "../../support/certificates.ts"
 import { chunk } from "../chunk.ts"
 
 const [port, mode = "echo"] = process.argv.slice(2)

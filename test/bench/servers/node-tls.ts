@@ -1,7 +1,7 @@
 /** Raw `node:tls` callbacks: `node test/bench/servers/node-tls.ts PORT [echo|bulk|receive]` */
 import type { AddressInfo } from "node:net"
 import * as Tls from "node:tls"
-import { localhost } from "../../tls/certificates.ts"
+import { localhost } from "../../support/certificates.ts"
 import { chunk } from "../chunk.ts"
 
 const [port, mode = "echo"] = process.argv.slice(2)

@@ -1,7 +1,7 @@
 /** Handlers over TLS, for the servers over this library. In a file of its own, for it makes its certificates at once. */
 import * as Effect from "effect/Effect"
 import { type StreamSocket, Tls } from "../../../src/index.ts"
-import { localhost } from "../../tls/certificates.ts"
+import { localhost } from "../../support/certificates.ts"
 
 type Handler<E, R> = (socket: StreamSocket.StreamSocket) => Effect.Effect<never, E, R>
 

@@ -1,0 +1,314 @@
+import { Buffer } from "node:buffer"
+import { Reason } from "../../SocketError.ts"
+import { partialRegExp } from "./partialRegExp.ts"
+import type { ReadBuffer } from "./ReadBuffer.ts"
+
+/**
+ * What a composed read looks for in the bytes collected so far.
+ *
+ * Finding changes nothing and taking cannot fail half-way, so that between the
+ * two there is one moment at which the operation happens.
+ */
+export interface Matcher<A> {
+  /** The public operation, for errors. */
+  readonly operation: string
+  /** Bytes that complete it, where that is known. */
+  readonly total: number | undefined
+  /** `find` runs code of the caller's. */
+  readonly callsBack: boolean
+  /** The end of the stream completes it with whatever is there. */
+  readonly endsWithStream: boolean
+  /** How many bytes the result consumes; `undefined` when more are needed; a reason when there can be none. */
+  find(buffer: ReadBuffer): number | Reason | undefined
+  /** Consumes `length` bytes as the result. */
+  take(buffer: ReadBuffer, length: number): A
+  /** How many more bytes may be asked for at once when there are `length`; at least 1. */
+  want(length: number): number
+  /** Shows what is there to the caller, without consuming it, when the end of the stream comes too early. */
+  show?(buffer: ReadBuffer): void
+}
+
+/** At least so many bytes, by default as many as the target holds; at most as many as it holds. */
+export class AtLeast implements Matcher<number> {
+  readonly operation: string
+  readonly total: number
+  readonly callsBack = false
+  readonly endsWithStream = false
+  /** The bytes that the target holds. */
+  readonly capacity: number
+  private readonly target: Uint8Array
+
+  constructor(operation: string, target: Uint8Array, atLeast?: number) {
+    if (!(target instanceof Uint8Array)) throw new TypeError(`${operation}: the target is not a Uint8Array`)
+    const minimum = atLeast ?? target.byteLength
+    checkBytes(operation, "the minimum", minimum)
+    if (minimum > target.byteLength) {
+      throw new RangeError(`${operation}: ${minimum} bytes do not fit into a target of ${target.byteLength}`)
+    }
+    this.operation = operation
+    this.target = target
+    this.capacity = target.byteLength
+    this.total = minimum
+  }
+
+  /** The target, as long as it is what it was. */
+  view(): Uint8Array {
+    if (this.target.byteLength !== this.capacity) {
+      throw new TypeError(
+        `${this.operation}: the target of ${this.capacity} bytes was detached or resized during the operation`
+      )
+    }
+    return this.target
+  }
+
+  find(buffer: ReadBuffer): number | undefined {
+    this.view()
+    return buffer.length < this.total ? undefined : Math.min(buffer.length, this.capacity)
+  }
+
+  take(buffer: ReadBuffer, length: number): number {
+    buffer.peek(this.target)
+    buffer.consume(length)
+    return length
+  }
+
+  want(length: number): number {
+    return this.capacity - length
+  }
+
+  show(buffer: ReadBuffer): void {
+    buffer.peek(this.target)
+  }
+}
+
+/** A known number of bytes, as whatever they stand for. `use` gets exactly them, on loan. */
+export class Fixed<A> implements Matcher<A> {
+  readonly operation: string
+  readonly total: number
+  readonly callsBack = false
+  readonly endsWithStream = false
+  private readonly consumes: boolean
+  private readonly max: number
+  private readonly use: (bytes: Uint8Array) => A
+
+  constructor(
+    operation: string,
+    length: number,
+    use: (bytes: Uint8Array) => A,
+    options: { readonly consumes: boolean; readonly max: number }
+  ) {
+    checkBytes(operation, "the count", length)
+    checkBytes(operation, "max", options.max)
+    this.operation = operation
+    this.total = length
+    this.use = use
+    this.consumes = options.consumes
+    this.max = options.max
+  }
+
+  find(buffer: ReadBuffer): number | Reason | undefined {
+    // What has to wait in the buffer is bounded, so that nothing can be lost and nothing grows without limit.
+    if (this.total > this.max) return Reason.LimitExceeded({ limit: this.max, subject: `${this.total} bytes at once` })
+    return buffer.length >= this.total ? this.total : undefined
+  }
+
+  take(buffer: ReadBuffer, length: number): A {
+    const result = this.use(buffer.bytes().subarray(0, length))
+    if (this.consumes) buffer.consume(length)
+    return result
+  }
+
+  // What comes behind it is welcome: it will be read next.
+  want(): number {
+    return chunkSize
+  }
+}
+
+/** An unsigned LEB128 number of at most `bits` bits. */
+export class Varint<A> implements Matcher<A> {
+  readonly operation: string
+  readonly total = undefined
+  readonly callsBack = false
+  readonly endsWithStream = false
+  private readonly bits: number
+  private readonly use: (value: bigint) => A
+
+  constructor(operation: string, bits: number, use: (value: bigint) => A) {
+    this.operation = operation
+    this.bits = bits
+    this.use = use
+  }
+
+  find(buffer: ReadBuffer): number | Reason | undefined {
+    return varintLength(buffer.bytes(), this.bits)
+  }
+
+  take(buffer: ReadBuffer, length: number): A {
+    let value = 0n
+    const bytes = buffer.bytes()
+    for (let i = length - 1; i >= 0; i--) value = (value << 7n) | BigInt(bytes[i]! & 127)
+    buffer.consume(length)
+    return this.use(value)
+  }
+
+  want(): number {
+    return chunkSize
+  }
+}
+
+/** Everything up to and including a delimiter, or what `use` makes of it. */
+export class Until<A = Uint8Array> implements Matcher<A> {
+  readonly operation: string
+  readonly total = undefined
+  private readonly max: number
+  readonly callsBack: boolean
+  readonly endsWithStream = false
+  private readonly search: Find
+  private readonly use: (bytes: Uint8Array) => A
+  private scanned = 0
+  private version = 0
+
+  constructor(
+    operation: string,
+    search: Find,
+    options: { readonly max: number; readonly callsBack: boolean; readonly use: (bytes: Uint8Array) => A }
+  ) {
+    checkBytes(operation, "max", options.max)
+    this.operation = operation
+    this.search = search
+    this.callsBack = options.callsBack
+    this.max = options.max
+    this.use = options.use
+  }
+
+  find(buffer: ReadBuffer): number | Reason | undefined {
+    if (this.version !== buffer.version) {
+      this.version = buffer.version
+      this.scanned = 0
+    }
+    const all = buffer.bytes()
+    const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
+    // If there is nothing new since the last look, the wait was for more.
+    const end = bytes.byteLength === this.scanned ? undefined : this.search(bytes, this.scanned)
+    this.scanned = bytes.byteLength
+    if (end === undefined) {
+      return bytes.byteLength < this.max
+        ? undefined
+        : Reason.LimitExceeded({ limit: this.max, subject: "the data before the delimiter" })
+    }
+    if (!Number.isInteger(end) || end <= 0 || end > bytes.byteLength) {
+      throw new RangeError(`${this.operation}: the match function answered ${end} for ${bytes.byteLength} bytes`)
+    }
+    return end
+  }
+
+  take(buffer: ReadBuffer, length: number): A {
+    const result = this.use(buffer.bytes().subarray(0, length))
+    buffer.consume(length)
+    return result
+  }
+
+  want(length: number): number {
+    return Math.min(this.max - length, chunkSize)
+  }
+}
+
+/** Everything to the end of the stream. */
+export class All implements Matcher<Uint8Array> {
+  readonly operation = "readAll"
+  readonly total = undefined
+  readonly callsBack = false
+  readonly endsWithStream = true
+  private readonly max: number
+
+  constructor(max: number) {
+    checkBytes("readAll", "max", max)
+    this.max = max
+  }
+
+  find(buffer: ReadBuffer): Reason | undefined {
+    return buffer.length > this.max
+      ? Reason.LimitExceeded({ limit: this.max, subject: "the stream" })
+      : undefined
+  }
+
+  take(buffer: ReadBuffer, length: number): Uint8Array {
+    return takeCopy(buffer, length)
+  }
+
+  // One byte past the limit tells a stream that is too long from one that just fits.
+  want(length: number): number {
+    return Math.min(this.max - length + 1, chunkSize)
+  }
+}
+
+/** A framing error says where in the stream; only who reads knows. */
+export const at = (reason: Reason, position: number): Reason =>
+  reason._tag === "Framing" ? Reason.Framing({ ...reason, position: Math.max(0, position) }) : reason
+
+/** The bytes of the varint in front, which has at most `bits` bits. */
+export const varintLength = (bytes: Uint8Array, bits: number): number | Reason | undefined => {
+  const most = Math.ceil(bits / 7)
+  for (let i = 0; i < Math.min(bytes.byteLength, most); i++) {
+    const byte = bytes[i]!
+    if (i === most - 1 && byte >= 2 ** (bits - 7 * i)) {
+      return Reason.Framing({ detail: `a varint has more than ${bits} bits` })
+    }
+    if (byte < 128) return i + 1
+  }
+  return undefined
+}
+
+/** Larger than what one attempt into the read buffer gets: worth going around it. */
+export const chunkSize = 16_384
+
+/**
+ * Looks for the end of a message: the number of bytes up to and including it.
+ * The first `scanned` bytes were there at the last look.
+ */
+export type Find = (bytes: Uint8Array, scanned: number) => number | undefined
+
+export const findBytes = (delimiter: Uint8Array): Find => {
+  if (delimiter.byteLength === 0) throw new RangeError("readUntil: the delimiter is empty")
+  // A copy: the search goes on while the caller may write over its own.
+  const pattern = Buffer.from(delimiter)
+  return (bytes, scanned) => {
+    const from = Math.max(0, scanned - pattern.byteLength + 1)
+    const index = asBuffer(bytes).indexOf(pattern, from)
+    return index === -1 ? undefined : index + pattern.byteLength
+  }
+}
+
+export const findRegExp = (regexp: RegExp): Find => {
+  const global = new RegExp(regexp.source, regexp.flags.replace(/[gy]/g, "") + "g")
+  let partial: RegExp | undefined
+  // No match begins before it, whatever comes.
+  let from = 0
+  return (bytes, scanned) => {
+    if (scanned === 0) from = 0
+    const text = asBuffer(bytes.subarray(from)).toString("latin1")
+    for (const match of text.matchAll(global)) {
+      // An empty match would consume nothing, for ever; the first that consumes something counts.
+      if (match[0].length > 0) return from + match.index + match[0].length
+    }
+    partial ??= partialRegExp(global)
+    from += text.search(partial)
+    return undefined
+  }
+}
+
+// ---- internal
+
+const takeCopy = (buffer: ReadBuffer, length: number): Uint8Array => {
+  const out = buffer.bytes().slice(0, length)
+  buffer.consume(length)
+  return out
+}
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+const checkBytes = (operation: string, name: string, value: number): void => {
+  if (!Number.isInteger(value) || value < 0) {
+    throw new RangeError(`${operation}: ${name} ${value} is not a number of bytes`)
+  }
+}

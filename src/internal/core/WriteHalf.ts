@@ -1,0 +1,338 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Buffers from "../../Buffers.ts"
+import * as Cancellation from "../../Cancellation.ts"
+import { type CompletionCondition, transferAll } from "../../CompletionCondition.ts"
+import { type Address, during, Reason, type SocketError } from "../../SocketError.ts"
+import type { Backing } from "../../Transport.ts"
+import { WouldBlock } from "../../Transport.ts"
+import { counters } from "../base/counters.ts"
+import { finish, type Kind, proceed } from "../cancellation/interruption.ts"
+import { abortedBy } from "../cancellation/signal.ts"
+import { endsTurn, Line, Operation, settled } from "./OperationQueue.ts"
+
+/**
+ * The outgoing direction of a connection: its line of writers and whether bytes
+ * may still leave.
+ */
+export class WriteSide {
+  readonly line: Line = new Line(this)
+  bytesWritten = 0
+  state: "open" | "shutdown" | "torn" | "failed" | "closed" = "open"
+  /** Why every later write fails; set whenever `state` is not "open". */
+  failure: Failure | undefined = undefined
+  readonly backing: Backing
+
+  constructor(backing: Backing) {
+    this.backing = backing
+  }
+
+  /** Bytes of the writes in line that were not taken yet; 0 when no write waits. */
+  get bytesWaiting(): number {
+    let bytes = 0
+    for (let operation = this.line.front; operation !== undefined; operation = operation.next) {
+      bytes += Math.max(operation.total - operation.transferred, 0)
+    }
+    return bytes
+  }
+
+  /** Why a write cannot even be tried, as the error of that write. */
+  refusal(write: WriteOperation<unknown>): SocketError | undefined {
+    if (this.failure === undefined) return undefined
+    // Writing nothing is fine as long as the stream is whole.
+    if (write.immediate && this.state !== "closed" && this.state !== "torn") return undefined
+    return this.refused(this.failure, write)
+  }
+
+  /** The error of an operation that comes too late. */
+  refused(failure: Failure, context: Parameters<typeof during>[1]): SocketError {
+    const { cause, code, reason } = failure
+    return during({ reason, address: this.backing.remoteAddress, code, cause }, context)
+  }
+
+  /** One attempt: takes bytes and advances the cursor, or says why not. */
+  take(source: Buffers.Cursor, limit: number): number | SocketError {
+    return this.account(source, this.backing.write(source, limit))
+  }
+
+  private account(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
+    if (typeof answer !== "number") {
+      this.end("failed", answer)
+    } else if (answer > 0) {
+      source.advance(answer)
+      this.count(answer)
+    } else if (answer !== WouldBlock) {
+      throw new Error(`the transport took ${answer} bytes of ${source.remaining}`)
+    }
+    return answer
+  }
+
+  private count(taken: number): void {
+    this.bytesWritten += taken
+    counters.bytesWritten += taken
+  }
+
+  shutdown(): number | SocketError {
+    const answer = this.backing.shutdownWrite()
+    if (typeof answer !== "number") this.end("failed", answer)
+    else if (answer !== WouldBlock) this.end("shutdown", { reason: Reason.BrokenPipe() })
+    return answer
+  }
+
+  /** A message was cut inside: nothing may follow it. */
+  tear(transferred: number, total: number): void {
+    if (this.state === "open") counters.torn++
+    this.end("torn", { reason: Reason.Torn({ transferred, total }) })
+  }
+
+  fail(error: SocketError): void {
+    this.end("failed", error)
+    this.line.drive()
+  }
+
+  /** Why no write is possible, if none is. */
+  get reason(): Reason | undefined {
+    return this.failure?.reason
+  }
+
+  close(reason: Reason = Reason.Closed()): void {
+    this.state = "closed"
+    this.failure = { reason }
+    this.line.drive()
+  }
+
+  idle(): void {
+    if (this.state !== "closed") this.backing.idle?.("write")
+  }
+
+  run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
+    return this.line.run(fiber, operation)
+  }
+
+  writeAll(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    source: Buffers.Cursor,
+    condition: CompletionCondition,
+    kind: Kind
+  ): Effect.Effect<number, SocketError> {
+    return this.line.run(fiber, new WriteAll(this, source, condition, kind, 0))
+  }
+
+  /** `writeAll` of one piece, as most messages are. When it fits at once, neither operation nor cursor need be made. */
+  writePiece(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    piece: Uint8Array,
+    kind: Kind
+  ): Effect.Effect<number, SocketError> {
+    const total = piece.byteLength
+    if (total === 0 || this.state !== "open" || this.line.front !== undefined || endsTurn(fiber)) {
+      return this.writeAll(fiber, Buffers.cursor(piece), transferAll, kind)
+    }
+    const answer = this.backing.write(lent.aim(piece), total)
+    lent.aim(none)
+    if (answer === total) {
+      this.count(total)
+      counters.completed++
+      return Exit.succeed(total)
+    }
+    const source = Buffers.cursor(piece)
+    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, transferAll, kind, 0))
+    const taken = this.account(source, answer)
+    return this.line.run(fiber, new WriteAll(this, source, transferAll, kind, typeof taken === "number" ? taken : 0))
+  }
+
+  // The first reason stays: a torn stream that is then reset is still torn.
+  private end(state: WriteSide["state"], failure: Failure): void {
+    if (this.state !== "open") return
+    this.state = state
+    this.failure = failure
+  }
+}
+
+/** What the error of each refused write says. An error itself would cost more than the rest of closing, for its stack. */
+type Failure = Pick<SocketError, "reason"> & Partial<Pick<SocketError, "code" | "cause">>
+
+/** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
+export abstract class WriteOperation<A> extends Operation<A, SocketError> {
+  readonly side: WriteSide
+
+  constructor(side: WriteSide) {
+    super()
+    this.side = side
+  }
+
+  override get address(): Address {
+    return this.side.backing.remoteAddress
+  }
+
+  /** Waits until it settles; an interruption ends it by the policy of the region. Only who waits pays for the mask. */
+  override wait(): Effect.Effect<A, SocketError> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.catchCause(
+        restore(settled(this)),
+        (cause) => this.exit === undefined ? this.interrupted(cause) : this.overtaken(cause, this.exit)
+      )
+    )
+  }
+
+  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
+    // Nothing taken or everything taken: either way no message is cut.
+    if (this.transferred === 0 || this.transferred >= this.total) return "total"
+    return requested === "total" ? undefined : requested
+  }
+
+  override stop(guarantee: Cancellation.Type): void {
+    if (guarantee === "terminal") this.side.tear(this.transferred, this.total)
+    super.stop(guarantee)
+  }
+
+  private interrupted(cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    // Nothing was taken, and every policy is content with that.
+    if (this.transferred === 0) return this.cut("total", cause)
+    return Effect.withFiber((fiber) => {
+      const guarantee = this.keeps(fiber.getRef(Cancellation.Policy))
+      if (guarantee !== undefined) return this.cut(guarantee, cause)
+      return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.Within)), (finished) => {
+        // Finishing beats the clock.
+        const exit = finished ?? this.exit
+        return exit === undefined ? this.cut("terminal", cause) : this.overtaken(cause, exit)
+      })
+    })
+  }
+
+  /** Ends with an interruption, in whatever state its bytes leave the stream. */
+  private cut(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    counters.cancelled[guarantee]++
+    this.stop(guarantee)
+    this.side.line.rest()
+    return this.proceed(guarantee, cause)
+  }
+
+  /** Has settled; if its fiber was interrupted as well, that proceeds with the account. */
+  private overtaken(
+    cause: Cause.Cause<SocketError>,
+    exit: Exit.Exit<A, SocketError>
+  ): Effect.Effect<never, SocketError> {
+    if (!Cause.hasInterrupts(cause)) return Effect.failCause(cause)
+    if (Exit.isSuccess(exit)) return this.proceed("total", cause)
+    // A request ended it: that is only another way in which the interruption was served.
+    const guarantee = abortedBy(exit.cause)?.type
+    return guarantee === undefined
+      ? this.proceed("terminal", Cause.combine(cause, exit.cause))
+      : this.proceed(guarantee, cause)
+  }
+
+  private proceed(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+    return proceed(cause, { transferred: this.transferred, total: this.total, guarantee })
+  }
+}
+
+export class WriteSome extends WriteOperation<number> {
+  readonly operation = "writeSome"
+  readonly total: number
+  private readonly source: Buffers.Cursor
+
+  constructor(side: WriteSide, source: Buffers.Cursor) {
+    super(side)
+    this.source = source
+    this.total = source.remaining
+    this.immediate = this.total === 0
+  }
+
+  perform(): Exit.Exit<number, SocketError> | undefined {
+    const refusal = this.side.refusal(this)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    if (this.total === 0) return nothing
+    try {
+      const answer = this.side.take(this.source, Infinity)
+      if (answer === WouldBlock) return undefined
+      return typeof answer === "number" ? Exit.succeed(answer) : Exit.fail(during(answer, this))
+    } catch (defect) {
+      return Exit.die(defect)
+    }
+  }
+}
+
+export class WriteAll extends WriteOperation<number> {
+  readonly total: number
+  private readonly kind: Kind
+  private readonly source: Buffers.Cursor
+  private readonly condition: CompletionCondition
+  // The condition's last answer while the transport has not acted on it.
+  private limit: number | undefined = undefined
+
+  constructor(
+    side: WriteSide,
+    source: Buffers.Cursor,
+    condition: CompletionCondition,
+    kind: Kind,
+    transferred: number
+  ) {
+    super(side)
+    this.kind = kind
+    this.source = source
+    this.condition = condition
+    this.transferred = transferred
+    this.total = condition.goal(transferred + source.remaining)
+    this.immediate = this.total === 0
+    this.callsBack = condition.callsBack
+  }
+
+  override get operation(): string {
+    return this.kind.operation
+  }
+
+  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
+    const guarantee = super.keeps(requested)
+    return guarantee === "partial" && this.kind.isMessage ? undefined : guarantee
+  }
+
+  perform(): Exit.Exit<number, SocketError> | undefined {
+    try {
+      for (;;) {
+        const limit = this.limit ??= this.source.remaining === 0 ? 0 : this.condition.next(this.transferred)
+        // Asked after the condition, which may have closed the stream or interrupted this operation.
+        const refusal = this.side.refusal(this)
+        if (refusal !== undefined) return Exit.fail(refusal)
+        if (this.callsBack && !this.inLine) return undefined
+        if (limit === 0) return Exit.succeed(this.transferred)
+        const answer = this.side.take(this.source, limit)
+        if (answer === WouldBlock) return undefined
+        if (typeof answer !== "number") return Exit.fail(during(answer, this))
+        this.transferred += answer
+        this.limit = undefined
+      }
+    } catch (defect) {
+      // A condition that ended this operation and then threw has ended it.
+      if (this.callsBack && !this.inLine) return undefined
+      // The caller's buffers or condition cannot go on, so the message cannot be finished.
+      if (this.transferred > 0) this.side.tear(this.transferred, this.total)
+      return Exit.die(defect)
+    }
+  }
+}
+
+export class ShutdownWrite extends WriteOperation<void> {
+  readonly operation = "shutdownWrite"
+  readonly total = 0
+
+  perform(): Exit.Exit<void, SocketError> | undefined {
+    if (this.side.state === "shutdown") return Exit.void
+    const refusal = this.side.refusal(this)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    const answer = this.side.shutdown()
+    if (answer === WouldBlock) return undefined
+    return typeof answer === "number" ? Exit.void : Exit.fail(during(answer, this))
+  }
+}
+
+// ---- internal
+
+const nothing = Exit.succeed(0)
+
+const none = new Uint8Array(0)
+
+// Backings neither keep a cursor nor call back, so one at a time is in use.
+const lent = Buffers.cursor(none)

@@ -1,0 +1,199 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as NetAddress from "effect/net/NetAddress"
+import type * as Buffers from "../../Buffers.ts"
+import { isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import type { ReadStream, StreamSocket, WriteStream } from "../../StreamSocket.ts"
+import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
+import * as Write from "../../Write.ts"
+import * as AnyStream from "./foreignStream.ts"
+
+type Stream =
+  & ReadStream
+  & WriteStream
+  & Pick<StreamSocket, "localAddress" | "remoteAddress" | "shutdownWrite" | "close" | "abort">
+
+type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
+
+/** A stream that is not ours, as a backing: one read and one write of it are outstanding at most, in fibers. */
+export class StreamBacking implements Backing {
+  private readonly stream: Stream
+  private readonly fork: Fork
+  private events: Events = deaf
+  private readonly landing = new Uint8Array(65_536)
+  // What a read has brought and nobody has taken: from `start` to `end` of the landing place.
+  private start = 0
+  private end = 0
+  private over: 0 | SocketError | undefined = undefined
+  private reader: Fiber.Fiber<void> | undefined = undefined
+  private writer: Fiber.Fiber<void> | undefined = undefined
+  private writeFailure: SocketError | undefined = undefined
+  private isShut = false
+  private isCalled = false
+  private phase: "open" | "closing" | "closed" = "open"
+
+  constructor(stream: Stream, fork: Fork) {
+    this.stream = stream
+    this.fork = fork
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.stream.localAddress
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.stream.remoteAddress
+  }
+
+  attach(events: Events): void {
+    this.events = events
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    if (this.start === this.end && this.over === undefined && this.reader === undefined) this.receive()
+    const count = Math.min(target.byteLength, this.end - this.start)
+    if (count === 0) return this.over ?? WouldBlock
+    target.set(this.landing.subarray(this.start, this.start + count))
+    this.start += count
+    return count
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.writeFailure !== undefined) return this.writeFailure
+    if (this.writer !== undefined) return WouldBlock
+    const bytes = new Uint8Array(Math.min(source.remaining, limit, 65_536))
+    source.copyTo(bytes)
+    this.send(Write.writeAll(this.stream, bytes))
+    return this.failure() ?? bytes.byteLength
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.writeFailure !== undefined) return this.writeFailure
+    if (this.writer !== undefined) return WouldBlock
+    if (this.isShut) return 0
+    this.isShut = true
+    this.send(this.stream.shutdownWrite)
+    return this.failure() ?? (this.isBusy() ? WouldBlock : 0)
+  }
+
+  close(): void {
+    // What was taken comes first.
+    if (this.phase === "open" && this.writer !== undefined) this.phase = "closing"
+    else this.release(this.stream.close)
+  }
+
+  abort(): void {
+    this.release(this.stream.abort)
+  }
+
+  configure(): ReturnType<Backing["configure"]> {
+    // It is its owner's to configure.
+    return undefined
+  }
+
+  private receive(): void {
+    this.called(() => {
+      this.reader = this.fork(
+        Effect.matchCause(Effect.suspend(() => this.stream.readSome(this.landing)), {
+          onSuccess: (count) => {
+            this.start = 0
+            this.end = count
+          },
+          onFailure: (cause) => {
+            this.over = isEnd(cause) ? 0 : this.errorOf(cause)
+          }
+        })
+      )
+      this.reader.addObserver(() => {
+        this.reader = undefined
+        if (!this.isCalled && this.phase === "open") this.events.readable()
+      })
+    })
+  }
+
+  private send(effect: Effect.Effect<unknown, SocketError>): void {
+    this.called(() => {
+      this.writer = this.fork(
+        Effect.matchCause(effect, {
+          onSuccess: () => {},
+          onFailure: (cause) => {
+            this.writeFailure ??= this.errorOf(cause)
+          }
+        })
+      )
+      this.writer.addObserver(() => {
+        this.writer = undefined
+        if (this.phase === "closing") this.release(this.stream.close)
+        else if (this.isCalled || this.phase === "closed") return
+        else if (this.writeFailure === undefined) this.events.writable()
+        else this.events.failed(this.writeFailure)
+      })
+    })
+  }
+
+  private release(ending: Effect.Effect<void>): void {
+    this.phase = "closed"
+    const { reader, writer } = this
+    this.fork(ending).addObserver(() => {
+      reader?.interruptUnsafe()
+      writer?.interruptUnsafe()
+      this.events.closed()
+    })
+  }
+
+  // What ends at once is the answer of the call, and no event.
+  private called(call: () => void): void {
+    this.isCalled = true
+    call()
+    this.isCalled = false
+  }
+
+  // Calls, because the compiler cannot know what a fiber has done meanwhile.
+  private failure(): SocketError | undefined {
+    return this.writeFailure
+  }
+
+  private isBusy(): boolean {
+    return this.writer !== undefined
+  }
+
+  private errorOf(cause: Cause.Cause<unknown>): SocketError {
+    const error = cause.reasons.find(Cause.isFailReason)?.error
+    return isSocketError(error)
+      ? error
+      : new SocketError({
+        reason: Reason.Unknown(),
+        operation: "socket",
+        address: this.remoteAddress,
+        transferred: 0,
+        cause: Cause.squash(cause)
+      })
+  }
+}
+
+/** What composed reads of such a stream have left over, to be looked at or to be taken. */
+export const leftOver = (stream: ReadStream, what: "keep" | "take"): Uint8Array =>
+  Effect.runSync(AnyStream.read(stream, {
+    operation: "leftOver",
+    total: undefined,
+    callsBack: false,
+    endsWithStream: false,
+    // All that is there, which needs no reading.
+    find: (buffer) => buffer.length,
+    take: (buffer, length) => {
+      const bytes = buffer.bytes().slice()
+      if (what === "take") buffer.consume(length)
+      return bytes
+    },
+    want: () => 1
+  }))
+
+// ---- internal
+
+const ignore = (): void => {}
+
+const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
+
+const isEnd = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))

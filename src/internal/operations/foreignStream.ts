@@ -1,0 +1,180 @@
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { identity } from "effect/Function"
+import type * as Buffers from "../../Buffers.ts"
+import * as Cancellation from "../../Cancellation.ts"
+import type * as CompletionCondition from "../../CompletionCondition.ts"
+import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import { finish, type Kind, proceed } from "../cancellation/interruption.ts"
+import { abortedBy } from "../cancellation/signal.ts"
+import { at, type Matcher } from "../core/Matcher.ts"
+import { ReadBuffer } from "../core/ReadBuffer.ts"
+
+/**
+ * The composed operations as loops of effects, for streams that are not ours:
+ * anything with a `readSome` or a `writeSome`.
+ *
+ * Such a stream has no line, no torn state and no read buffer. Its writers must
+ * not overlap; nothing stops a write after a torn one; and what a composed read
+ * leaves over waits here, for the next composed read of the same stream.
+ */
+
+interface WriteStream {
+  readonly writeSome: (source: Buffers.Input) => Effect.Effect<number, SocketError>
+}
+
+interface ReadStream {
+  readonly readSome: (target: Uint8Array) => Effect.Effect<number, SocketError | Cause.Done>
+}
+
+export const write = (
+  stream: WriteStream,
+  source: Buffers.Cursor,
+  condition: CompletionCondition.CompletionCondition,
+  { isMessage, operation }: Kind,
+  policy: Cancellation.Type,
+  within: Duration.Duration
+): Effect.Effect<number, SocketError> => {
+  const total = condition.goal(source.remaining)
+  let transferred = 0
+  let isDone = false
+  let asked: Cancellation.Type = "total"
+  // A step always stops with nothing taken; what its stopping means is for the whole to say.
+  const filter: Cancellation.Filter = (type) => {
+    if (transferred > 0 && (type === "total" || (type === "partial" && isMessage))) return undefined
+    asked = type
+    return type
+  }
+  const stopped = (): Cancellation.Type => transferred === 0 ? "total" : asked === "total" ? "partial" : asked
+  const loop = (
+    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  ): Effect.Effect<number, SocketError> =>
+    Effect.suspend(() => {
+      const limit = source.remaining === 0 ? 0 : condition.next(transferred)
+      isDone = limit === 0
+      if (isDone) return Effect.succeed(transferred)
+      const offered = source.pieces(limit)
+      return Effect.flatMap(restore(stream.writeSome(offered.length === 1 ? offered[0]! : offered)), (count) => {
+        checkCount(operation, count, Math.min(limit, source.remaining))
+        source.advance(count)
+        transferred += count
+        return loop(restore)
+      })
+    })
+  const located = (cause: Cause.Cause<SocketError>): Cause.Cause<SocketError> =>
+    Cause.map(cause, (error) =>
+      during(
+        error.reason._tag === "OperationAborted"
+          ? retold(error, { ...error.reason, type: stopped(), transferred, total })
+          : error,
+        { operation, transferred, total }
+      ))
+  const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
+  const writing: Effect.Effect<number, SocketError> = Effect.uninterruptibleMask((restore) =>
+    // An interruption that comes while the last step cannot be interrupted shows itself here, and not past the account.
+    Effect.catchCause(Effect.flatMap(loop(restore), (count) => restore(Effect.succeed(count))), (cause) => {
+      if (!Cause.hasInterrupts(cause)) {
+        return Effect.failCause(located(cause))
+      }
+      if (transferred === 0 || isDone) return proceed(cause, progress("total"))
+      if (policy === "terminal" || (policy === "partial" && !isMessage)) return proceed(cause, progress(policy))
+      // With a bound it goes on in a fiber of its own, which the bound can interrupt.
+      const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
+      return Effect.flatMap(finish(rest, within), (exit) => {
+        if (exit === undefined) return proceed(cause, progress("terminal"))
+        if (Exit.isSuccess(exit)) return proceed(cause, progress("total"))
+        // A request ended it: that is only another way in which the interruption was served.
+        return abortedBy(exit.cause) !== undefined
+          ? proceed(cause, progress(stopped()))
+          : proceed(Cause.combine(cause, located(exit.cause)), progress("terminal"))
+      })
+    })
+  )
+  return Cancellation.withFilter(writing, filter)
+}
+
+export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
+  Effect.suspend(() => readInto(stream, matcher, bufferOf(stream)))
+
+/** One read. What composed reads have left over comes first. */
+export const readSome = (
+  operation: string,
+  stream: ReadStream,
+  target: Uint8Array
+): Effect.Effect<number, SocketError | Cause.Done> =>
+  Effect.suspend(() => {
+    const buffer = leftovers.get(stream)
+    if (buffer === undefined || buffer.length === 0) {
+      return Effect.map(stream.readSome(target), (count) => {
+        checkCount(operation, count, target.byteLength)
+        return count
+      })
+    }
+    const count = buffer.peek(target)
+    buffer.consume(count)
+    return Effect.succeed(count)
+  })
+
+export const unread = (stream: ReadStream, bytes: Uint8Array): undefined => {
+  bufferOf(stream).unread(bytes)
+}
+
+const bufferOf = (stream: ReadStream): ReadBuffer => {
+  let buffer = leftovers.get(stream)
+  if (buffer === undefined) leftovers.set(stream, buffer = new ReadBuffer())
+  return buffer
+}
+
+const readInto = <A>(
+  stream: ReadStream,
+  matcher: Matcher<A>,
+  buffer: ReadBuffer
+): Effect.Effect<A, SocketError | Cause.Done> => {
+  const fail = (reason: Reason) =>
+    Effect.fail(
+      new SocketError({ reason, operation: matcher.operation, transferred: buffer.length, total: matcher.total })
+    )
+  const located = <E>(error: E): E | SocketError => {
+    if (!isSocketError(error)) return error
+    const { operation, total } = matcher
+    return error.reason._tag === "OperationAborted"
+      ? during(retold(error, { ...error.reason, total: total ?? 0 }), { operation, transferred: 0, total })
+      : during(error, { operation, transferred: buffer.length, total })
+  }
+  const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
+    const found = matcher.find(buffer)
+    if (typeof found === "number") return Effect.succeed(matcher.take(buffer, found))
+    if (found !== undefined) return fail(at(found, buffer.consumed))
+    const target = new Uint8Array(matcher.want(buffer.length))
+    return Effect.matchCauseEffect(stream.readSome(target), {
+      onSuccess: (count) => {
+        checkCount(matcher.operation, count, target.byteLength)
+        buffer.append(target.subarray(0, count))
+        return loop
+      },
+      onFailure: (cause) => {
+        if (!cause.reasons.some((reason) => reason._tag === "Fail" && Cause.isDone(reason.error))) {
+          return Effect.failCause(Cause.map(cause, located))
+        }
+        if (matcher.endsWithStream) return Effect.succeed(matcher.take(buffer, buffer.length))
+        matcher.show?.(buffer)
+        return buffer.length === 0 ? Effect.failCause(cause) : fail(Reason.UnexpectedEof())
+      }
+    })
+  })
+  return loop
+}
+
+/** The same failure, told of the whole instead of the step. */
+const retold = (error: SocketError, reason: Reason): SocketError =>
+  new SocketError({ reason, operation: error.operation, address: error.address, transferred: 0, cause: error.cause })
+
+// A loop that moves nothing would go on for ever, and a wrong count would lose or invent bytes.
+const checkCount = (operation: string, count: number, offered: number): void => {
+  if (Number.isInteger(count) && count > 0 && count <= offered) return
+  throw new Error(`${operation}: the stream answered ${count} for an attempt of ${offered} bytes`)
+}
+
+const leftovers = new WeakMap<ReadStream, ReadBuffer>()

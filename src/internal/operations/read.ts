@@ -1,0 +1,39 @@
+import type * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import type * as Pull from "effect/Pull"
+import type { SocketError } from "../../SocketError.ts"
+import * as StreamSocket from "../../StreamSocket.ts"
+import type { Matcher } from "../core/Matcher.ts"
+import type { Operation } from "../core/OperationQueue.ts"
+import { ReadMatch, type ReadSide } from "../core/ReadHalf.ts"
+import * as AnyStream from "./foreignStream.ts"
+import { isTraced, traced } from "./tracing.ts"
+
+type Operate<A, M> = (side: ReadSide, matcher: M) => Operation<A, SocketError | Cause.Done>
+
+const operate = <A>(side: ReadSide, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
+  new ReadMatch(side, matcher)
+
+/** A composed read over any stream: one operation of its line where it is ours, a loop of reads where it is not. */
+export const run = <A, M extends Matcher<A>>(
+  stream: StreamSocket.ReadStream,
+  matcher: () => M & Matcher<A>,
+  operation: Operate<A, M> = operate
+): Pull.Pull<A, SocketError> =>
+  Effect.withFiber((fiber) => {
+    const wanted = matcher()
+    return isTraced(fiber)
+      ? traced(wanted.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, wanted, operation)))
+      : start(fiber, stream, wanted, operation)
+  })
+
+const start = <A, M extends Matcher<A>>(
+  fiber: Fiber.Fiber<unknown, unknown>,
+  stream: StreamSocket.ReadStream,
+  matcher: M & Matcher<A>,
+  operation: Operate<A, M>
+): Pull.Pull<A, SocketError> =>
+  stream instanceof StreamSocket.Core
+    ? stream.input.run(fiber, operation(stream.input, matcher))
+    : AnyStream.read(stream, matcher)

@@ -1,0 +1,194 @@
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type * as RateLimiter from "effect/persistence/RateLimiter"
+import * as Acceptor from "../../Acceptor.ts"
+import type { SocketError } from "../../SocketError.ts"
+import type { StreamSocket } from "../../StreamSocket.ts"
+import type { ServerCounts } from "../base/counters.ts"
+import { formatAddress } from "../base/format.ts"
+import type { Account } from "./ConnectionRegistry.ts"
+import { say, type Serving } from "./ConnectionRunner.ts"
+import { Limit, type ResolvedLimits } from "./limits.ts"
+
+/** How connections are taken. */
+export interface Intake {
+  readonly limits: ResolvedLimits
+  readonly backlog: number
+  /** For the limit `acceptRate`. */
+  readonly limiter: RateLimiter.RateLimiter | undefined
+}
+
+/** A connection that was taken as a drain began. */
+interface Held {
+  readonly listener: number
+  readonly socket: StreamSocket
+}
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * The loop of each address: waits until there is room, takes the next connection, waits for its turn where there is a
+ * rate, and has it served.
+ */
+export class Accepting {
+  private readonly acceptors: ReadonlyArray<Acceptor.Acceptor>
+  private readonly intake: Intake
+  private readonly account: Account
+  private readonly serving: Pick<Serving<never>, "begin">
+  private readonly loops: Array<Fiber.Fiber<unknown, unknown>> = []
+  private readonly held: Array<Held> = []
+
+  constructor(
+    acceptors: ReadonlyArray<Acceptor.Acceptor>,
+    intake: Intake,
+    account: Account,
+    serving: Pick<Serving<never>, "begin">
+  ) {
+    this.acceptors = acceptors
+    this.intake = intake
+    this.account = account
+    this.serving = serving
+  }
+
+  /** @param asked what a request from outside to accept no more means */
+  start(context: Context.Context<never>, asked: Effect.Effect<unknown>): void {
+    for (const [listener, acceptor] of this.acceptors.entries()) {
+      Effect.runForkWith(context)(Effect.withFiber((fiber) => {
+        // Before it takes its first connection, whose handler may end the server at once.
+        this.loops.push(fiber)
+        return Effect.catch(
+          this.loop(acceptor, listener),
+          (error) => error.reason._tag === "OperationAborted" ? asked : Effect.void
+        )
+      }))
+    }
+  }
+
+  /**
+   * Releases the addresses. The connections that have arrived are taken: to their peers they are there, so `rest` serves
+   * them as far as the limits let them in. Those that would have to wait for room are left, and reset with the address.
+   */
+  stop(takes: boolean): void {
+    let places = takes ? this.account.places : 0
+    this.account.beginDrain()
+    for (const [listener, acceptor] of this.acceptors.entries()) {
+      // No more than a backlog, however fast new ones come.
+      for (let left = this.intake.backlog; left > 0 && places > 0; left--, places--) {
+        const socket = Acceptor.takeNow(acceptor)
+        if (socket === undefined) break
+        this.held.push({ listener, socket })
+      }
+      Effect.runSync(acceptor.close)
+    }
+    // Only now, or who waits for it would take another one.
+    this.account.updateRoom()
+  }
+
+  /** Lets everybody in who was taken, and ends when nobody else comes. */
+  readonly rest: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.andThen(
+      Effect.uninterruptibleMask((restore) =>
+        Effect.forEach(this.held, ({ listener, socket }) => this.taken(listener, socket, restore), { discard: true })
+      ),
+      Fiber.interruptAll(this.loops)
+    )
+  )
+
+  private loop(acceptor: Acceptor.Acceptor, listener: number): Effect.Effect<never, SocketError> {
+    let failures = 0
+    // After a failure it pauses, and then nobody knows whether it works until it is tried.
+    let failing = false
+    const fail = (value: boolean) => {
+      if (failing === value) return
+      failing = value
+      if (value) this.account.pause()
+      else this.account.resume()
+    }
+    const ready: Effect.Effect<void> = Effect.suspend(() => {
+      fail(false)
+      const full = this.account.fullBy
+      return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.account.room.await), ready)
+    })
+    const where = formatAddress(acceptor.address)
+    return Acceptor.accepting(acceptor, {
+      ready,
+      taken: (socket, restore) => {
+        const failed = failures
+        failures = 0
+        return failed === 0
+          ? this.taken(listener, socket, restore)
+          : Effect.andThen(
+            say(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`)),
+            Effect.suspend(() => this.taken(listener, socket, restore))
+          )
+      },
+      failed: (error) => {
+        this.account.count((counts) => counts.acceptFailures++)
+        // Once for each time that it goes wrong, however long that lasts.
+        const said = failures++ > 0 ? Effect.void : say(Effect.logWarning(error.message))
+        fail(true)
+        return said
+      }
+    })
+  }
+
+  /** Waits for its turn. */
+  private taken(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
+    const { limiter, limits: { acceptRate } } = this.intake
+    if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
+    const { answer, limit, window } = acceptRate
+    const exceeded = Limit.AcceptRate({ limit, window })
+    const turn = limiter.consume({
+      key: "accept",
+      algorithm: "token-bucket",
+      limit,
+      window,
+      onExceeded: answer === "wait" && this.account.isAccepting ? "delay" : "fail"
+    })
+    return Effect.matchEffect(turn, {
+      onSuccess: ({ delay }) =>
+        Duration.isZero(delay)
+          ? this.admit(listener, socket, restore, undefined)
+          : Effect.flatMap(
+            Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(delay)))),
+            // Only a drain cuts the wait, and then its turn will not come.
+            (exit) => this.admit(listener, socket, restore, Exit.isSuccess(exit) ? undefined : exceeded)
+          ),
+      onFailure: (error) =>
+        error.reason._tag === "RateLimitExceeded"
+          ? this.admit(listener, socket, restore, exceeded)
+          : Effect.die(error)
+    })
+  }
+
+  /** Waits for room. */
+  private admit(
+    listener: number,
+    socket: StreamSocket,
+    restore: Restore,
+    refused: Limit | undefined
+  ): Effect.Effect<void> {
+    const full = this.account.fullBy
+    if (full !== undefined && refused === undefined) {
+      // Another listener was faster.
+      return Effect.andThen(
+        Effect.exit(restore(this.pause(full, this.account.room.await))),
+        // In a drain it is served if there is room, and else refused.
+        Effect.suspend(() => this.admit(listener, socket, restore, undefined))
+      )
+    }
+    this.serving.begin(this.account.admit(listener, socket, refused))
+    return Effect.void
+  }
+
+  private pause(why: keyof ServerCounts["pauses"], wait: Effect.Effect<void>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.account.pause()
+      this.account.count((counts) => counts.pauses[why]++)
+      return Effect.ensuring(wait, Effect.sync(() => this.account.resume()))
+    })
+  }
+}

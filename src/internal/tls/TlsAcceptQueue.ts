@@ -1,0 +1,139 @@
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as NetAddress from "effect/net/NetAddress"
+import * as Scope from "effect/Scope"
+import * as Acceptor from "../../Acceptor.ts"
+import { isSocketError, type SocketError } from "../../SocketError.ts"
+import type * as StreamSocket from "../../StreamSocket.ts"
+import * as Tls from "../../Tls.ts"
+import { kept } from "../base/detachScope.ts"
+import { Line, Operation } from "../core/OperationQueue.ts"
+
+type OnFailure = ((error: SocketError) => unknown) | undefined
+
+/**
+ * The connections of an acceptor over TLS, in the order in which their handshakes end: none waits for another's. Nothing
+ * is taken from the acceptor while no `accept` waits.
+ */
+export class SecureAccepts {
+  readonly acceptor: Acceptor.Acceptor
+  private readonly context: Tls.ServerContext
+  private readonly onHandshakeFailure: OnFailure
+  private readonly line: Line = new Line(this)
+  private readonly handshakes = Scope.makeUnsafe("parallel")
+  /** Done, and not accepted yet. */
+  private readonly ready: Array<Tls.TlsSocket> = []
+  private taking: Fiber.Fiber<never, SocketError> | undefined = undefined
+  private isClosed = false
+
+  constructor(
+    acceptor: Acceptor.Acceptor,
+    context: Tls.ServerContext,
+    onHandshakeFailure: OnFailure
+  ) {
+    this.acceptor = acceptor
+    this.context = context
+    this.onHandshakeFailure = onHandshakeFailure
+  }
+
+  get take(): Effect.Effect<Tls.TlsSocket, SocketError> {
+    return Effect.withFiber((fiber) => this.line.run(fiber, new AcceptSecure(this)))
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.isClosed = true
+      return Effect.andThen(
+        Effect.andThen(this.acceptor.close, Scope.close(this.handshakes, Exit.void)),
+        Effect.suspend(() =>
+          Effect.forEach(this.ready.splice(0), (socket) => socket.abort, { concurrency: "unbounded", discard: true })
+        )
+      )
+    })
+  }
+
+  attempt(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
+    const socket = this.isClosed ? undefined : this.ready.shift()
+    if (socket !== undefined) return Exit.succeed(socket)
+    if (this.taking !== undefined) return undefined
+    const taking = Effect.runFork(Acceptor.accepting(this.acceptor, {
+      taken: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
+      failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
+    }))
+    const exit = taking.pollUnsafe()
+    if (exit !== undefined) return exit
+    this.taking = taking
+    taking.addObserver((exit) => {
+      if (this.taking !== taking) return
+      this.taking = undefined
+      this.fail(exit)
+    })
+    return undefined
+  }
+
+  /** Nobody waits any more. */
+  idle(): void {
+    const { taking } = this
+    this.taking = undefined
+    taking?.interruptUnsafe()
+  }
+
+  private fail(exit: Exit.Exit<never, SocketError>): void {
+    if (this.line.front !== undefined) this.line.settle(this.line.front, exit)
+    this.line.rest()
+  }
+
+  private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
+    return Effect.matchCauseEffect(Effect.interruptible(kept(Tls.server(plain, this.context))), {
+      onSuccess: (socket) =>
+        Effect.sync(() => {
+          this.ready.push(socket)
+          this.line.rest()
+        }),
+      onFailure: (cause) =>
+        Effect.andThen(plain.abort, Cause.hasInterruptsOnly(cause) ? Effect.void : this.report(Cause.squash(cause)))
+    })
+  }
+
+  // Not a part of what `close` waits for: it may be the one who closes.
+  private report(error: unknown): Effect.Effect<unknown> {
+    const { onHandshakeFailure } = this
+    if (!isSocketError(error)) return Effect.logError("a handshake failed", error)
+    // The program's own look-up of an identity has failed, which is nothing that the peer did.
+    if (onHandshakeFailure === undefined) {
+      return Cause.isCause(error.cause) ? Effect.logError(error.message, error.cause) : Effect.logDebug(error.message)
+    }
+    return Effect.forkDetach(
+      Effect.catchCause(
+        Effect.promise(async () => onHandshakeFailure(error)),
+        (cause) => Effect.logError("onHandshakeFailure failed", cause)
+      ),
+      startNow
+    )
+  }
+}
+
+class AcceptSecure extends Operation<Tls.TlsSocket, SocketError> {
+  readonly operation = "accept"
+  readonly total = 0
+  private readonly accepts: SecureAccepts
+
+  constructor(accepts: SecureAccepts) {
+    super()
+    this.accepts = accepts
+  }
+
+  override get address(): NetAddress.SocketAddress {
+    return this.accepts.acceptor.address
+  }
+
+  perform(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
+    return this.accepts.attempt()
+  }
+}
+
+// ---- internal
+
+const startNow = { startImmediately: true, uninterruptible: true } as const

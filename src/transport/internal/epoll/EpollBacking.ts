@@ -1,0 +1,346 @@
+import * as NetAddress from "effect/net/NetAddress"
+import * as Buffers from "../../../Buffers.ts"
+import type { SocketError } from "../../../SocketError.ts"
+import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
+import * as Linux from "./linux.ts"
+import { failure, setAll, tcpSettings } from "./options.ts"
+import { broken, type Reactor, type Registered } from "./Reactor.ts"
+
+/** A connection, as the kernel knows it. */
+export class EpollBacking implements Backing, Registered {
+  fd: number
+  readonly remoteAddress: NetAddress.SocketAddress
+  private local: NetAddress.SocketAddress | undefined
+  private readonly reactor: Reactor
+  private events: Events = deaf
+  // What the kernel was last known to answer, so that it is not asked twice.
+  private isDrained = false
+  private isFull = false
+  /**
+   * A read that brings less than there was room for has emptied the connection, unless something stands in between: the
+   * end of the stream, TCP's urgent data, or (nothing tells of it) descriptors that were sent along a Unix-domain path.
+   */
+  private asksTwice: boolean
+  // What may be moved until the next event.
+  private readsLeft = perTurn
+  private writesLeft = perTurn
+  private isWaitingForTurn = false
+  // The end of the stream was read: nothing is unread, and nothing comes.
+  private hasEnded = false
+  // Whether the reactor has been told that somebody waits.
+  private owesRead = false
+  private owesWrite = false
+  /** The connection is broken: writing has failed, and so does reading, behind what has arrived. */
+  private error: SocketError | undefined = undefined
+  private writeError: SocketError | undefined = undefined
+  private phase: "open" | "closing" | "closed" = "open"
+  /** Others may have the same socket, in this process or another one. */
+  private readonly isShared: boolean
+
+  constructor(
+    reactor: Reactor,
+    fd: number,
+    remote: NetAddress.SocketAddress,
+    local: NetAddress.SocketAddress | undefined,
+    isShared: boolean
+  ) {
+    this.reactor = reactor
+    this.fd = fd
+    this.remoteAddress = remote
+    this.local = local
+    this.isShared = isShared
+    this.asksTwice = NetAddress.isUnixPathAddress(remote)
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.local ??= (this.phase === "closed" ? undefined : this.reactor.linux.localAddress(this.fd)) ??
+      NetAddress.unixPathAddress("")
+  }
+
+  attach(events: Events): void {
+    this.events = events
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    const { linux } = this.reactor
+    while (!this.isDrained) {
+      if (this.readsLeft <= 0) return this.waitForTurn()
+      const most = Math.min(target.byteLength, this.readsLeft)
+      const count = linux.recv(this.fd, target, most)
+      if (count > 0) {
+        this.readsLeft -= count + perCall
+        this.isDrained = count < most && !this.asksTwice
+        return count
+      }
+      if (count === 0) {
+        this.hasEnded = true
+        return this.error ?? 0
+      }
+      if (count === -Linux.EINTR) continue
+      if (count !== -Linux.EAGAIN) return this.error ??= failure("socket", this.remoteAddress, -count)
+      if (this.error !== undefined) return this.error
+      this.isDrained = true
+    }
+    if (!this.owesRead) {
+      this.owesRead = true
+      this.reactor.owe()
+    }
+    return WouldBlock
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.writeError !== undefined) return this.writeError
+    const { linux } = this.reactor
+    const most = Math.min(limit, source.remaining, Math.max(1, this.writesLeft))
+    const first = source.chunk(most)
+    if (first.byteLength < source.remaining && source.transferred === 0) assertFixed(source, most)
+    try {
+      while (!this.isFull) {
+        if (this.writesLeft <= 0) return this.waitForTurn()
+        const count = first.byteLength === most ? linux.send(this.fd, first) : this.sendPieces(source, most)
+        if (count >= 0) {
+          this.writesLeft -= count + perCall
+          return count
+        }
+        if (count === -Linux.EINTR) continue
+        if (count !== -Linux.EAGAIN) return this.fail(-count)
+        this.isFull = true
+      }
+    } catch (cause) {
+      if (!mayCopy(source, most)) throw cause
+      const length = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+      return this.write(new Buffers.Cursor(scratch.subarray(0, length)), length)
+    }
+    if (!this.owesWrite) {
+      this.owesWrite = true
+      this.reactor.owe()
+    }
+    return WouldBlock
+  }
+
+  /** Large pieces leave from where they are, by one call; small ones are put together first, which costs less. */
+  private sendPieces(source: Buffers.Cursor, most: number): number {
+    const { linux } = this.reactor
+    const pieces = source.pieces(most, Linux.mostPieces)
+    let gathered = 0
+    let length = 0
+    for (let i = 0; i < pieces.length; i++) {
+      length += pieces[i]?.byteLength ?? 0
+      if (length >= (i + 1) * gatheredFrom) gathered = i + 1
+    }
+    // Either all of what fits into the scratch, or none: then nothing is left that could still be refused.
+    if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
+      return linux.sendAll(this.fd, pieces, gathered)
+    }
+    const copied = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+    return linux.send(this.fd, scratch.subarray(0, copied))
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.writeError !== undefined) return this.writeError
+    const { linux } = this.reactor
+    const done = linux.shutdownWrite(this.fd)
+    if (done === 0) return 0
+    // The connection is gone, and the kernel may still know why.
+    return this.fail(linux.takeError(this.fd) || -done)
+  }
+
+  close(): void {
+    if (this.phase !== "open") {
+      if (this.phase === "closed") this.events.closed()
+      return
+    }
+    this.phase = "closing"
+    if (this.hasEnded && !this.isShared) {
+      // Closing the descriptor sends FIN.
+      this.release()
+      return
+    }
+    const { linux } = this.reactor
+    // Everything taken is the kernel's already, and goes on its way behind a closed descriptor. Only unread input would
+    // turn FIN into a reset: if there is any, the peer's end of stream is awaited.
+    linux.shutdownWrite(this.fd)
+    if (this.isShared) linux.clearLinger(this.fd)
+    if (this.discard() === "nothing") this.release()
+    else this.onClosing()
+  }
+
+  abort(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    this.phase = "closing"
+    if (!NetAddress.isUnixPathAddress(this.remoteAddress)) this.reactor.linux.setReset(this.fd)
+    this.release()
+  }
+
+  idle(direction: "read" | "write"): void {
+    // Closing waits by itself.
+    if (this.phase !== "open") return
+    if (direction === "read") this.settleRead()
+    else this.settleWrite()
+  }
+
+  detach(): number {
+    void this.localAddress
+    this.phase = "closed"
+    this.settleRead()
+    this.settleWrite()
+    this.reactor.remove(this)
+    const { fd } = this
+    this.fd = -1
+    return fd
+  }
+
+  configure(options: Partial<ResolvedOptions>): SocketError | undefined {
+    return NetAddress.isUnixPathAddress(this.remoteAddress)
+      ? undefined
+      : setAll(this.reactor, this.fd, tcpSettings(options), "configure", this.remoteAddress)
+  }
+
+  /** Takes in what an event says. */
+  note(flags: number): void {
+    if (flags === 0) this.isWaitingForTurn = false
+    // Who is to have another turn has it then, and not a second one for an event in between.
+    if (!this.isWaitingForTurn) this.readsLeft = this.writesLeft = perTurn
+    if ((flags & (Linux.EPOLLRDHUP | Linux.EPOLLPRI | broken)) !== 0) this.asksTwice = true
+    if ((flags & (Linux.EPOLLIN | Linux.EPOLLPRI | Linux.EPOLLRDHUP | broken)) !== 0) {
+      this.isDrained = false
+      this.settleRead()
+    }
+    if ((flags & (Linux.EPOLLOUT | broken)) !== 0) {
+      this.isFull = false
+      this.settleWrite()
+    }
+  }
+
+  onEvents(flags: number): void {
+    if (this.phase === "closing") {
+      if (flags === 0) this.isWaitingForTurn = false
+      if (!this.isWaitingForTurn) this.onClosing()
+      return
+    }
+    this.note(flags)
+    if ((flags & Linux.EPOLLERR) !== 0) {
+      const errno = this.reactor.linux.takeError(this.fd)
+      if (errno !== 0) this.fail(errno)
+    }
+    if (this.writeError !== undefined) {
+      this.events.failed(this.writeError)
+      return
+    }
+    if (!this.isDrained) this.events.readable()
+    // A woken reader may have ended everything.
+    if (this.isOpen() && !this.isFull) this.events.writable()
+  }
+
+  /** The kernel tells of a failure once; a broken pipe leaves what has arrived and its end to the reader. */
+  private fail(errno: number): SocketError {
+    const error = failure("socket", this.remoteAddress, errno)
+    if (errno !== Linux.EPIPE) this.error ??= error
+    return this.writeError ??= error
+  }
+
+  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  private isOpen(): boolean {
+    return this.phase === "open"
+  }
+
+  private onClosing(): void {
+    if (this.discard() === "end") {
+      this.release()
+      return
+    }
+    if (!this.owesRead) {
+      this.owesRead = true
+      this.reactor.owe()
+    }
+  }
+
+  /** Throws unread input away, and answers whether there was none, some, or the end of the stream. */
+  private discard(): "nothing" | "some" | "end" {
+    const { linux } = this.reactor
+    let found: "nothing" | "some" = "nothing"
+    for (let left = perTurn; left > 0;) {
+      const count = linux.recv(this.fd, scratch, scratch.byteLength)
+      if (count > 0) {
+        found = "some"
+        left -= count + perCall
+      } else if (count === -Linux.EAGAIN) return found
+      else if (count !== -Linux.EINTR) return "end"
+    }
+    this.waitForTurn()
+    return found
+  }
+
+  /** It has moved enough for this turn; the next one is an event. */
+  private waitForTurn(): typeof WouldBlock {
+    if (!this.isWaitingForTurn) {
+      this.isWaitingForTurn = true
+      this.reactor.again(this)
+    }
+    return WouldBlock
+  }
+
+  private release(): void {
+    if (this.phase === "closed") return
+    // Asked once now: afterwards nobody knows.
+    void this.localAddress
+    this.phase = "closed"
+    this.settleRead()
+    this.settleWrite()
+    if (this.isShared) this.reactor.remove(this)
+    else this.reactor.unregister(this)
+    this.reactor.linux.close(this.fd)
+    this.fd = -1
+    this.events.closed()
+  }
+
+  private settleRead(): void {
+    if (!this.owesRead) return
+    this.owesRead = false
+    this.reactor.settle()
+  }
+
+  private settleWrite(): void {
+    if (!this.owesWrite) return
+    this.owesWrite = false
+    this.reactor.settle()
+  }
+}
+
+// ---- internal
+
+// One call at a time uses it.
+const scratch = new Uint8Array(65_536)
+
+// Bytes that pieces must have on the average, so that telling the kernel their addresses costs less than copying them.
+const gatheredFrom = 4096
+
+// Bytes that a connection may move before the others have their turn; a call counts as some, so that tiny ones end too.
+const perTurn = 1024 * 1024
+const perCall = 1024
+
+/** The whole of what takes several calls, once: what is refused is refused before anything of it has left. */
+const assertFixed = (source: Buffers.Cursor, most: number): void => {
+  if (source.remaining <= most && most <= scratch.byteLength) return
+  for (const piece of source.pieces()) {
+    if (piece.byteLength >= gatheredFrom) Linux.assertFixed(piece)
+  }
+}
+
+/**
+ * Whether the kernel was to be shown memory that it must not see, and it can have a copy instead: of small pieces, and
+ * of whatever comes behind bytes that have left, where a refusal would be too late.
+ */
+const mayCopy = (source: Buffers.Cursor, most: number): boolean => {
+  const hidden = source.pieces(most).filter((piece) => !Linux.isFixed(piece))
+  const isAlone = source.chunk().byteLength === source.remaining
+  return hidden.length > 0 &&
+    (source.transferred > 0 || (!isAlone && hidden.every(({ byteLength }) => byteLength < gatheredFrom)))
+}
+
+const ignore = (): void => {}
+
+const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

@@ -1,0 +1,227 @@
+import * as Effect from "effect/Effect"
+import * as NetAddress from "effect/net/NetAddress"
+import { lstatSync, unlinkSync } from "node:fs"
+import { isAbsolute } from "node:path"
+import type { SocketError } from "../../../SocketError.ts"
+import {
+  type Backing,
+  type ListenerBacking,
+  type ResolvedListenOptions,
+  type ResolvedOptions,
+  WouldBlock
+} from "../../../Transport.ts"
+import { EpollBacking } from "./EpollBacking.ts"
+import * as Linux from "./linux.ts"
+import { badPath, bufferSettings, failure, familyOf, setAll, setting, tcpSettings } from "./options.ts"
+import type { Reactor, Registered } from "./Reactor.ts"
+
+export const listen = (
+  reactor: Reactor,
+  address: NetAddress.SocketAddress,
+  options: ResolvedListenOptions
+): Effect.Effect<ListenerBacking, SocketError> =>
+  Effect.suspend((): Effect.Effect<ListenerBacking, SocketError> => {
+    const refused = badPath("listen", address)
+    if (refused !== undefined) return Effect.fail(refused)
+    const { linux } = reactor
+    const fd = linux.socket(familyOf(address))
+    if (fd < 0) return Effect.fail(failure("listen", address, -fd))
+    const give = (error: SocketError): Effect.Effect<never, SocketError> => {
+      linux.close(fd)
+      return Effect.fail(error)
+    }
+    const isUnix = NetAddress.isUnixPathAddress(address)
+    const unset = setAll(
+      reactor,
+      fd,
+      // Accepted connections inherit all of them, over TCP.
+      [
+        ...bufferSettings(options),
+        ...(isUnix ? [] : tcpSettings(options)),
+        ...setting("reusePort", Linux.SOL_SOCKET, Linux.SO_REUSEPORT, !isUnix && options.reusePort ? 1 : undefined)
+      ],
+      "listen",
+      address
+    )
+    if (unset !== undefined) return give(unset)
+    if (!isUnix) linux.setInt(fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
+    if (NetAddress.isInetAddressV6(address)) {
+      linux.setInt(fd, Linux.IPPROTO_IPV6, Linux.IPV6_V6ONLY, options.ipv6Only ? 1 : 0)
+    }
+    const bound = linux.bind(fd, Linux.encodeAddress(address))
+    if (bound < 0) return give(failure("listen", address, -bound))
+    const listener = new EpollListener(reactor, fd, address, options, false)
+    const listening = linux.listen(fd, options.backlog)
+    const failed = listening < 0 ? listening : reactor.register(listener)
+    if (failed === 0) return Effect.succeed(listener)
+    // With the path that is bound by now.
+    listener.close()
+    return Effect.fail(failure("listen", address, -failed))
+  })
+
+export class EpollListener implements ListenerBacking, Registered {
+  fd: number
+  readonly address: NetAddress.SocketAddress
+  private readonly reactor: Reactor
+  private readonly options: ResolvedOptions
+  private readonly file: BoundFile | undefined
+  private acceptable: () => void = ignore
+  private isOwed = false
+  /** Accepted in this turn. */
+  private taken = 0
+  private isWaitingForTurn = false
+  /** Others may have the same socket, in this process or another one. */
+  private readonly isShared: boolean
+
+  constructor(
+    reactor: Reactor,
+    fd: number,
+    address: NetAddress.SocketAddress,
+    options: ResolvedOptions,
+    isShared: boolean
+  ) {
+    this.reactor = reactor
+    this.options = options
+    this.fd = fd
+    this.address = NetAddress.isUnixPathAddress(address) ? address : reactor.linux.localAddress(fd) ?? address
+    this.file = NetAddress.isUnixPathAddress(address) && !address.path.startsWith("\0") && !isShared
+      ? boundFile(address.path)
+      : undefined
+    this.isShared = isShared
+  }
+
+  attach(events: { readonly acceptable: () => void }): void {
+    this.acceptable = events.acceptable
+  }
+
+  accept(): Backing | typeof WouldBlock | SocketError {
+    const { linux } = this.reactor
+    while (this.taken < mostAccepted) {
+      this.taken++
+      const fd = linux.accept(this.fd)
+      if (fd >= 0) return this.opened(fd, linux.accepted())
+      if (fd === -Linux.EAGAIN) {
+        this.taken--
+        if (!this.isOwed) {
+          this.isOwed = true
+          this.reactor.owe()
+        }
+        return WouldBlock
+      }
+      if (!passing.has(-fd)) return failure("accept", this.address, -fd)
+    }
+    if (!this.isWaitingForTurn) {
+      this.isWaitingForTurn = true
+      this.reactor.again(this)
+    }
+    return WouldBlock
+  }
+
+  onEvents(flags: number): void {
+    if (flags === 0) this.isWaitingForTurn = false
+    // Who is to have another turn has it then, and not a second one for an event in between.
+    if (!this.isWaitingForTurn) this.taken = 0
+    this.settle()
+    this.acceptable()
+  }
+
+  close(): void {
+    this.settle()
+    // Before the descriptor goes: afterwards the path may be that of another listener.
+    if (this.file !== undefined) remove(this.file)
+    if (this.isShared) this.reactor.remove(this)
+    else this.reactor.unregister(this)
+    this.reactor.linux.close(this.fd)
+    this.fd = -1
+  }
+
+  idle(): void {
+    this.settle()
+  }
+
+  detach(): number {
+    this.settle()
+    this.reactor.remove(this)
+    const { fd } = this
+    this.fd = -1
+    return fd
+  }
+
+  private settle(): void {
+    if (!this.isOwed) return
+    this.isOwed = false
+    this.reactor.settle()
+  }
+
+  private opened(fd: number, remote: NetAddress.SocketAddress): Backing | SocketError {
+    const { address, reactor } = this
+    // Only there, nothing is inherited. The listener's own descriptor has taken the same already.
+    if (NetAddress.isUnixPathAddress(address)) {
+      setAll(reactor, fd, bufferSettings(this.options), "accept", address)
+    }
+    // Inherited from whatever the listener's opener has set.
+    if (this.isShared) reactor.linux.clearLinger(fd)
+    const backing = new EpollBacking(
+      reactor,
+      fd,
+      remote,
+      NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) ? address : undefined,
+      false
+    )
+    const registered = reactor.register(backing)
+    if (registered === 0) return backing
+    reactor.linux.close(fd)
+    return failure("accept", address, -registered)
+  }
+}
+
+// ---- internal
+
+const ignore = (): void => {}
+
+/** What binding to a path has made there. */
+interface BoundFile {
+  readonly path: string
+  readonly device: bigint
+  readonly inode: bigint
+}
+
+/** `undefined` when it is gone already. */
+const boundFile = (path: string): BoundFile | undefined => {
+  try {
+    // As the kernel has read it, wherever the process goes to from here.
+    const absolute = isAbsolute(path) ? path : `${process.cwd()}/${path}`
+    const { dev, ino } = lstatSync(absolute, { bigint: true })
+    return { path: absolute, device: dev, inode: ino }
+  } catch {
+    return undefined
+  }
+}
+
+/** Removes it, and not what somebody else has put into its place: a newer listener, which takes the path over. */
+const remove = (file: BoundFile): void => {
+  const now = boundFile(file.path)
+  if (now?.device !== file.device || now.inode !== file.inode) return
+  try {
+    unlinkSync(file.path)
+  } catch {
+    // Somebody else has removed it, or may not let us.
+  }
+}
+
+// In one turn.
+const mostAccepted = 64
+
+// Of a connection that was gone before it was accepted, or that met a network error on its way here.
+const passing: ReadonlySet<number> = new Set([
+  Linux.EINTR,
+  Linux.ECONNABORTED,
+  Linux.EHOSTDOWN,
+  Linux.EHOSTUNREACH,
+  Linux.ENETDOWN,
+  Linux.ENETUNREACH,
+  Linux.ENONET,
+  Linux.ENOPROTOOPT,
+  Linux.EOPNOTSUPP,
+  Linux.EPROTO
+])

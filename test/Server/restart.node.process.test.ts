@@ -1,0 +1,3 @@
+import { suite } from "./restart.ts"
+
+suite("node")

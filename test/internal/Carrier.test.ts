@@ -1,0 +1,160 @@
+/** What TLS stands on where its connection is no socket of Node's: chunks on their way in and out, and their memory. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { Buffer } from "node:buffer"
+import { BackingGround } from "../../src/internal/tls/Carrier.ts"
+import * as Memory from "../../src/internal/tls/memory.ts"
+import { WouldBlock } from "../../src/Transport.ts"
+import { FakeBacking } from "../support/effects.ts"
+
+/** Once round the event loop, behind what streams have put off. */
+const turn = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
+/** A ground over a backing that has received what is in `incoming`, chunk by chunk. */
+const received = (unread: string, ...chunks: ReadonlyArray<string>) => {
+  const backing = new FakeBacking()
+  const incoming = [...chunks]
+  backing.readAnswer = (target) => {
+    const next = incoming.shift()
+    if (next === undefined) return WouldBlock
+    target.set(Buffer.from(next))
+    return next.length
+  }
+  const { stream } = new BackingGround(backing, Buffer.from(unread))
+  const readable = () => {
+    if (backing.events === undefined) throw new Error("nobody listens")
+    backing.events.readable()
+  }
+  return { incoming, readable, stream }
+}
+
+/** Memory of its own, as `node:tls` gives it away. */
+const own = (text: string): Buffer => {
+  const chunk = Buffer.allocUnsafeSlow(text.length)
+  chunk.write(text)
+  return chunk
+}
+
+const isFreed = ({ buffer }: Buffer): boolean => buffer instanceof ArrayBuffer && buffer.detached
+
+describe("what TLS receives", () => {
+  it.live("comes in order where more of it comes while a chunk is being delivered", () =>
+    Effect.gen(function*() {
+      const { incoming, readable, stream } = received("")
+      const seen: Array<string> = []
+      stream.on("data", (chunk: Buffer) => {
+        if (seen.length === 0) {
+          incoming.push("two", "three")
+          readable()
+        }
+        seen.push(chunk.toString())
+      })
+      yield* turn
+      incoming.push("one")
+      readable()
+      assert.deepStrictEqual(seen, ["one", "two", "three"])
+    }))
+
+  it.live("is taken as long as it is wanted, and begins with what was there before", () =>
+    Effect.gen(function*() {
+      const { incoming, readable, stream } = received("early ", "one ")
+      let seen = ""
+      stream.on("data", (chunk: Buffer) => seen += chunk.toString())
+      yield* turn
+      assert.strictEqual(seen, "early one ")
+      incoming.push("two ", "three ")
+      readable()
+      assert.strictEqual(seen, "early one two three ")
+    }))
+
+  it.live("waits in memory of its own while it is not wanted", () =>
+    Effect.gen(function*() {
+      const { incoming, readable, stream } = received("")
+      const seen: Array<string> = []
+      stream.on("data", (chunk: Buffer) => seen.push(chunk.toString()))
+      yield* turn
+      stream.pause()
+      incoming.push("one", "two", "six")
+      readable()
+      yield* turn
+      assert.deepStrictEqual([...seen, ...incoming], [], "all of it is in the stream")
+      stream.resume()
+      yield* turn
+      assert.deepStrictEqual(seen, ["one", "two", "six"])
+    }))
+
+  it.live("stays below when the stream has as much as it may keep", () =>
+    Effect.gen(function*() {
+      const { incoming, readable, stream } = received("")
+      let count = 0
+      stream.on("data", (chunk: Buffer) => count += chunk.byteLength)
+      yield* turn
+      stream.pause()
+      const chunk = "x".repeat(60_000)
+      incoming.push(chunk, chunk, chunk, chunk)
+      readable()
+      yield* turn
+      assert.strictEqual(incoming.length, 2)
+      stream.resume()
+      yield* turn
+      yield* turn
+      assert.strictEqual(count, 240_000)
+    }))
+})
+
+describe("what TLS sends", () => {
+  it("keeps its memory until the last byte was taken", () => {
+    const backing = new FakeBacking()
+    let taken = ""
+    let room = 3
+    backing.writeAnswer = (source) => {
+      if (room === 0) return WouldBlock
+      const bytes = Buffer.from(source.chunk(room))
+      taken += bytes.toString()
+      room -= bytes.byteLength
+      return bytes.byteLength
+    }
+    const { stream } = new BackingGround(backing, new Uint8Array(0))
+    const chunks = [own("abcd"), own("efgh")]
+    stream.cork()
+    for (const chunk of chunks) stream.write(chunk)
+    stream.uncork()
+    assert.deepStrictEqual([taken, ...chunks.map(isFreed)], ["abc", false, false])
+    room = 4
+    backing.events?.writable()
+    assert.deepStrictEqual([taken, ...chunks.map(isFreed)], ["abcdefg", false, false])
+    room = 4
+    backing.events?.writable()
+    assert.deepStrictEqual([taken, ...chunks.map(isFreed)], ["abcdefgh", true, true])
+  })
+})
+
+describe("memory that was cut into pieces", () => {
+  const pieces = () => {
+    const memory = Buffer.allocUnsafeSlow(12)
+    return [memory.subarray(0, 4), memory.subarray(4, 8), memory.subarray(8, 12)] as const
+  }
+
+  it("is freed with the last of them, in whatever order they are given up", () => {
+    const [first, second, third] = pieces()
+    Memory.release(third)
+    Memory.release(first)
+    assert.isFalse(isFreed(second))
+    Memory.release(second)
+    assert.isTrue(isFreed(second))
+  })
+
+  it("is left to the collector where somebody else may have one", () => {
+    const [first, second, third] = pieces()
+    const [other] = pieces()
+    Memory.release(first)
+    Memory.release(third)
+    Memory.release(other)
+    assert.deepStrictEqual([isFreed(second), isFreed(other)], [false, false])
+    // Those before it were forgotten.
+    Memory.release(second)
+    assert.isFalse(isFreed(second))
+  })
+})

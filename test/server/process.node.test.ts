@@ -1,3 +1,0 @@
-import { suite } from "./process.ts"
-
-suite("node")

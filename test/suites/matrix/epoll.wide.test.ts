@@ -1,0 +1,40 @@
+import { Layer } from "effect"
+import { NetAddress } from "effect/net"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe } from "vitest"
+import { pattern, settled } from "../../../src/testing/checks/support.ts"
+import { isSupported, layer } from "../../../src/transport/EpollTransport.ts"
+import { matrix } from "./play.ts"
+import type { Place } from "./stage.ts"
+
+// As in memory, nothing is left to flush: `shutdownWrite` and `close` do not wait, and a path connects at once.
+const kernel: Pick<Place, "kind" | "layer" | "settle" | "atOnce"> = {
+  kind: "memory",
+  layer: Layer.orDie(layer),
+  settle: (writer) => settled(() => writer.bytesWritten),
+  atOnce: 6
+}
+
+describe.skipIf(!isSupported())("EpollTransport", () => {
+  matrix({
+    ...kernel,
+    name: "EpollTransport over TCP",
+    address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+    plenty: pattern(16 * 1024 * 1024),
+    resets: true
+  })
+
+  const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
+  afterAll(() => rmSync(directory, { recursive: true }))
+  let paths = 0
+
+  matrix({
+    ...kernel,
+    name: "EpollTransport over a Unix-domain path",
+    address: () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`)),
+    plenty: pattern(2 * 1024 * 1024),
+    resets: false
+  })
+})

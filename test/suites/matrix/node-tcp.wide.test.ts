@@ -1,0 +1,15 @@
+import { NetAddress } from "effect/net"
+import { pattern, settled } from "../../../src/testing/checks/support.ts"
+import { layer } from "../../../src/transport/NodeTransport.ts"
+import { matrix } from "./play.ts"
+
+matrix({
+  kind: "node",
+  layer,
+  settle: (writer) => settled(() => writer.bytesWritten),
+  atOnce: 6,
+  name: "NodeTransport over TCP",
+  address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+  plenty: pattern(16 * 1024 * 1024),
+  resets: true
+})

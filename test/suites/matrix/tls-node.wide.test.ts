@@ -1,0 +1,18 @@
+import { Layer } from "effect"
+import { NetAddress } from "effect/net"
+import { pattern, settled } from "../../../src/testing/checks/support.ts"
+import { layer } from "../../../src/transport/NodeTransport.ts"
+import { tellsReset } from "../../support/tlsPairs.ts"
+import { overTls } from "../../support/tlsTransport.ts"
+import { matrix } from "./play.ts"
+
+matrix({
+  name: "TLS over NodeTransport",
+  kind: "node",
+  layer: Layer.provide(overTls(), layer),
+  address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
+  settle: (writer) => settled(() => writer.bytesWritten),
+  plenty: pattern(16 * 1024 * 1024),
+  resets: tellsReset,
+  atOnce: 6
+})
