@@ -69,7 +69,7 @@ const serve = Effect.gen(function*() {
   const serving = Server.serve(answer(rounds), {
     listen: { host, port },
     limits: { idle: "5 minutes" },
-    shutdown: { deadline: "10 seconds", ladder: { total: 0, partial: 0, terminal: 0 } }
+    shutdown: { deadline: "10 seconds", phases: { total: 0, partial: 0, terminal: 0 } }
   })
   yield* Effect.raceFirst(serving, toldToEnd)
 }).pipe(

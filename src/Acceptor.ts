@@ -12,10 +12,10 @@ import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/base/format.ts"
-import { cuttable } from "./internal/cancellation/cancellable.ts"
-import { outsideOf } from "./internal/cancellation/signal.ts"
+import { cancellable } from "./internal/cancellation/cancellable.ts"
+import { withoutSignals } from "./internal/cancellation/signal.ts"
 import { nameOf, resolveHost } from "./internal/connect/resolveHost.ts"
-import { Line, Operation } from "./internal/core/OperationQueue.ts"
+import { Operation, OperationQueue } from "./internal/core/OperationQueue.ts"
 import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import * as StreamSocket from "./StreamSocket.ts"
 import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
@@ -82,7 +82,7 @@ export const isAcceptor = (u: unknown): u is Acceptor => typeof u === "object" &
  * @since 0.1.0
  */
 export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "linger">): Acceptor =>
-  new Core(backing, resolveOptions(options).linger)
+  new Listener(backing, resolveOptions(options).linger)
 
 /**
  * Gives the descriptor of a listening address away, open, and succeeds with its
@@ -104,11 +104,11 @@ export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "li
  * @category destructors
  * @since 0.1.0
  */
-export const release = (acceptor: Acceptor): Effect.Effect<number, SocketError> =>
+export const detachFd = (acceptor: Acceptor): Effect.Effect<number, SocketError> =>
   Effect.suspend(() => {
-    const answer = acceptor instanceof Core
-      ? acceptor.release()
-      : errorOf(acceptor, Reason.Unsupported({ feature: "giving away an acceptor of another make" }), "release")
+    const answer = acceptor instanceof Listener
+      ? acceptor.detachFd()
+      : errorOf(acceptor, Reason.Unsupported({ feature: "giving away an acceptor of another make" }), "detachFd")
     return typeof answer === "number" ? Effect.succeed(answer) : Effect.fail(answer)
   })
 
@@ -156,10 +156,10 @@ export function listen(
       const transport = yield* Transport
       const bound = NetAddress.isSocketAddress(address)
         ? address
-        : (yield* cuttable(resolveHost("listen", address), { operation: "listen", address: () => nameOf(address) }))
+        : (yield* cancellable(resolveHost("listen", address), { operation: "listen", address: () => nameOf(address) }))
           .addresses[0]
       const backing = yield* transport.listen(bound, resolved)
-      const acceptor: Acceptor = new Core(backing, resolved.linger)
+      const acceptor: Acceptor = new Listener(backing, resolved.linger)
       return acceptor
     }),
     (acceptor) => acceptor.close,
@@ -248,7 +248,7 @@ export const serve = <E, R>(
  * @internal
  */
 export const takeNow = (acceptor: Acceptor): StreamSocket.StreamSocket | undefined =>
-  acceptor instanceof Core ? acceptor.takeNow() : undefined
+  acceptor instanceof Listener ? acceptor.takeNow() : undefined
 
 /**
  * The loop of every server: takes one connection after the other, and pauses when one could not be taken. Fails with
@@ -302,9 +302,9 @@ const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
 class Accept extends Operation<Backing, SocketError> {
   readonly operation = "accept"
   readonly total = 0
-  private readonly acceptor: Core
+  private readonly acceptor: Listener
 
-  constructor(acceptor: Core) {
+  constructor(acceptor: Listener) {
     super()
     this.acceptor = acceptor
   }
@@ -313,14 +313,14 @@ class Accept extends Operation<Backing, SocketError> {
     return this.acceptor.address
   }
 
-  perform(): Exit.Exit<Backing, SocketError> | undefined {
+  attempt(): Exit.Exit<Backing, SocketError> | undefined {
     return this.acceptor.attempt()
   }
 }
 
-class Core implements Acceptor {
+class Listener implements Acceptor {
   readonly [TypeId]: typeof TypeId = TypeId
-  private readonly line: Line = new Line(this)
+  private readonly queue: OperationQueue = new OperationQueue(this)
   private readonly backing: ListenerBacking
   private readonly linger: Duration.Duration
   private isClosed = false
@@ -328,7 +328,7 @@ class Core implements Acceptor {
   constructor(backing: ListenerBacking, linger: Duration.Duration) {
     this.backing = backing
     this.linger = linger
-    backing.attach({ acceptable: () => this.line.drive() })
+    backing.attach({ acceptable: () => this.queue.pump() })
   }
 
   get address(): NetAddress.SocketAddress {
@@ -336,13 +336,13 @@ class Core implements Acceptor {
   }
 
   get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
-    return Effect.acquireRelease(this.take, (socket) => outsideOf(socket.close), { interruptible: true })
+    return Effect.acquireRelease(this.take, (socket) => withoutSignals(socket.close), { interruptible: true })
   }
 
   get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {
     return Effect.map(
-      Effect.withFiber((fiber) => this.line.run(fiber, new Accept(this))),
-      (backing) => new StreamSocket.Core(backing, this.linger)
+      Effect.withFiber((fiber) => this.queue.run(fiber, new Accept(this))),
+      (backing) => new StreamSocket.Socket(backing, this.linger)
     )
   }
 
@@ -351,26 +351,26 @@ class Core implements Acceptor {
       if (this.isClosed) return
       this.isClosed = true
       this.backing.close()
-      this.line.drive()
+      this.queue.pump()
     })
   }
 
   takeNow(): StreamSocket.StreamSocket | undefined {
     const exit = this.attempt()
-    return exit !== undefined && Exit.isSuccess(exit) ? new StreamSocket.Core(exit.value, this.linger) : undefined
+    return exit !== undefined && Exit.isSuccess(exit) ? new StreamSocket.Socket(exit.value, this.linger) : undefined
   }
 
-  idle(): void {
-    if (!this.isClosed) this.backing.idle?.()
+  interestDropped(): void {
+    if (!this.isClosed) this.backing.interestDropped?.()
   }
 
-  release(): number | SocketError {
-    if (this.isClosed) return errorOf(this, Reason.Closed(), "release")
-    if (this.line.front !== undefined) {
-      return errorOf(this, Reason.Busy({ detail: "accept waits on the address" }), "release")
+  detachFd(): number | SocketError {
+    if (this.isClosed) return errorOf(this, Reason.Closed(), "detachFd")
+    if (this.queue.front !== undefined) {
+      return errorOf(this, Reason.Busy({ detail: "accept waits on the address" }), "detachFd")
     }
     const answer = this.backing.detach?.() ??
-      errorOf(this, Reason.Unsupported({ feature: "giving away an address of this transport" }), "release")
+      errorOf(this, Reason.Unsupported({ feature: "giving away an address of this transport" }), "detachFd")
     if (typeof answer === "number") this.isClosed = true
     return answer
   }

@@ -226,7 +226,7 @@ export class Cursor {
   }
 
   /** Starts over at one view, for whoever would make a cursor and throw it away for every message. @internal */
-  aim(view: Uint8Array): this {
+  reset(view: Uint8Array): this {
     this.view = view
     this.all = this.length = view.byteLength
     this.offset = this.taken = 0

@@ -50,7 +50,7 @@ export type Type = Signal.Type
  * - `partial`: stop at once; the stream stays usable and the caller's cursor
  *   says where to go on.
  * - `total`: go on to the last byte, and let the interruption proceed then;
- *   {@link Within} bounds that.
+ *   {@link TotalTimeout} bounds that.
  *
  * @category references
  * @since 0.1.0
@@ -66,8 +66,8 @@ export const Policy: Context.Reference<Type> = Context.Reference<Type>("effect-a
  * @category references
  * @since 0.1.0
  */
-export const Within: Context.Reference<Duration.Duration> = Context.Reference<Duration.Duration>(
-  "effect-asio/Cancellation/Within",
+export const TotalTimeout: Context.Reference<Duration.Duration> = Context.Reference<Duration.Duration>(
+  "effect-asio/Cancellation/TotalTimeout",
   { defaultValue: () => Duration.infinity }
 )
 
@@ -138,7 +138,7 @@ export const total: {
   ): Effect.Effect<A, E, R> =>
     Effect.provideService(
       Effect.provideService(effect, Policy, "total"),
-      Within,
+      TotalTimeout,
       options?.within === undefined ? Duration.infinity : Duration.fromInputUnsafe(options.within)
     )
 )
@@ -354,7 +354,7 @@ export interface CancellationSignal {
  *   Cancellation.withSignal(signal),
  *   Effect.forkChild
  * )
- * const { ended, ranOn } = yield* signal.emit("partial")
+ * const { ended, continued } = yield* signal.emit("partial")
  * ```
  *
  * @category signals
@@ -404,7 +404,7 @@ export const withSignal: {
     if (!(signal instanceof Signal.Signal)) throw new TypeError("withSignal: not a signal of Cancellation.makeSignal")
     return Effect.updateService(
       effect,
-      Signal.CurrentRegion,
+      Signal.CurrentCancellationScope,
       (region = outside) => region.within(signal)
     )
   }
@@ -514,7 +514,7 @@ export const withFilter: {
 } = dual(
   2,
   <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R> =>
-    Effect.updateService(effect, Signal.CurrentRegion, (region) => region?.through(filter))
+    Effect.updateService(effect, Signal.CurrentCancellationScope, (region) => region?.through(filter))
 )
 
 // ---- deadlines
@@ -600,7 +600,7 @@ export const cancelAt: {
  *
  * **Details**
  *
- * `enough` is the request after which the work was over; `undefined` when not
+ * `endedBy` is the request after which the work was over; `undefined` when not
  * even the last one was enough. `steps` has each request that was made, with
  * its report.
  *
@@ -608,7 +608,7 @@ export const cancelAt: {
  * @since 0.1.0
  */
 export interface Escalation {
-  readonly enough: Type | undefined
+  readonly endedBy: Type | undefined
   readonly steps: ReadonlyArray<Signal.Report & { readonly type: Type }>
 }
 
@@ -640,7 +640,7 @@ export interface Escalation {
  * **Example** (Ending a server's connections)
  *
  * ```ts
- * const { enough } = yield* Cancellation.escalate(signal, {
+ * const { endedBy } = yield* Cancellation.escalate(signal, {
  *   types: ["total", "terminal"],
  *   schedule: Schedule.exponential("100 millis", 10),
  *   until: FiberSet.awaitEmpty(connections)
@@ -669,12 +669,12 @@ export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = n
       steps.push({ type, ...(yield* signal.emit(type)) })
       const next = yield* Effect.raceFirst(
         Effect.as(Fiber.await(over), "over"),
-        Pull.catchDone(Effect.as(pause(type), "next"), () => Effect.as(aMoment, "ended"))
+        Pull.catchDone(Effect.as(pause(type), "next"), () => Effect.as(twoTurns, "ended"))
       )
-      if (over.pollUnsafe() !== undefined) return { enough: type, steps }
+      if (over.pollUnsafe() !== undefined) return { endedBy: type, steps }
       if (next === "ended") break
     }
-    return { enough: undefined, steps }
+    return { endedBy: undefined, steps }
   }))
 
 // ---- internal
@@ -684,9 +684,9 @@ type Pause<E, R> = (type: Type) => Effect.Effect<unknown, E | Cause.Done<unknown
 const ladder: ReadonlyArray<Type> = ["total", "partial", "terminal"]
 
 // As long as `idle` takes to notice.
-const aMoment = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+const twoTurns = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
-const outside = new Signal.Region([])
+const outside = new Signal.CancellationScope([])
 
 const untouched: Transfer["Service"] = { transferred: 0, total: 0, guarantee: "total" }
 

@@ -15,9 +15,9 @@ const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
  *
  * `next(transferred)` is asked before the first attempt and after each one. It
  * returns the most bytes that the next attempt may move; 0 completes the
- * transfer. `goal(offered)` is the number of bytes at which the transfer is
+ * transfer. `expectedTotal(offered)` is the number of bytes at which the transfer is
  * complete when `offered` bytes are at hand, for progress reports. Running out
- * of bytes always completes a transfer, as in Asio. `callsBack` marks a rule of
+ * of bytes always completes a transfer, as in Asio. `runsCallerCode` marks a rule of
  * the caller's own.
  *
  * @category models
@@ -26,8 +26,8 @@ const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
 export interface CompletionCondition {
   readonly [TypeId]: typeof TypeId
   readonly next: (transferred: number) => number
-  readonly goal: (offered: number) => number
-  readonly callsBack: boolean
+  readonly expectedTotal: (offered: number) => number
+  readonly runsCallerCode: boolean
 }
 
 /**
@@ -39,8 +39,8 @@ export interface CompletionCondition {
 export const transferAll: CompletionCondition = {
   [TypeId]: TypeId,
   next: () => Infinity,
-  goal: (offered) => offered,
-  callsBack: false
+  expectedTotal: (offered) => offered,
+  runsCallerCode: false
 }
 
 /**
@@ -55,8 +55,8 @@ export const transferAtLeast = (count: number): CompletionCondition => {
   return {
     [TypeId]: TypeId,
     next: (transferred) => transferred >= count ? 0 : Infinity,
-    goal: (offered) => Math.min(offered, count),
-    callsBack: false
+    expectedTotal: (offered) => Math.min(offered, count),
+    runsCallerCode: false
   }
 }
 
@@ -72,8 +72,8 @@ export const transferExactly = (count: number): CompletionCondition => {
   return {
     [TypeId]: TypeId,
     next: (transferred) => Math.max(0, count - transferred),
-    goal: (offered) => Math.min(offered, count),
-    callsBack: false
+    expectedTotal: (offered) => Math.min(offered, count),
+    runsCallerCode: false
   }
 }
 
@@ -96,8 +96,8 @@ export const make = (next: (transferred: number) => number): CompletionCondition
     if (limit !== Infinity) checkCount("next", limit)
     return limit
   },
-  goal: (offered) => offered,
-  callsBack: true
+  expectedTotal: (offered) => offered,
+  runsCallerCode: true
 })
 
 /**

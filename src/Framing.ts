@@ -27,7 +27,7 @@ import * as Buffers from "./Buffers.ts"
 import { transferAll } from "./CompletionCondition.ts"
 import { formatBytes } from "./internal/base/format.ts"
 import { findBytes, varintLength } from "./internal/core/Matcher.ts"
-import { bothWays } from "./internal/operations/duplex.ts"
+import { duplex } from "./internal/operations/duplex.ts"
 import { FrameMatcher, FramesMatcher } from "./internal/operations/FrameMatcher.ts"
 import * as ComposedRead from "./internal/operations/read.ts"
 import * as ComposedWrite from "./internal/operations/write.ts"
@@ -61,7 +61,7 @@ export interface Framing<in In, out Out = In, out E = never> {
   /** The largest payload, in bytes, in either direction. */
   readonly max: number
   /** Whether `find` and `decode` run code of the caller's. */
-  readonly callsBack: boolean
+  readonly runsCallerCode: boolean
   /**
    * Finds the first message; `undefined` when more bytes are needed, a reason
    * when there can be none. The first `scanned` bytes were there at the last
@@ -134,7 +134,7 @@ export const make = (options: {
   const most = max + checkMax("make", options.overhead ?? 64)
   return bytes({
     max,
-    callsBack: true,
+    runsCallerCode: true,
     find: (found, scanned) => {
       const frame = options.find(found, scanned)
       if (frame === undefined) return found.byteLength > most ? tooLarge(found.byteLength, most) : undefined
@@ -186,7 +186,7 @@ export const lengthPrefixed = (options?: {
   const littleEndian = options?.endian === "little"
   return bytes({
     max,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found) => {
       if (found.byteLength < width) return undefined
       const length = readLength(found, width, littleEndian) - own
@@ -219,7 +219,7 @@ export const delimited = (
   const search = findBytes(end)
   return bytes({
     max,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found, scanned) => {
       const size = search(found, scanned)
       const length = size === undefined ? found.byteLength : size - end.byteLength
@@ -260,7 +260,7 @@ export const lines = (options?: {
   const search = findBytes(Uint8Array.of(LF))
   return bytes({
     max,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found, scanned) => {
       const size = search(found, scanned)
       if (size === undefined) return found.byteLength > max + 1 ? tooLarge(found.byteLength, max) : undefined
@@ -287,7 +287,7 @@ export const fixed = (size: number): ByteFraming => {
   if (!Number.isSafeInteger(size) || size <= 0) throw new RangeError(`Framing.fixed: messages of ${size} bytes`)
   return bytes({
     max: size,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found) => found.byteLength < size ? undefined : { start: 0, end: size, size },
     enclose: (payload, length) =>
       length === size
@@ -307,7 +307,7 @@ export const netstring = (options?: { readonly max?: number | undefined }): Byte
   const digits = String(max).length
   return bytes({
     max,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found) => {
       let length = 0
       let at = 0
@@ -361,7 +361,7 @@ export const map: {
     options: { readonly encode: (message: In2) => In; readonly decode: (message: Out) => Out2 }
   ): Framing<In2, Out2, E | ContentError> => ({
     ...framing,
-    callsBack: true,
+    runsCallerCode: true,
     encode: (message) => Result.flatMap(attempt("send", () => options.encode(message)), framing.encode),
     decode: (payload) =>
       Result.flatMap(framing.decode(payload), (found) => attempt("receive", () => options.decode(found)))
@@ -434,7 +434,7 @@ export const schema = <A, I>(
   return {
     ...lending(framing, (value: A) => Buffers.utf8(encode(value)), (payload) => decode(strictUtf8.decode(payload))),
     // Its transformations.
-    callsBack: true
+    runsCallerCode: true
   }
 }
 
@@ -454,7 +454,7 @@ export const schemaBinary = <A, I>(
   const decode = Schema.decodeSync(codec)
   return {
     ...lending(framing, (value: A) => encode(value), (payload) => decode(payload.slice())),
-    callsBack: true
+    runsCallerCode: true
   }
 }
 
@@ -624,7 +624,7 @@ export const channel = <In, Out, E>(
   InErr
 > =>
   Channel.fromTransform((upstream: Pull.Pull<Arr.NonEmptyReadonlyArray<In>, InErr, unknown>, scope) =>
-    bothWays({
+    duplex({
       upstream,
       scope,
       write: (messages) => sendMany(stream, framing, messages),
@@ -635,7 +635,7 @@ export const channel = <In, Out, E>(
 
 // ---- internal
 
-const sending = { operation: "send", isMessage: true }
+const sending = { operation: "send", atomic: true }
 
 const LF = 10
 const CR = 13
@@ -647,7 +647,7 @@ const gatherSize = 65_536
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-const bytes = (framing: Pick<ByteFraming, "max" | "callsBack" | "find" | "enclose">): ByteFraming => ({
+const bytes = (framing: Pick<ByteFraming, "max" | "runsCallerCode" | "find" | "enclose">): ByteFraming => ({
   [TypeId]: TypeId,
   ...framing,
   encode: Result.succeed,
@@ -756,7 +756,7 @@ const writeLength = (header: Uint8Array, length: number, littleEndian: boolean):
 const varintPrefixed = (max: number): ByteFraming =>
   bytes({
     max,
-    callsBack: false,
+    runsCallerCode: false,
     find: (found) => {
       const width = varintLength(found, 53)
       if (typeof width !== "number") return width

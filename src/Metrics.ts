@@ -264,7 +264,7 @@ const shown: ReadonlyArray<Shown> = [
   counter(streamsTorn, () => counters.torn),
   counter(bytesRead, () => counters.bytesRead),
   counter(bytesWritten, () => counters.bytesWritten),
-  gauge(serverConnections, () => counters.served.live),
+  gauge(serverConnections, () => counters.served.connection),
   ...keysOf(servers).map((state) => gauge(servers[state], () => counters.servers[state])),
   counter(serverAccepted, () => counters.served.accepted),
   counter(serverAcceptFailures, () => counters.served.acceptFailures),

@@ -148,7 +148,7 @@ export type Trust = (peer: NetAddress.SocketAddress) => boolean
  * @category trust
  * @since 0.1.0
  */
-export const anyone: Trust = () => true
+export const trustAnyone: Trust = () => true
 
 /**
  * Trusts these peers: an address (`"10.1.2.3"`), a network (`"10.0.0.0/8"`), or
@@ -163,7 +163,7 @@ export const anyone: Trust = () => true
  * @category trust
  * @since 0.1.0
  */
-export const peers = (
+export const trustPeers = (
   trusted: ReadonlyArray<string | NetAddress.IpAddress | IpNetwork.IpNetwork>
 ): Trust => {
   const networks = trusted.filter((entry) => entry !== "unix").map(networkOf)
@@ -184,7 +184,7 @@ export const peers = (
  * @since 0.1.0
  */
 export interface Options {
-  /** Which peers may send a header: {@link peers}, or {@link anyone}. */
+  /** Which peers may send a header: {@link trustPeers}, or {@link trustAnyone}. */
   readonly trusted: Trust
   /** The versions that are understood. Default both. */
   readonly versions?: ReadonlyArray<Version> | undefined
@@ -252,7 +252,7 @@ export interface Incoming extends ReadStream {
  * **Example** (Who is it?)
  *
  * ```ts
- * const trusted = ProxyProtocol.peers(["10.0.0.0/8", "unix"])
+ * const trusted = ProxyProtocol.trustPeers(["10.0.0.0/8", "unix"])
  *
  * const handler = (socket: StreamSocket.StreamSocket) =>
  *   Effect.gen(function*() {
@@ -389,7 +389,7 @@ export const send: {
 
 // ---- internal
 
-const sending = { operation: "send", isMessage: true }
+const sending = { operation: "send", atomic: true }
 
 const isWriteStream = (u: unknown): u is WriteStream => typeof u === "object" && u !== null && "writeSome" in u
 
@@ -402,7 +402,7 @@ const networkOf = (entry: string | NetAddress.IpAddress | IpNetwork.IpNetwork): 
       (address) => IpNetwork.fromAddress(address, NetAddress.width(address))
     )
   if (Result.isSuccess(network)) return network.success
-  throw new RangeError(`ProxyProtocol.peers: ${JSON.stringify(String(entry))}: ${network.failure.message}`)
+  throw new RangeError(`ProxyProtocol.trustPeers: ${JSON.stringify(String(entry))}: ${network.failure.message}`)
 }
 
 const receiving = (
@@ -413,7 +413,7 @@ const receiving = (
 ): Pull.Pull<Option.Option<Header>, SocketError> =>
   Effect.suspend(() => {
     const { max = 4096, trusted, versions = [1, 2] } = options
-    if (!Number.isInteger(max) || max < fixedLength || max > fixedLength + mostLength) {
+    if (!Number.isInteger(max) || max < fixedLength || max > fixedLength + maxLength) {
       throw new RangeError(`ProxyProtocol.receive: max ${max} is not from 16 to 65,551`)
     }
     if (!trusted(stream.remoteAddress)) {
@@ -432,7 +432,7 @@ const receiving = (
 class HeaderMatcher implements Matcher<Option.Option<Header>> {
   readonly operation = "receive"
   readonly total = undefined
-  readonly callsBack = false
+  readonly runsCallerCode = false
   private readonly versions: ReadonlyArray<Version>
   private readonly max: number
   private readonly required: boolean
@@ -505,14 +505,14 @@ const signatures: { readonly [V in Version]: Uint8Array } = {
 
 // ---- version 1
 
-const mostLine = 107
+const maxLine = 107
 const LF = 10
 const CR = 13
 
 const sizeOfLine = (bytes: Uint8Array): number | string | undefined => {
-  const end = bytes.subarray(0, mostLine).indexOf(LF)
+  const end = bytes.subarray(0, maxLine).indexOf(LF)
   if (end !== -1) return bytes[end - 1] === CR ? end + 1 : "a PROXY line that ends in LF without CR"
-  return bytes.byteLength < mostLine ? undefined : `a PROXY line without an end in its first ${mostLine} bytes`
+  return bytes.byteLength < maxLine ? undefined : `a PROXY line without an end in its first ${maxLine} bytes`
 }
 
 const tcpLine = /^PROXY TCP([46]) ([^ ]+) ([^ ]+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})\r\n$/
@@ -567,8 +567,8 @@ const mapped = (address: NetAddress.InetAddress): NetAddress.InetAddress =>
 // ---- version 2
 
 const fixedLength = 16
-const mostLength = 65_535
-const mostUniqueId = 128
+const maxLength = 65_535
+const maxUniqueId = 128
 const pathLength = 108
 
 const Type = { alpn: 0x01, authority: 0x02, crc32c: 0x03, noop: 0x04, uniqueId: 0x05, ssl: 0x20, netns: 0x30 } as const
@@ -686,7 +686,7 @@ const readTlvs = (whole: Uint8Array, bytes: Uint8Array): Omit<Header, "version" 
         fields.alpn = Buffer.from(value).toString("latin1")
         break
       case Type.uniqueId:
-        if (value.byteLength > mostUniqueId) return `a unique id of ${formatBytes(value.byteLength)} in a PROXY header`
+        if (value.byteLength > maxUniqueId) return `a unique id of ${formatBytes(value.byteLength)} in a PROXY header`
         fields.uniqueId = value
         break
       case Type.authority:
@@ -785,7 +785,7 @@ const blockOf = (header: Header, checksum: boolean): Uint8Array => {
   const [family, addresses] = endpoints === undefined ? [0, nothing] : addressesOf(endpoints)
   const transport = endpoints === undefined ? 0 : endpoints.transport === "stream" ? 1 : 2
   const { alpn, authority, netns, others = [], ssl, uniqueId } = header
-  if (uniqueId !== undefined && uniqueId.byteLength > mostUniqueId) {
+  if (uniqueId !== undefined && uniqueId.byteLength > maxUniqueId) {
     refuse(`a unique id of ${formatBytes(uniqueId.byteLength)}`)
   }
   const body = Buffers.concat([
@@ -798,7 +798,7 @@ const blockOf = (header: Header, checksum: boolean): Uint8Array => {
     ...(netns === undefined ? [] : [vector(Type.netns, utf8(netns))]),
     ...others.map((tlv) => otherVector(tlv, known))
   ])
-  if (body.byteLength > mostLength) refuse(`${formatBytes(body.byteLength)} behind the fixed part`)
+  if (body.byteLength > maxLength) refuse(`${formatBytes(body.byteLength)} behind the fixed part`)
   const block = Buffers.concat([
     signatures[2],
     Uint8Array.of(
@@ -867,7 +867,7 @@ const sslBytes = (ssl: Ssl): Uint8Array => {
 }
 
 const vector = (type: number, value: Uint8Array): Uint8Array => {
-  if (value.byteLength > mostLength) refuse(`a vector of ${formatBytes(value.byteLength)}`)
+  if (value.byteLength > maxLength) refuse(`a vector of ${formatBytes(value.byteLength)}`)
   return Buffers.concat([Uint8Array.of(type, value.byteLength >> 8, value.byteLength & 255), value])
 }
 

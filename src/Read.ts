@@ -148,7 +148,7 @@ export const readUntil: {
     run(stream, () =>
       new Until("readUntil", findOf(delimiter), {
         max: options?.max ?? defaultMaxUntil,
-        callsBack: typeof delimiter === "function",
+        runsCallerCode: typeof delimiter === "function",
         use: copy
       }))
 )
@@ -215,7 +215,7 @@ export const readLine: {
     run(stream, () =>
       new Until("readLine", findBytes(Uint8Array.of(10)), {
         max: options?.max ?? defaultMaxUntil,
-        callsBack: false,
+        runsCallerCode: false,
         use: lineOf
       }))
 )
@@ -312,7 +312,9 @@ export const unread: {
     Effect.suspend(() => {
       if (!(bytes instanceof Uint8Array)) throw new TypeError("unread: the bytes are not a Uint8Array")
       Buffers.byteLength(bytes)
-      const refusal = stream instanceof StreamSocket.Core ? stream.input.unread(bytes) : AnyStream.unread(stream, bytes)
+      const refusal = stream instanceof StreamSocket.Socket
+        ? stream.readHalf.unread(bytes)
+        : AnyStream.unread(stream, bytes)
       return refusal === undefined ? Effect.void : Effect.fail(refusal)
     })
 )

@@ -17,7 +17,7 @@ import * as AnyStream from "./internal/operations/foreignStream.ts"
 import { isTraced, traced } from "./internal/operations/tracing.ts"
 import * as Read from "./Read.ts"
 import { during, Reason, SocketError } from "./SocketError.ts"
-import { Core, type ReadStream, type WriteStream } from "./StreamSocket.ts"
+import { type ReadStream, Socket, type WriteStream } from "./StreamSocket.ts"
 import * as Write from "./Write.ts"
 
 /**
@@ -244,7 +244,7 @@ const pumpAll = (
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)
   // What composed reads leave over: our streams show it to every read, others only to composed ones.
-  const read = from instanceof Core ? from.readSome(buffer) : AnyStream.readSome(operation, from, buffer)
+  const read = from instanceof Socket ? from.readSome(buffer) : AnyStream.readSome(operation, from, buffer)
   const loop = Effect.forever(
     Effect.flatMap(read, (count) => {
       total += count

@@ -27,9 +27,9 @@ import process from "node:process"
 import * as Acceptor from "./Acceptor.ts"
 import { maybe, positiveInt, size, socketOptions, time } from "./internal/base/config.ts"
 import { formatAddress } from "./internal/base/format.ts"
-import { CurrentRegion } from "./internal/cancellation/signal.ts"
+import { CurrentCancellationScope } from "./internal/cancellation/signal.ts"
 import type { Preparation } from "./internal/server/ConnectionRunner.ts"
-import { resolveLadder } from "./internal/server/Drain.ts"
+import { resolvePhases } from "./internal/server/Drain.ts"
 import * as limits from "./internal/server/limits.ts"
 import * as model from "./internal/server/model.ts"
 import { type Behaviour, ServerCore } from "./internal/server/ServerCore.ts"
@@ -123,7 +123,7 @@ export type State = model.State
  * @category models
  * @since 0.1.0
  */
-export type Drained = model.Drained
+export type DrainReport = model.DrainReport
 
 /**
  * How a server is, and what it did since it started.
@@ -176,7 +176,7 @@ export type Listen = NetAddress.SocketAddress | Host.HostPortInput
  * @category options
  * @since 0.1.0
  */
-export type Farewell = limits.Farewell
+export type RejectMessage = limits.RejectMessage
 
 /**
  * What a limit does to a connection that meets it: resets it, closes it, or
@@ -185,7 +185,7 @@ export type Farewell = limits.Farewell
  * @category options
  * @since 0.1.0
  */
-export type Answer = limits.Answer
+export type LimitAction = limits.LimitAction
 
 /**
  * What peers may do. No limit is set by default, but for `handshake`.
@@ -218,7 +218,7 @@ export type Limits = limits.Limits
  * @category options
  * @since 0.1.0
  */
-export type Ladder = model.Ladder
+export type DrainPhases = model.DrainPhases
 
 /**
  * One place to listen, or several.
@@ -288,7 +288,7 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
   /** The drain that an interruption or the end of the scope begins: its deadline (default 10 seconds) and its ladder. */
   readonly shutdown?: {
     readonly deadline?: Duration.Input | undefined
-    readonly ladder?: Ladder | undefined
+    readonly phases?: DrainPhases | undefined
   } | undefined
 }
 
@@ -343,14 +343,14 @@ export const make = <E, R, L extends Addresses, R2 = never>(
       yield* listen(first, options),
       ...yield* Effect.forEach(others, (address) => listen(address, options))
     ] as const
-    const region = yield* CurrentRegion
+    const region = yield* CurrentCancellationScope
     return yield* Effect.acquireRelease(
       // Made in here, so that every server that has begun ends.
       Effect.contextWith((context: Context.Context<Served<R> | R2>) => {
         const core = new ServerCore(acceptors, behaviour, region, context)
         return Effect.as(core.start, core)
       }),
-      (core) => withForce(core.hurry, core.drain())
+      (core) => withForce(core.forceNow, core.drain())
     )
   })
 
@@ -404,7 +404,7 @@ export const make = <E, R, L extends Addresses, R2 = never>(
 export const serve = <E, R, L extends Addresses, R2 = never>(
   handler: Handler<E, R>,
   options: Options<E, L, R2>
-): Effect.Effect<Drained, SocketError, Environment<L, R, R2>> =>
+): Effect.Effect<DrainReport, SocketError, Environment<L, R, R2>> =>
   Effect.scoped(Effect.flatMap(make(handler, options), (server) => server.stopped))
 
 /**
@@ -469,7 +469,7 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
  * | `limits.bytesInFlight` | bytes |
  * | `limits.handshake`, `limits.firstByte`, `limits.idle` | durations |
  * | `limits.progress` | bytes a second |
- * | `proxyProtocol.trusted` | what `ProxyProtocol.peers` takes, with commas, or `anyone`; without it there is no PROXY protocol |
+ * | `proxyProtocol.trusted` | what `ProxyProtocol.trustPeers` takes, with commas, or `anyone`; without it there is no PROXY protocol |
  * | `proxyProtocol.required`, `proxyProtocol.untrusted` | as in `ProxyProtocol.OptionalOptions`; need `trusted` |
  * | `shutdown.deadline` | a duration |
  *
@@ -560,7 +560,7 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
         : yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory),
       shutdown: {
         deadline: Duration.max(Duration.fromInputUnsafe(options.shutdown?.deadline ?? "10 seconds"), Duration.zero),
-        ladder: resolveLadder(options.shutdown?.ladder)
+        phases: resolvePhases(options.shutdown?.phases)
       }
     }
   })
@@ -650,7 +650,7 @@ function proxyProtocolConfig(): Config.Config<ProxyProtocol.OptionalOptions | un
 }
 
 function trustOf(text: string): ProxyProtocol.Trust {
-  return text.trim() === "anyone" ? ProxyProtocol.anyone : ProxyProtocol.peers(listOf(text))
+  return text.trim() === "anyone" ? ProxyProtocol.trustAnyone : ProxyProtocol.trustPeers(listOf(text))
 }
 
 function complaintAbout(trusted: string): string | undefined {

@@ -326,7 +326,7 @@ const describeAttempts = ({ attempts, untried }: Extract<Reason, { readonly _tag
   const tried = untried === 0
     ? `all ${formatCount(attempts.length)} addresses failed`
     : `${formatCount(attempts.length)} of ${formatCount(attempts.length + untried)} addresses tried, all failed`
-  const shown = attempts.slice(0, mostShown).map(({ address, code, reason, took }) =>
+  const shown = attempts.slice(0, maxShown).map(({ address, code, reason, took }) =>
     `${formatAddress(address)} ${describe(reason)}${code === undefined ? "" : ` (${code})`} after ${
       formatCount(Math.round(Duration.toMillis(took)))
     } ms`
@@ -336,7 +336,7 @@ const describeAttempts = ({ attempts, untried }: Extract<Reason, { readonly _tag
 }
 
 // In a line that is meant to be read.
-const mostShown = 4
+const maxShown = 4
 
 // The one errno table. Names are the same on every platform that Node runs on.
 const errnoReasons: ReadonlyMap<string, Reason> = new Map<string, Reason>([

@@ -22,14 +22,14 @@ import { counters } from "./internal/base/counters.ts"
 import { formatAddress, formatBytes } from "./internal/base/format.ts"
 import * as Deadlines from "./internal/base/timerQueue.ts"
 import { unsupported, unsupportedLocal } from "./internal/base/unsupported.ts"
-import { cuttable } from "./internal/cancellation/cancellable.ts"
+import { cancellable } from "./internal/cancellation/cancellable.ts"
 import {
   type Cancellable,
-  CurrentRegion,
-  outsideOf,
-  type Region,
+  type CancellationScope,
+  CurrentCancellationScope,
   type Request,
-  type Type
+  type Type,
+  withoutSignals
 } from "./internal/cancellation/signal.ts"
 import {
   interleave,
@@ -40,8 +40,8 @@ import {
 } from "./internal/connect/HappyEyeballs.ts"
 import { nameOf, resolveHost, type Target } from "./internal/connect/resolveHost.ts"
 import { endsTurn } from "./internal/core/OperationQueue.ts"
-import { ReadSide } from "./internal/core/ReadHalf.ts"
-import { ShutdownWrite, WriteSide, WriteSome } from "./internal/core/WriteHalf.ts"
+import { ReadHalf } from "./internal/core/ReadHalf.ts"
+import { ShutdownWrite, WriteHalf, WriteSome } from "./internal/core/WriteHalf.ts"
 import { type Address, isSocketError, Reason, SocketError } from "./SocketError.ts"
 import type {
   Backing,
@@ -200,7 +200,7 @@ export const isStreamSocket = (u: unknown): u is StreamSocket => typeof u === "o
  * @since 0.1.0
  */
 export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">): StreamSocket =>
-  new Core(backing, resolveOptions(options).linger)
+  new Socket(backing, resolveOptions(options).linger)
 
 /**
  * Gives the descriptor of a stream away, open, and succeeds with its number: to
@@ -224,20 +224,20 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
  * **Example** (Handing a connection to `node:net`)
  *
  * ```ts
- * const fd = yield* StreamSocket.release(socket)
+ * const fd = yield* StreamSocket.detachFd(socket)
  * const native = new Net.Socket({ fd, readable: true, writable: true })
  * ```
  *
  * @category destructors
  * @since 0.1.0
  */
-export const release = (socket: StreamSocket): Effect.Effect<number, SocketError> =>
+export const detachFd = (socket: StreamSocket): Effect.Effect<number, SocketError> =>
   Effect.suspend(() => {
-    const answer = socket instanceof Core
-      ? socket.release()
+    const answer = socket instanceof Socket
+      ? socket.detachFd()
       : new SocketError({
         reason: Reason.Unsupported({ feature: "giving away a stream that is no socket of a transport" }),
-        operation: "release",
+        operation: "detachFd",
         address: socket.remoteAddress,
         transferred: 0
       })
@@ -311,14 +311,17 @@ export const open = (
   Effect.acquireRelease(
     Effect.flatMap(ownTurn, () => {
       const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
-      return Effect.onExit(cuttable(opening.run, { operation: "connect", address: () => nameOf(target) }), (exit) => {
-        if (Exit.isSuccess(exit)) counters.completed++
-        else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
-        // A connection that was made as it was cut is nobody's.
-        return Exit.isFailure(exit) && opening.socket !== undefined ? opening.socket.abort : Effect.void
-      })
+      return Effect.onExit(
+        cancellable(opening.run, { operation: "connect", address: () => nameOf(target) }),
+        (exit) => {
+          if (Exit.isSuccess(exit)) counters.completed++
+          else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
+          // A connection that was made as it was cut is nobody's.
+          return Exit.isFailure(exit) && opening.socket !== undefined ? opening.socket.abort : Effect.void
+        }
+      )
     }),
-    (socket) => outsideOf(socket.close),
+    (socket) => withoutSignals(socket.close),
     { interruptible: true }
   )
 
@@ -330,7 +333,7 @@ const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : 
 /** From a target to a connection. */
 class Opening {
   /** Set in the moment in which a connection is made. */
-  socket: Core | undefined = undefined
+  socket: Socket | undefined = undefined
   private readonly target: Target
   private readonly options: ResolvedConnectOptions
   private readonly rules: ResolvedRaceOptions
@@ -383,7 +386,7 @@ class Opening {
       ownTurn,
       Effect.flatMap(Transport, (transport) => {
         const connect = (address: NetAddress.SocketAddress) =>
-          Effect.map(transport.connect(address, this.options), (backing) => new Core(backing, this.options.linger))
+          Effect.map(transport.connect(address, this.options), (backing) => new Socket(backing, this.options.linger))
         if (ordered.length === 1 && attemptTimeout === Infinity && timeout === Infinity) {
           return Effect.map(connect(only), this.keep)
         }
@@ -411,7 +414,7 @@ class Opening {
     )
   }
 
-  private readonly keep = (socket: Core): void => {
+  private readonly keep = (socket: Socket): void => {
     this.socket = socket
   }
 }
@@ -419,8 +422,8 @@ class Opening {
 /** Waits for the release, where requests can reach it if anybody may make some. */
 const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
-    const region = fiber.getRef(CurrentRegion)
-    return region === undefined ? waiting : new Closing(backing, region).watch(waiting)
+    const scope = fiber.getRef(CurrentCancellationScope)
+    return scope === undefined ? waiting : new Closing(backing, scope).watch(waiting)
   })
 
 /** A `close` that waits for the release. A terminal request makes it an abort. */
@@ -430,52 +433,52 @@ class Closing implements Cancellable {
   readonly total = 0
   readonly address: Address
   private readonly backing: Backing
-  private region: Region | undefined
+  private scope: CancellationScope | undefined
 
-  constructor(backing: Backing, region: Region) {
+  constructor(backing: Backing, scope: CancellationScope) {
     this.address = backing.remoteAddress
     this.backing = backing
-    this.region = region
+    this.scope = scope
   }
 
   watch(waiting: Effect.Effect<void>): Effect.Effect<void> {
-    this.region?.enter(this)
+    this.scope?.register(this)
     return Effect.ensuring(waiting, Effect.sync(() => this.leave()))
   }
 
-  withdraw({ type }: Request): Type | undefined {
-    if (type !== "terminal" || this.region === undefined) return undefined
+  requestCancel({ type }: Request): Type | undefined {
+    if (type !== "terminal" || this.scope === undefined) return undefined
     this.leave()
     return "terminal"
   }
 
   private leave(): void {
-    this.region?.leave(this)
-    this.region = undefined
+    this.scope?.unregister(this)
+    this.scope = undefined
   }
 
-  conclude(): void {
+  resume(): void {
     this.backing.abort()
   }
 }
 
 /** The one implementation of `StreamSocket`. @internal */
-export class Core implements StreamSocket, Events {
+export class Socket implements StreamSocket, Events {
   readonly [TypeId]: typeof TypeId = TypeId
-  readonly input: ReadSide
-  readonly output: WriteSide
+  readonly readHalf: ReadHalf
+  readonly writeHalf: WriteHalf
   readonly linger: Duration.Duration
   private readonly backing: Backing
   private phase: State["socket"] = "open"
   private releaseWaiters: Set<() => void> | undefined = undefined
   // Whoever has taken the backing over, and ends it from then on.
-  private heir: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
+  private successor: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
 
   constructor(backing: Backing, linger: Duration.Duration) {
     this.backing = backing
     this.linger = linger
-    this.input = new ReadSide(backing)
-    this.output = new WriteSide(backing)
+    this.readHalf = new ReadHalf(backing)
+    this.writeHalf = new WriteHalf(backing)
     backing.attach(this)
   }
 
@@ -488,15 +491,15 @@ export class Core implements StreamSocket, Events {
   }
 
   get bytesRead(): number {
-    return this.input.bytesRead
+    return this.readHalf.bytesRead
   }
 
   get bytesWritten(): number {
-    return this.output.bytesWritten
+    return this.writeHalf.bytesWritten
   }
 
   get state(): State {
-    return { socket: this.phase, read: this.input.state, write: this.output.state }
+    return { socket: this.phase, read: this.readHalf.state, write: this.writeHalf.state }
   }
 
   /** For logs: the whole of it goes in circles, and through the transport. */
@@ -514,21 +517,21 @@ export class Core implements StreamSocket, Events {
 
   // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
   get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
-    return (target) => this.input.readSome(target)
+    return (target) => this.readHalf.readSome(target)
   }
 
   get writeSome(): (source: Buffers.Input) => Effect.Effect<number, SocketError> {
     return (source) =>
-      Effect.withFiber((fiber) => this.output.run(fiber, new WriteSome(this.output, Buffers.cursor(source))))
+      Effect.withFiber((fiber) => this.writeHalf.run(fiber, new WriteSome(this.writeHalf, Buffers.cursor(source))))
   }
 
   get shutdownWrite(): Effect.Effect<void, SocketError> {
-    return Effect.withFiber((fiber) => this.output.run(fiber, new ShutdownWrite(this.output)))
+    return Effect.withFiber((fiber) => this.writeHalf.run(fiber, new ShutdownWrite(this.writeHalf)))
   }
 
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.heir !== undefined) return this.heir.close
+      if (this.successor !== undefined) return this.successor.close
       if (this.phase === "open") {
         if (Duration.isZero(this.linger)) return this.abort
         this.refuse()
@@ -543,7 +546,7 @@ export class Core implements StreamSocket, Events {
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.heir !== undefined) return this.heir.abort
+      if (this.successor !== undefined) return this.successor.abort
       if (this.phase === "open") this.refuse()
       if (this.isReleased()) return Effect.void
       this.backing.abort()
@@ -554,20 +557,22 @@ export class Core implements StreamSocket, Events {
   get configure(): (options: LiveOptions) => Effect.Effect<void, SocketError> {
     return (options) =>
       Effect.suspend(() => {
-        if (this.phase !== "open") return Effect.fail(this.input.error(this.input.refusal, "configure", 0))
+        if (this.phase !== "open") return Effect.fail(this.readHalf.error(this.readHalf.refusal, "configure", 0))
         const refused = this.backing.configure(resolveLiveOptions(options))
         return isSocketError(refused) ? Effect.fail(refused) : Effect.void
       })
   }
 
-  release(): number | SocketError {
-    const { backing, input, output } = this
-    if (this.phase !== "open") return input.error(input.refusal, "release", 0)
-    if (output.state === "torn" || output.state === "failed") {
-      if (output.failure !== undefined) return output.refused(output.failure, { operation: "release", transferred: 0 })
+  detachFd(): number | SocketError {
+    const { backing, readHalf, writeHalf } = this
+    if (this.phase !== "open") return readHalf.error(readHalf.refusal, "detachFd", 0)
+    if (writeHalf.state === "torn" || writeHalf.state === "failed") {
+      if (writeHalf.failure !== undefined) {
+        return writeHalf.refused(writeHalf.failure, { operation: "detachFd", transferred: 0 })
+      }
     }
-    const unread = input.unreadBytes().byteLength
-    const refused = (reason: Reason) => input.error(reason, "release", 0)
+    const unread = readHalf.unreadBytes().byteLength
+    const refused = (reason: Reason) => readHalf.error(reason, "detachFd", 0)
     const busy = this.busy()
     if (busy !== undefined) return refused(busy)
     if (unread > 0) return refused(Reason.Busy({ detail: `${formatBytes(unread)} in its read buffer` }))
@@ -580,16 +585,16 @@ export class Core implements StreamSocket, Events {
   }
 
   /** Why the backing cannot be handed over just now; a stream in the middle of something cannot. */
-  occupied(): Reason | string | undefined {
-    const { input, output } = this
-    if (input.state === "closed") return input.refusal
-    const refused = output.reason
+  takeOverRefusal(): Reason | string | undefined {
+    const { readHalf, writeHalf } = this
+    if (readHalf.state === "closed") return readHalf.refusal
+    const refused = writeHalf.reason
     if (refused !== undefined) return refused
-    return this.busy() ?? (input.state === "open" ? undefined : "the stream has ended")
+    return this.busy() ?? (readHalf.state === "open" ? undefined : "the stream has ended")
   }
 
   private busy(): Reason | undefined {
-    const waiting = this.input.line.front ?? this.output.line.front
+    const waiting = this.readHalf.queue.front ?? this.writeHalf.queue.front
     return waiting === undefined ? undefined : Reason.Busy({ detail: `${waiting.operation} waits on the stream` })
   }
 
@@ -597,30 +602,33 @@ export class Core implements StreamSocket, Events {
    * Hands the backing over, with what was received and not read: from here on every operation fails with `Consumed`,
    * and closing this stream closes its heir.
    */
-  handOver(by: string, heir: Pick<StreamSocket, "close" | "abort">): readonly [backing: Backing, unread: Uint8Array] {
-    const unread = this.input.unreadBytes()
-    this.heir = heir
+  takeOver(
+    by: string,
+    successor: Pick<StreamSocket, "close" | "abort">
+  ): readonly [backing: Backing, unread: Uint8Array] {
+    const unread = this.readHalf.unreadBytes()
+    this.successor = successor
     this.phase = "closed"
-    this.output.close(Reason.Consumed({ by }))
-    this.input.close(Reason.Consumed({ by }))
+    this.writeHalf.close(Reason.Consumed({ by }))
+    this.readHalf.close(Reason.Consumed({ by }))
     return [this.backing, unread]
   }
 
   readable(): void {
-    this.input.line.drive()
+    this.readHalf.queue.pump()
   }
 
   writable(): void {
-    this.output.line.drive()
+    this.writeHalf.queue.pump()
   }
 
   failed(error: SocketError): void {
-    this.output.fail(error)
-    this.input.line.drive()
+    this.writeHalf.fail(error)
+    this.readHalf.queue.pump()
   }
 
   closed(): void {
-    if (this.heir !== undefined) return
+    if (this.successor !== undefined) return
     // A backing may lose its descriptor by failure: what it has received can still be read.
     if (this.phase === "open") {
       this.readable()
@@ -640,8 +648,8 @@ export class Core implements StreamSocket, Events {
 
   private refuse(): void {
     this.phase = "closing"
-    this.output.close()
-    this.input.close()
+    this.writeHalf.close()
+    this.readHalf.close()
   }
 
   private get released(): Effect.Effect<void> {

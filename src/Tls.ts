@@ -58,13 +58,13 @@ import { Buffer, isAscii } from "node:buffer"
 import { createHash, X509Certificate } from "node:crypto"
 import * as NodeTls from "node:tls"
 import { domainToASCII } from "node:url"
-import * as Deadlines from "./internal/base/timerQueue.ts"
-import { cuttable } from "./internal/cancellation/cancellable.ts"
-import { outsideOf } from "./internal/cancellation/signal.ts"
-import { chunkSize } from "./internal/core/Matcher.ts"
 import { nativeOf } from "./internal/base/nativeStream.ts"
-import { leftOver, StreamBacking } from "./internal/operations/ForeignStreamBacking.ts"
-import { BackingGround, type Ground, NativeGround } from "./internal/tls/Carrier.ts"
+import * as Deadlines from "./internal/base/timerQueue.ts"
+import { cancellable } from "./internal/cancellation/cancellable.ts"
+import { withoutSignals } from "./internal/cancellation/signal.ts"
+import { chunkSize } from "./internal/core/Matcher.ts"
+import { ForeignStreamBacking, leftOver } from "./internal/operations/ForeignStreamBacking.ts"
+import { BackingCarrier, type Carrier, NativeCarrier } from "./internal/tls/Carrier.ts"
 import { badOptions, tlsError } from "./internal/tls/errors.ts"
 import { currentHandshake, type Fork, Handshake, serverSide, startClient } from "./internal/tls/Handshake.ts"
 import { TlsBacking } from "./internal/tls/TlsBacking.ts"
@@ -84,7 +84,7 @@ const ContextTypeId: unique symbol = Symbol.for("~effect-asio/TlsServerContext")
  * @category models
  * @since 0.1.0
  */
-export type Stream =
+export type Underlying =
   & StreamSocket.ReadStream
   & StreamSocket.WriteStream
   & Pick<StreamSocket.StreamSocket, "localAddress" | "remoteAddress" | "shutdownWrite" | "close" | "abort">
@@ -97,7 +97,7 @@ export type Stream =
  */
 export interface TlsSocket extends StreamSocket.StreamSocket {
   readonly [TypeId]: typeof TypeId
-  readonly tls: Info
+  readonly tls: ConnectionInfo
 }
 
 /**
@@ -106,7 +106,7 @@ export interface TlsSocket extends StreamSocket.StreamSocket {
  * @category models
  * @since 0.1.0
  */
-export interface Info {
+export interface ConnectionInfo {
   /** `"TLSv1.3"`, `"TLSv1.2"`, ... */
   readonly protocol: string
   /** The name of the cipher suite in the standard, such as `"TLS_AES_256_GCM_SHA384"`. */
@@ -355,7 +355,7 @@ export const isTlsSocket = (u: unknown): u is TlsSocket => typeof u === "object"
  * @since 0.1.0
  */
 export const client = (
-  stream: Stream,
+  stream: Underlying,
   options: ClientOptions
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => clientOf(stream, options, options)
 
@@ -365,7 +365,7 @@ export const client = (
  * @internal
  */
 export const clientOf = (
-  stream: Stream,
+  stream: Underlying,
   options: Omit<ClientOptions, "servername" | "deadline">,
   { deadline, servername }: Pick<ClientOptions, "servername" | "deadline">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
@@ -433,7 +433,7 @@ export const clientOf = (
  * @since 0.1.0
  */
 export const server = (
-  stream: Stream,
+  stream: Underlying,
   options: ServerOptions | ServerContext
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => serverOf(stream, options, {})
 
@@ -444,7 +444,7 @@ export const server = (
  * @internal
  */
 export const serverOf = (
-  stream: Stream,
+  stream: Underlying,
   options: ServerOptions | ServerContext,
   outer: Pick<ServerOptions, "deadline" | "unread">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
@@ -495,11 +495,11 @@ export const makeServerContext = (options: ServerOptions): Effect.Effect<ServerC
 
 // ---- internal: sockets
 
-class Secured extends StreamSocket.Core implements TlsSocket {
+class Secured extends StreamSocket.Socket implements TlsSocket {
   readonly [TypeId]: typeof TypeId = TypeId
-  readonly tls: Info
+  readonly tls: ConnectionInfo
 
-  constructor(backing: TlsBacking, linger: Duration.Duration, info: Info) {
+  constructor(backing: TlsBacking, linger: Duration.Duration, info: ConnectionInfo) {
     super(backing, linger)
     this.tls = info
   }
@@ -509,7 +509,7 @@ interface Sessions {
   latest: Session | undefined
 }
 
-class SocketInfo implements Info {
+class SocketInfo implements ConnectionInfo {
   readonly protocol: string
   readonly cipher: string
   readonly alpn: string | undefined
@@ -556,12 +556,12 @@ class SocketInfo implements Info {
 
 interface Role {
   readonly start: (handshake: Handshake) => void
-  readonly info: (socket: NodeTls.TLSSocket) => Info
+  readonly info: (socket: NodeTls.TLSSocket) => ConnectionInfo
 }
 
 const upgrade = (
   operation: "Tls.client" | "Tls.server",
-  stream: Stream,
+  stream: Underlying,
   options: CommonOptions,
   prepareRole: () => Role
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
@@ -571,23 +571,23 @@ const upgrade = (
         const refused = refusal(operation, stream, options)
         if (refused !== undefined) return Effect.fail(refused)
         const attempt = new Attempt(operation, stream, options, role, fiber.context)
-        return cuttable(attempt.run, { operation, address: () => stream.remoteAddress }, "terminal").pipe(
+        return cancellable(attempt.run, { operation, address: () => stream.remoteAddress }, "terminal").pipe(
           // A stream that was made as it was cut is nobody's.
           Effect.onExit((exit) => Exit.isFailure(exit) ? attempt.abort : Effect.void)
         )
       })),
-    (socket) => outsideOf(socket.close),
+    (socket) => withoutSignals(socket.close),
     { interruptible: true }
   )
 
 /** Why a stream cannot be taken over; then nothing has happened to it. */
 const refusal = (
   operation: "Tls.client" | "Tls.server",
-  stream: Stream,
+  stream: Underlying,
   options: CommonOptions
 ): SocketError | undefined => {
-  if (stream instanceof StreamSocket.Core) {
-    const occupied = stream.occupied()
+  if (stream instanceof StreamSocket.Socket) {
+    const occupied = stream.takeOverRefusal()
     if (typeof occupied === "string") {
       return tlsError({ operation, address: stream.remoteAddress }, { kind: "handshake", detail: occupied })
     }
@@ -607,14 +607,14 @@ const refusal = (
 }
 
 /** What has arrived and nobody has read; it stays what the next read gets. */
-const unreadBytes = (stream: Stream): Uint8Array => {
-  if (!(stream instanceof StreamSocket.Core)) return leftOver(stream, "keep")
-  const { bytesRead, bytesWritten, input } = stream
-  const native = nativeOf(input.backing)
+const unreadBytes = (stream: Underlying): Uint8Array => {
+  if (!(stream instanceof StreamSocket.Socket)) return leftOver(stream, "keep")
+  const { bytesRead, bytesWritten, readHalf } = stream
+  const native = nativeOf(readHalf.backing)
   // What waits in the kernel matters where plaintext has been spoken; else the handshake finds out what it is. Node is
   // asked only for what it has: more would set it reading.
-  if (native === undefined ? bytesRead + bytesWritten > 0 : native.unread() > 0) input.collect(chunkSize)
-  return input.unreadBytes()
+  if (native === undefined ? bytesRead + bytesWritten > 0 : native.unread() > 0) readHalf.receiveIntoBuffer(chunkSize)
+  return readHalf.unreadBytes()
 }
 
 // Type 22 and major version 3, of the record that a ClientHello comes in.
@@ -632,7 +632,7 @@ class Attempt {
 
   constructor(
     operation: string,
-    stream: Stream,
+    stream: Underlying,
     options: CommonOptions,
     role: Role,
     context: Context.Context<never>
@@ -642,10 +642,10 @@ class Attempt {
     this.role = role
     this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
     this.context = context
-    this.linger = stream instanceof StreamSocket.Core ? stream.linger : resolved.linger
-    const ground = groundOf(operation, stream, options, this, fork)
-    this.handshake = new Handshake(ground, operation, fork, (socket) => {
-      this.socket = new Secured(new TlsBacking(socket, ground, resolved.sliceSize), this.linger, role.info(socket))
+    this.linger = stream instanceof StreamSocket.Socket ? stream.linger : resolved.linger
+    const carrier = groundOf(operation, stream, options, this, fork)
+    this.handshake = new Handshake(carrier, operation, fork, (socket) => {
+      this.socket = new Secured(new TlsBacking(socket, carrier, resolved.sliceSize), this.linger, role.info(socket))
     })
   }
 
@@ -680,17 +680,17 @@ class Attempt {
 
 const groundOf = (
   by: string,
-  stream: Stream,
+  stream: Underlying,
   options: CommonOptions,
-  heir: Pick<Stream, "close" | "abort">,
+  heir: Pick<Underlying, "close" | "abort">,
   fork: Fork
-): Ground => {
-  if (!(stream instanceof StreamSocket.Core)) {
-    return new BackingGround(new StreamBacking(stream, fork), leftOver(stream, "take"))
+): Carrier => {
+  if (!(stream instanceof StreamSocket.Socket)) {
+    return new BackingCarrier(new ForeignStreamBacking(stream, fork), leftOver(stream, "take"))
   }
-  const [backing, unread] = stream.handOver(by, heir)
+  const [backing, unread] = stream.takeOver(by, heir)
   const native = options.strictEnd === true ? undefined : nativeOf(backing)
-  return native === undefined ? new BackingGround(backing, unread) : new NativeGround(backing, native, unread)
+  return native === undefined ? new BackingCarrier(backing, unread) : new NativeCarrier(backing, native, unread)
 }
 
 /** @internal */

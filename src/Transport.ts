@@ -311,7 +311,7 @@ export interface Backing {
    * owing: whoever did was cancelled, or was served in another way. A transport
    * that has nothing to gain from knowing it leaves this out.
    */
-  readonly idle?: ((direction: "read" | "write") => void) | undefined
+  readonly interestDropped?: ((direction: "read" | "write") => void) | undefined
   /**
    * Gives the descriptor away, open, and answers its number; or says why not, and
    * then nothing has happened. Called only while nobody waits. From then on the
@@ -359,7 +359,7 @@ export interface ListenerBacking {
   /** Releases the address and resets every connection that was not accepted. */
   readonly close: () => void
   /** Nobody waits for `acceptable` any more; see {@link Backing}. */
-  readonly idle?: (() => void) | undefined
+  readonly interestDropped?: (() => void) | undefined
   /** Gives the descriptor away, open, and answers its number; see {@link Backing}. */
   readonly detach?: (() => number | SocketError) | undefined
 }

@@ -42,10 +42,10 @@ import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
 import * as Connector from "./Connector.ts"
-import { kept } from "./internal/base/detachScope.ts"
+import { detachScope } from "./internal/base/detachScope.ts"
 import { aborted, assertType } from "./internal/cancellation/signal.ts"
 import { nameOf } from "./internal/connect/resolveHost.ts"
-import { SecureAccepts } from "./internal/tls/TlsAcceptQueue.ts"
+import { TlsAcceptQueue } from "./internal/tls/TlsAcceptQueue.ts"
 import * as Read from "./Read.ts"
 import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
@@ -152,7 +152,7 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
   readonly bytesWritten: number
   readonly state: StreamSocket.State
   /** What the two peers have agreed on: protocol, ALPN, certificates; `undefined` without TLS. */
-  readonly tls: Tls.Info | undefined
+  readonly tls: Tls.ConnectionInfo | undefined
   /**
    * Reads 1 to `target.length` bytes into the front of `target` and resolves to
    * how many; 0 only for an empty target. End of stream is `null`, as often as
@@ -360,7 +360,7 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
  */
 export interface TlsSocket extends Socket {
   readonly stream: Tls.TlsSocket
-  readonly tls: Tls.Info
+  readonly tls: Tls.ConnectionInfo
 }
 
 /**
@@ -542,7 +542,7 @@ export function listen(
       // At once: a key that cannot be used is not the fault of those who connect.
       Effect.flatMap("reload" in tls ? Effect.succeed(tls) : Tls.makeServerContext(tls), (context) =>
         Effect.map(listening, (acceptor) => {
-          const secured = new SecureAccepts(acceptor, context, options?.onHandshakeFailure)
+          const secured = new TlsAcceptQueue(acceptor, context, options?.onHandshakeFailure)
           const accept = Effect.map(secured.take, (socket) =>
             new SecurePromiseSocket(socket))
           return new PromiseListener(acceptor, accept, secured.close)
@@ -626,7 +626,7 @@ class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
     return this.stream.state
   }
 
-  get tls(): Tls.Info | undefined {
+  get tls(): Tls.ConnectionInfo | undefined {
     return undefined
   }
 
@@ -672,7 +672,7 @@ class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
     const condition = options?.condition ?? CompletionCondition.transferAll
     return run(Write.writeAll(this.stream, source, condition), options, () => {
       const offered = Buffers.isCursor(source) ? source.remaining : Buffers.byteLength(source)
-      return this.asked("writeAll", CompletionCondition.fromInput(condition).goal(offered))
+      return this.asked("writeAll", CompletionCondition.fromInput(condition).expectedTotal(offered))
     })
   }
 
@@ -702,8 +702,8 @@ class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
 
   [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array, undefined> {
     // One landing place per loop: what leaves it is copied to the size of what arrived.
-    const landing = new Uint8Array(chunkSize)
-    return new Pulls(Effect.map(this.stream.readSome(landing), (count) => landing.slice(0, count)))
+    const receiveBuffer = new Uint8Array(chunkSize)
+    return new Pulls(Effect.map(this.stream.readSome(receiveBuffer), (count) => receiveBuffer.slice(0, count)))
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -716,7 +716,7 @@ class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
     options: Abortable | undefined
   ): Promise<TlsSocket> {
     return run(
-      Effect.map(kept(Effect.suspend(upgraded)), (socket) => new SecurePromiseSocket(socket)),
+      Effect.map(detachScope(Effect.suspend(upgraded)), (socket) => new SecurePromiseSocket(socket)),
       options,
       () => this.asked(operation)
     )
@@ -728,7 +728,7 @@ class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
 }
 
 class SecurePromiseSocket extends PromiseSocket<Tls.TlsSocket> implements TlsSocket {
-  override get tls(): Tls.Info {
+  override get tls(): Tls.ConnectionInfo {
     return this.stream.tls
   }
 }
@@ -868,7 +868,7 @@ const node = ManagedRuntime.make(NodeTransport.layer)
 const onNode = <A>(
   effect: Effect.Effect<A, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
 ): Effect.Effect<A, SocketError> =>
-  Effect.flatMap(node.contextEffect, (context) => kept(Effect.provideContext(effect, context)))
+  Effect.flatMap(node.contextEffect, (context) => detachScope(Effect.provideContext(effect, context)))
 
 const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, SocketError> =>
   Pull.catchDone(pull, () => Effect.succeed(null))

@@ -459,7 +459,7 @@ const resolve = (options: Options | undefined): Resolved => {
     withPolicy: (region) =>
       // Unlike most getters this one does not answer with the default of the reference.
       Context.getOrUndefined(region, Cancellation.Policy) === undefined
-        ? Context.add(Context.add(region, Cancellation.Policy, "total"), Cancellation.Within, within)
+        ? Context.add(Context.add(region, Cancellation.Policy, "total"), Cancellation.TotalTimeout, within)
         : region
   }
 }
@@ -514,22 +514,22 @@ class Connection {
   private readonly scope: Scope.Scope
   private readonly options: Resolved
   /** Idle connections are many and large chunks are few: it grows with what arrives. */
-  private landing: Uint8Array
+  private receiveBuffer: Uint8Array
   private closing: Socket.CloseEvent | undefined = undefined
 
   constructor(stream: StreamSocket.StreamSocket, scope: Scope.Scope, options: Resolved) {
     this.stream = stream
     this.scope = scope
     this.options = options
-    this.landing = new Uint8Array(Math.min(firstLanding, options.chunkSize))
+    this.receiveBuffer = new Uint8Array(Math.min(firstLanding, options.chunkSize))
   }
 
   readonly pull: Socket.Reader["pull"] = Effect.suspend(() => {
-    const target = this.landing
+    const target = this.receiveBuffer
     return Effect.mapBoth(this.stream.readSome(target), {
       onSuccess: (count): Arr.NonEmptyReadonlyArray<Uint8Array> => {
         if (count === target.byteLength && count < this.options.chunkSize) {
-          this.landing = new Uint8Array(Math.min(count * 4, this.options.chunkSize))
+          this.receiveBuffer = new Uint8Array(Math.min(count * 4, this.options.chunkSize))
         }
         return [target.slice(0, count)]
       },

@@ -11,7 +11,7 @@ import type * as Pull from "effect/Pull"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Buffers from "../Buffers.ts"
-import { bothWays } from "../internal/operations/duplex.ts"
+import { duplex } from "../internal/operations/duplex.ts"
 import type { SocketError } from "../SocketError.ts"
 import type { ReadStream, StreamSocket, WriteStream } from "../StreamSocket.ts"
 import * as Write from "../Write.ts"
@@ -112,7 +112,7 @@ export const toChannel = <IE = never>(
   IE
 > =>
   Channel.fromTransform((upstream: Pull.Pull<Arr.NonEmptyReadonlyArray<Buffers.View>, IE, unknown>, scope) =>
-    bothWays({
+    duplex({
       upstream,
       scope,
       write: (chunk) => Write.writeAll(socket, chunk),
@@ -135,6 +135,6 @@ const pullFrom = (
     throw new RangeError(`${operation}: chunkSize ${chunkSize} is not a positive whole number of bytes`)
   }
   // One landing place per stream: what leaves it is copied to the size of what arrived.
-  const landing = new Uint8Array(chunkSize)
-  return Effect.map(socket.readSome(landing), (count) => [landing.slice(0, count)])
+  const receiveBuffer = new Uint8Array(chunkSize)
+  return Effect.map(socket.readSome(receiveBuffer), (count) => [receiveBuffer.slice(0, count)])
 }

@@ -223,7 +223,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
   private readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
   private readonly clock: Clock.Clock
   private readonly chunkSize: number
-  private landing: Buffer | undefined = undefined
+  private receiveBuffer: Buffer | undefined = undefined
   private writer: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private timer: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private lastActive = 0
@@ -259,19 +259,19 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
   }
 
   override _read(): void {
-    const landing = this.landing ??= Buffer.allocUnsafeSlow(this.chunkSize)
-    this.run(this.source.readSome(landing), (exit) => {
+    const receiveBuffer = this.receiveBuffer ??= Buffer.allocUnsafeSlow(this.chunkSize)
+    this.run(this.source.readSome(receiveBuffer), (exit) => {
       if (Exit.isFailure(exit)) {
         if (isEnd(exit.cause)) this.push(null)
         else this.fail("read", exit.cause)
         return
       }
       this.active()
-      const chunk = landing.subarray(0, exit.value)
+      const chunk = receiveBuffer.subarray(0, exit.value)
       // What is mostly full is handed over; what is not is copied, so that a small chunk does not hold a large one.
       if (exit.value < this.chunkSize / 2) this.push(Buffer.from(chunk))
       else {
-        this.landing = undefined
+        this.receiveBuffer = undefined
         this.push(chunk)
       }
     })
@@ -300,7 +300,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
       // The other way round: aborting ends a write that an interruption would let finish.
       : Effect.andThen(this.source.abort, stop)
     this.run(end, () => {
-      this.landing = undefined
+      this.receiveBuffer = undefined
       callback(error)
     })
   }
@@ -622,7 +622,7 @@ class DuplexBacking implements Backing {
     const hasFlushed = this.phase === "closing" && duplex.writableFinished
     this.phase = "closing"
     // A stream that never says that it is closed must not hold up whoever waits for that.
-    this.giveUp ??= setTimeout(() => this.onClose(), patience)
+    this.giveUp ??= setTimeout(() => this.onClose(), closeTimeout)
     if (duplex.destroyed) return
     // Nothing is left to discard.
     if (hasFlushed) duplex.destroy()
@@ -736,7 +736,7 @@ class DuplexBacking implements Backing {
 }
 
 // Milliseconds, after which nobody waits for a stream that was destroyed.
-const patience = 1000
+const closeTimeout = 1000
 
 const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
 

@@ -238,7 +238,7 @@ class Source {
   private readonly chunkSize: number
   private readonly onOver: () => void
   private controller: ReadableByteStreamController | undefined = undefined
-  private landing: Uint8Array | undefined = undefined
+  private receiveBuffer: Uint8Array | undefined = undefined
   private reading: Fiber.Fiber<void> | undefined = undefined
   private isOver = false
 
@@ -296,7 +296,7 @@ class Source {
         this.socket.readSome(new Uint8Array(view.buffer, view.byteOffset, view.byteLength)),
         (count) => request.respond(count)
       )
-      : Effect.map(this.socket.readSome(this.landing ??= new Uint8Array(this.chunkSize)), (count) => {
+      : Effect.map(this.socket.readSome(this.receiveBuffer ??= new Uint8Array(this.chunkSize)), (count) => {
         controller.enqueue(this.cut(count))
       })
     return Effect.catchCause(reading, (cause) =>
@@ -313,10 +313,10 @@ class Source {
 
   // The stream keeps the memory of its chunks: what is mostly full is handed over, what is not is copied.
   private cut(count: number): Uint8Array {
-    const landing = this.landing ?? new Uint8Array(0)
-    if (count < this.chunkSize / 2) return landing.slice(0, count)
-    this.landing = undefined
-    return landing.subarray(0, count)
+    const receiveBuffer = this.receiveBuffer ?? new Uint8Array(0)
+    if (count < this.chunkSize / 2) return receiveBuffer.slice(0, count)
+    this.receiveBuffer = undefined
+    return receiveBuffer.subarray(0, count)
   }
 
   private stop(): Fiber.Fiber<void> | undefined {
@@ -328,7 +328,7 @@ class Source {
   private over(): void {
     if (this.isOver) return
     this.isOver = true
-    this.landing = undefined
+    this.receiveBuffer = undefined
     this.onOver()
   }
 }

@@ -206,7 +206,7 @@ class MemoryBacking implements Backing {
   private readonly limit: () => number
   private peer: MemoryBacking | undefined = undefined
   private events: Events | undefined = undefined
-  private readonly owed = { readable: false, writable: false, closed: false }
+  private readonly pending = { readable: false, writable: false, closed: false }
   private gone = false
 
   constructor(
@@ -297,10 +297,10 @@ class MemoryBacking implements Backing {
   }
 
   private notify(event: "readable" | "writable" | "closed"): void {
-    if (this.owed[event]) return
-    this.owed[event] = true
+    if (this.pending[event]) return
+    this.pending[event] = true
     queueMicrotask(() => {
-      this.owed[event] = false
+      this.pending[event] = false
       if (event === "closed" || !this.gone) this.events?.[event]()
     })
   }

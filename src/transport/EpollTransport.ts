@@ -46,7 +46,7 @@ import * as Descriptor from "./internal/epoll/descriptor.ts"
 import { EpollBacking } from "./internal/epoll/EpollBacking.ts"
 import { EpollListener, listen } from "./internal/epoll/EpollListener.ts"
 import * as Linux from "./internal/epoll/linux.ts"
-import { failure, mostInt } from "./internal/epoll/options.ts"
+import { failure, maxInt } from "./internal/epoll/options.ts"
 import { Reactor, type Registered } from "./internal/epoll/Reactor.ts"
 import * as Support from "./internal/epoll/support.ts"
 
@@ -143,7 +143,7 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, Soc
  * )
  * ```
  *
- * @see `StreamSocket.release` for the opposite
+ * @see `StreamSocket.detachFd` for the opposite
  * @category constructors
  * @since 0.1.0
  */
@@ -180,7 +180,7 @@ export const fromFd = (fd: number): Effect.Effect<Backing, SocketError> =>
  * )
  * ```
  *
- * @see `Acceptor.release` for the opposite
+ * @see `Acceptor.detachFd` for the opposite
  * @category constructors
  * @since 0.1.0
  */
@@ -242,7 +242,7 @@ const adopt = <A extends Registered>(
   open: (reactor: Reactor) => A | SocketError
 ): Effect.Effect<A, SocketError> =>
   Effect.suspend(() => {
-    if (!Number.isInteger(fd) || fd < 0 || fd > mostInt) {
+    if (!Number.isInteger(fd) || fd < 0 || fd > maxInt) {
       throw new RangeError(`EpollTransport.${operation}: ${fd} is not a descriptor`)
     }
     return Effect.flatMap(acquire(operation), (reactor): Effect.Effect<A, SocketError> => {

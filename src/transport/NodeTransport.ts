@@ -48,8 +48,8 @@ import { networkInterfaces } from "node:os"
 import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
 import * as Slab from "../internal/base/bufferPool.ts"
-import { unsupported, unsupportedLocal } from "../internal/base/unsupported.ts"
 import { type Native, native } from "../internal/base/nativeStream.ts"
+import { unsupported, unsupportedLocal } from "../internal/base/unsupported.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
 import {
   type Backing,
@@ -276,8 +276,8 @@ class NodeBacking implements Backing, Native {
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
   // What may be written until the event loop has had its turn.
-  private writesLeft = perTurn
-  private isWaitingForTurn = false
+  private writeBudget = turnBudget
+  private hasYielded = false
   private watching = false
   private phase: "open" | "closing" | "closed" = "open"
   private sawUnread = false
@@ -364,9 +364,9 @@ class NodeBacking implements Backing, Native {
       this.wantsRoom = true
       return WouldBlock
     }
-    if (this.writesLeft <= 0) return this.waitForTurn()
+    if (this.writeBudget <= 0) return this.yieldTurn()
     const length = Math.min(source.remaining, limit, sliceSize)
-    this.writesLeft -= length + perCall
+    this.writeBudget -= length + callCost
     const slab = Slab.acquire(length)
     const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
     source.copyTo(slice)
@@ -446,7 +446,7 @@ class NodeBacking implements Backing, Native {
 
   onData(chunk: Buffer): void {
     if (this.pulling) return
-    if (!this.isWaitingForTurn) this.writesLeft = perTurn
+    if (!this.hasYielded) this.writeBudget = turnBudget
     if (this.phase !== "open") {
       this.sawUnread = true
       return
@@ -477,12 +477,12 @@ class NodeBacking implements Backing, Native {
 
   // What the kernel takes at once, Node answers at once or in the same tick: a peer that keeps up would hold the event loop
   // for ever.
-  private waitForTurn(): typeof WouldBlock {
-    if (!this.isWaitingForTurn) {
-      this.isWaitingForTurn = true
+  private yieldTurn(): typeof WouldBlock {
+    if (!this.hasYielded) {
+      this.hasYielded = true
       setImmediate(() => {
-        this.isWaitingForTurn = false
-        this.writesLeft = perTurn
+        this.hasYielded = false
+        this.writeBudget = turnBudget
         this.events.writable()
       })
     }
@@ -584,8 +584,8 @@ function onClose(this: Net.Socket): void {
 }
 
 // Bytes that a connection may write before the event loop has its turn; a call counts as some, so that tiny ones end too.
-const perTurn = 1024 * 1024
-const perCall = 1024
+const turnBudget = 1024 * 1024
+const callCost = 1024
 
 // libuv before 1.52 reports a reset as end of stream when bytes came before it.
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24

@@ -14,7 +14,7 @@ import { ending, start, transferOf } from "../support/effects.ts"
 
 /** What an operation at this place would read: the policy, and how long `total` may go on. */
 const settings = Effect.gen(function*() {
-  const within = yield* Cancellation.Within
+  const within = yield* Cancellation.TotalTimeout
   return [yield* Cancellation.Policy, Duration.isFinite(within) ? Duration.toMillis(within) : "for ever"] as const
 })
 

@@ -31,11 +31,11 @@ const late = <A, E>(exit: Exit.Exit<A, E>): string => {
 
 const lateOf = <A, E>(fiber: Fiber.Fiber<A, E>): Effect.Effect<string> => Effect.map(Fiber.await(fiber), late)
 
-const told = ({ ended, ranOn }: Cancellation.Report) => ({
+const told = ({ ended, continued }: Cancellation.Report) => ({
   ended: ended.map(({ guarantee, operation, total, transferred }) =>
     `${operation} ${transferred}/${total} ${guarantee}`
   ),
-  ranOn: ranOn.map(({ operation, total, transferred }) => `${operation} ${transferred}/${total}`)
+  continued: continued.map(({ operation, total, transferred }) => `${operation} ${transferred}/${total}`)
 })
 
 const target = () => new Uint8Array(5)
@@ -655,21 +655,21 @@ describe("escalate", () => {
       ({ socket }) => start(Cancellation.withSignal(socket.readSome(target()), signal))
     )
 
-  const summary = ({ enough, steps }: Cancellation.Escalation) => ({
-    enough,
+  const summary = ({ endedBy, steps }: Cancellation.Escalation) => ({
+    endedBy,
     steps: steps.map(({ type, ...report }) => ({ type, ...told(report) }))
   })
 
   const read = "readSome 0/5 total"
-  const refused = { ended: [], ranOn: ["writeAll 3/5"] }
+  const refused = { ended: [], continued: ["writeAll 3/5"] }
 
   it.effect("total is enough for reads, at once", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
       const fibers = [yield* reading(signal), yield* reading(signal)]
       assert.deepStrictEqual(summary(yield* Cancellation.escalate(signal)), {
-        enough: "total",
-        steps: [{ type: "total", ended: [read, read], ranOn: [] }]
+        endedBy: "total",
+        steps: [{ type: "total", ended: [read, read], continued: [] }]
       })
       for (const fiber of fibers) assert.strictEqual(ending(yield* Fiber.await(fiber)), "OperationAborted")
     }))
@@ -684,10 +684,10 @@ describe("escalate", () => {
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-        enough: "partial",
+        endedBy: "partial",
         steps: [
-          { type: "total", ended: [read], ranOn: ["writeAll 3/5"] },
-          { type: "partial", ended: ["writeAll 3/5 partial"], ranOn: [] }
+          { type: "total", ended: [read], continued: ["writeAll 3/5"] },
+          { type: "partial", ended: ["writeAll 3/5 partial"], continued: [] }
         ]
       })
       assert.strictEqual(ending(yield* Fiber.await(fiber)), "OperationAborted")
@@ -703,11 +703,11 @@ describe("escalate", () => {
       assert.isUndefined(fiber.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-        enough: "terminal",
+        endedBy: "terminal",
         steps: [
           { type: "total", ...refused },
           { type: "partial", ...refused },
-          { type: "terminal", ended: ["writeAll 3/5 terminal"], ranOn: [] }
+          { type: "terminal", ended: ["writeAll 3/5 terminal"], continued: [] }
         ]
       })
       assert.strictEqual(socket.state.write, "torn")
@@ -722,7 +722,7 @@ describe("escalate", () => {
       assert.isUndefined(escalating.pollUnsafe())
       yield* TestClock.adjust("1 millis")
       assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-        enough: undefined,
+        endedBy: undefined,
         steps: types.map((type) => ({ type, ...refused }))
       })
       yield* writable
@@ -732,8 +732,8 @@ describe("escalate", () => {
   it.effect("where nothing waits, the first step is enough", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* Cancellation.escalate(Cancellation.makeSignal()), {
-        enough: "total",
-        steps: [{ type: "total", ended: [], ranOn: [] }]
+        endedBy: "total",
+        steps: [{ type: "total", ended: [], continued: [] }]
       })
     }))
 
@@ -745,7 +745,7 @@ describe("escalate", () => {
       yield* TestClock.adjust("500 millis")
       yield* writable
       assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-        enough: "total",
+        endedBy: "total",
         steps: [{ type: "total", ...refused }]
       })
       assert.strictEqual(yield* Fiber.join(fiber), 5)
@@ -762,10 +762,10 @@ describe("escalate", () => {
       const escalating = yield* start(Cancellation.escalate(signal))
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-        enough: "partial",
+        endedBy: "partial",
         steps: [
-          { type: "total", ended: ["readSome 0/5 total"], ranOn: [] },
-          { type: "partial", ended: ["readSome 0/5 total"], ranOn: [] }
+          { type: "total", ended: ["readSome 0/5 total"], continued: [] },
+          { type: "partial", ended: ["readSome 0/5 total"], continued: [] }
         ]
       })
       assert.strictEqual(ending(yield* Fiber.await(fiber)), "OperationAborted")
@@ -782,7 +782,7 @@ describe("escalate", () => {
         yield* TestClock.adjust("1099 millis")
         assert.isUndefined(fiber.pollUnsafe())
         yield* TestClock.adjust("1 millis")
-        assert.strictEqual((yield* Fiber.join(escalating)).enough, "terminal")
+        assert.strictEqual((yield* Fiber.join(escalating)).endedBy, "terminal")
       }))
 
     it.effect("its input is the request just made", () =>
@@ -806,7 +806,7 @@ describe("escalate", () => {
         const { socket } = yield* midway(signal, Cancellation.allowTerminal)
         const escalation = yield* Cancellation.escalate(signal, { schedule: Schedule.recurs(1) })
         assert.deepStrictEqual(summary(escalation), {
-          enough: undefined,
+          endedBy: undefined,
           steps: [{ type: "total", ...refused }, { type: "partial", ...refused }]
         })
         assert.strictEqual(socket.state.write, "open")
@@ -819,7 +819,7 @@ describe("escalate", () => {
           if (enough === "total") yield* reading(signal)
           else yield* midway(signal, enough === "partial" ? Cancellation.allowPartial : Cancellation.allowTerminal)
           const escalation = yield* Cancellation.escalate(signal, { schedule: Schedule.recurs(recurs) })
-          assert.strictEqual(escalation.enough, enough)
+          assert.strictEqual(escalation.endedBy, enough)
           assert.strictEqual(escalation.steps.length, recurs + 1)
         }
       }))
@@ -851,8 +851,8 @@ describe("escalate", () => {
         assert.isUndefined(escalating.pollUnsafe())
         yield* TestClock.adjust("1 millis")
         assert.deepStrictEqual(summary(yield* Fiber.join(escalating)), {
-          enough: "partial",
-          steps: [{ type: "total", ended: [read], ranOn: [] }, { type: "partial", ended: [], ranOn: [] }]
+          endedBy: "partial",
+          steps: [{ type: "total", ended: [read], continued: [] }, { type: "partial", ended: [], continued: [] }]
         })
       }))
 
@@ -866,8 +866,8 @@ describe("escalate", () => {
             startImmediately: true
           })
         }
-        const { enough, steps } = yield* Cancellation.escalate(signal, { until: FiberSet.awaitEmpty(set) })
-        assert.deepStrictEqual([enough, steps.length, yield* FiberSet.size(set)], ["total", 1, 0])
+        const { endedBy, steps } = yield* Cancellation.escalate(signal, { until: FiberSet.awaitEmpty(set) })
+        assert.deepStrictEqual([endedBy, steps.length, yield* FiberSet.size(set)], ["total", 1, 0])
       }))
 
     it.effect("it does not matter how it ends", () =>
@@ -875,8 +875,8 @@ describe("escalate", () => {
         for (const until of [Effect.fail("no"), Effect.die("no"), Effect.interrupt, Effect.succeed(1)]) {
           const signal = Cancellation.makeSignal()
           yield* midway(signal)
-          const { enough, steps } = yield* Cancellation.escalate(signal, { until })
-          assert.deepStrictEqual([enough, steps.length], ["total", 1])
+          const { endedBy, steps } = yield* Cancellation.escalate(signal, { until })
+          assert.deepStrictEqual([endedBy, steps.length], ["total", 1])
         }
       }))
 
@@ -886,7 +886,7 @@ describe("escalate", () => {
         const until = Effect.onInterrupt(Effect.never, () => Effect.sync(() => cut.push("until")))
         const escalating = yield* start(Cancellation.escalate(Cancellation.makeSignal(), { until }))
         yield* TestClock.adjust("3 seconds")
-        assert.isUndefined((yield* Fiber.join(escalating)).enough)
+        assert.isUndefined((yield* Fiber.join(escalating)).endedBy)
         assert.deepStrictEqual(cut, ["until"])
       }))
   })
@@ -897,11 +897,11 @@ describe("escalate", () => {
       const { socket } = yield* midway(signal)
       const short = yield* Cancellation.escalate(signal, { types: ["terminal", "total"] })
       assert.deepStrictEqual(summary(short), {
-        enough: "terminal",
-        steps: [{ type: "terminal", ended: ["writeAll 3/5 terminal"], ranOn: [] }]
+        endedBy: "terminal",
+        steps: [{ type: "terminal", ended: ["writeAll 3/5 terminal"], continued: [] }]
       })
       assert.strictEqual(socket.state.write, "torn")
-      assert.deepStrictEqual(yield* Cancellation.escalate(signal, { types: [] }), { enough: undefined, steps: [] })
+      assert.deepStrictEqual(yield* Cancellation.escalate(signal, { types: [] }), { endedBy: undefined, steps: [] })
     }))
 
   it.effect("interrupted: takes no further step, waits for nothing, and undoes nothing", () =>

@@ -525,9 +525,9 @@ describe("a shared connection", () => {
           victims.add(who)
           writers[who]!.interruptUnsafe()
         } else if (dice < 0.8 && cut.requests.length > 0) {
-          const { ended, ranOn } = yield* signal.emit(cut.requests[int(0, cut.requests.length - 1)]!)
+          const { ended, continued } = yield* signal.emit(cut.requests[int(0, cut.requests.length - 1)]!)
           // The one in the middle of its frame, if any, is the only one that can refuse.
-          assert.isAtMost(ranOn.length, 1)
+          assert.isAtMost(continued.length, 1)
           for (const { guarantee, transferred } of ended) {
             assert.strictEqual(guarantee === "total", transferred === 0)
           }
@@ -596,13 +596,13 @@ describe("a shared connection", () => {
       const signal = Cancellation.makeSignal()
       const attempts = Array.from({ length: 4 }, (_, who) => attempt(who, 0, 20))
       yield* Effect.forEach(attempts, (one) => start(Cancellation.withSignal(send(left, one), signal)))
-      const { ended, ranOn } = yield* signal.emit("total")
+      const { ended, continued } = yield* signal.emit("total")
       assert.deepStrictEqual(ended.map(({ guarantee, transferred }) => [guarantee, transferred]), [
         ["total", 0],
         ["total", 0],
         ["total", 0]
       ])
-      assert.deepStrictEqual(ranOn.map(({ total, transferred }) => [transferred, total]), [[10, 26]])
+      assert.deepStrictEqual(continued.map(({ total, transferred }) => [transferred, total]), [[10, 26]])
       const whole = new Uint8Array(26)
       yield* Read.readExactly(right, whole)
       assertBytes(whole, attempts[0]!.bytes)

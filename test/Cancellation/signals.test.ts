@@ -33,14 +33,14 @@ type Type = Cancellation.Type
 const scriptedAddress = NetAddress.unixPathAddress("scripted")
 const remote = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:2")
 
-const nothingDone: Cancellation.Report = { ended: [], ranOn: [] }
+const nothingDone: Cancellation.Report = { ended: [], continued: [] }
 
 /** What a report says without addresses: `writeAll 3/5`, with the guarantee behind it where there is one. */
-const told = ({ ended, ranOn }: Cancellation.Report) => ({
+const told = ({ ended, continued }: Cancellation.Report) => ({
   ended: ended.map(({ guarantee, operation, total, transferred }) =>
     `${operation} ${transferred}/${total} ${guarantee}`
   ),
-  ranOn: ranOn.map(({ operation, total, transferred }) => `${operation} ${transferred}/${total}`)
+  continued: continued.map(({ operation, total, transferred }) => `${operation} ${transferred}/${total}`)
 })
 
 /** How an exit tells of the request that ended it: `writeAll 3/5 partial`. */
@@ -129,7 +129,7 @@ describe("a request", () => {
             const signal = Cancellation.makeSignal()
             const { readable, socket } = yield* scripted({ reads: [block, data("hello"), ScriptedStream.end] })
             const fiber = yield* start(Cancellation.withSignal(read(socket), signal))
-            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [`${name} ${count} total`], ranOn: [] })
+            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [`${name} ${count} total`], continued: [] })
             assert.strictEqual(yield* abortedOf(fiber), `${name} ${count} total`)
             assert.deepStrictEqual(failure(yield* Fiber.await(fiber)).address, scriptedAddress)
             // No byte is lost, and the line is free.
@@ -145,7 +145,7 @@ describe("a request", () => {
           const signal = Cancellation.makeSignal()
           const { readable, socket } = yield* scripted({ reads: [data("he"), block, data("llo\n"), block] })
           const fiber = yield* start(Cancellation.withSignal(Read.readUntil(socket, "\n"), signal))
-          assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["readUntil 0/0 total"], ranOn: [] })
+          assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["readUntil 0/0 total"], continued: [] })
           assert.strictEqual(yield* abortedOf(fiber), "readUntil 0/0 total")
           yield* readable
           assertBytes(yield* Read.readUntil(socket, "\n"), "hello\n")
@@ -171,7 +171,7 @@ describe("a request", () => {
               : Write.writeAll(socket, hello, condition)
             const fiber = yield* start(Cancellation.withSignal(write, signal))
             const expected = `${condition === undefined ? "writeSome" : "writeAll"} 0/${total} total`
-            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [expected], ranOn: [] })
+            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [expected], continued: [] })
             assert.strictEqual(yield* abortedOf(fiber), expected)
             assert.strictEqual(socket.state.write, "open")
             yield* writable
@@ -189,7 +189,7 @@ describe("a request", () => {
         const { fiber, writable, written } = yield* midway(signal, take(2))
         assert.deepStrictEqual(yield* signal.emit("total"), {
           ended: [],
-          ranOn: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5 }]
+          continued: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5 }]
         })
         assert.isUndefined(fiber.pollUnsafe())
         yield* writable
@@ -203,7 +203,7 @@ describe("a request", () => {
         const { cursor, fiber, socket, writable, written } = yield* midway(signal, take(2))
         assert.deepStrictEqual(yield* signal.emit("partial"), {
           ended: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5, guarantee: "partial" }],
-          ranOn: []
+          continued: []
         })
         assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 partial")
         assert.strictEqual(socket.state.write, "open")
@@ -218,7 +218,7 @@ describe("a request", () => {
         const { fiber, socket } = yield* midway(signal)
         assert.deepStrictEqual(yield* signal.emit("terminal"), {
           ended: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5, guarantee: "terminal" }],
-          ranOn: []
+          continued: []
         })
         assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 terminal")
         assert.strictEqual(socket.state.write, "torn")
@@ -232,7 +232,7 @@ describe("a request", () => {
         const { socket } = yield* scripted({ writes: [take(3), block] })
         const write = Write.writeAll(socket, hello, CompletionCondition.transferExactly(4))
         const fiber = yield* start(Cancellation.withSignal(write, signal))
-        assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["writeAll 3/4 partial"], ranOn: [] })
+        assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["writeAll 3/4 partial"], continued: [] })
         assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/4 partial")
       }))
   })
@@ -276,7 +276,7 @@ describe("a request", () => {
           resume(Effect.void)
         })
       })
-      assert.deepStrictEqual(reports.map(told), [{ ended: ["readSome 0/5 total"], ranOn: [] }])
+      assert.deepStrictEqual(reports.map(told), [{ ended: ["readSome 0/5 total"], continued: [] }])
       assert.strictEqual(yield* abortedOf(fiber), "readSome 0/5 total")
     }))
 
@@ -341,7 +341,7 @@ describe("interleavings", () => {
   it.effect("the request, then readiness in the same turn: nothing happened, and nothing is attempted", () =>
     Effect.gen(function*() {
       const { attempts, read, report, socket, write } = yield* turnOf(Cancellation.makeSignal(), "request")
-      assert.deepStrictEqual(told(report), { ended: ["readSome 0/5 total", "writeAll 0/5 total"], ranOn: [] })
+      assert.deepStrictEqual(told(report), { ended: ["readSome 0/5 total", "writeAll 0/5 total"], continued: [] })
       assert.deepStrictEqual([yield* abortedOf(read), yield* abortedOf(write)], [
         "readSome 0/5 total",
         "writeAll 0/5 total"
@@ -359,7 +359,7 @@ describe("interleavings", () => {
       const fiber = yield* start(Cancellation.withSignal(here.readSome(new Uint8Array(5)), signal))
       // The pipe tells the reader in a microtask; the request comes before.
       const report = yield* Effect.flatMap(there.writeSome(hello), () => signal.emit("total"))
-      assert.deepStrictEqual(told(report), { ended: ["readSome 0/5 total"], ranOn: [] })
+      assert.deepStrictEqual(told(report), { ended: ["readSome 0/5 total"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "readSome 0/5 total")
       const target = new Uint8Array(5)
       assert.strictEqual(yield* here.readSome(target), 5)
@@ -374,11 +374,11 @@ describe("interleavings", () => {
         Effect.gen(function*() {
           const signal = Cancellation.makeSignal()
           const { fiber, socket } = yield* midway(signal)
-          assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], ranOn: ["writeAll 3/5"] })
+          assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], continued: ["writeAll 3/5"] })
           yield* between
           assert.deepStrictEqual(told(yield* signal.emit("terminal")), {
             ended: ["writeAll 3/5 terminal"],
-            ranOn: []
+            continued: []
           })
           assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 terminal")
           assert.strictEqual(socket.state.write, "torn")
@@ -390,7 +390,7 @@ describe("interleavings", () => {
           const { fiber, socket } = yield* midway(signal)
           assert.deepStrictEqual(told(yield* signal.emit("terminal")), {
             ended: ["writeAll 3/5 terminal"],
-            ranOn: []
+            continued: []
           })
           yield* between
           assert.deepStrictEqual(yield* signal.emit("total"), nothingDone)
@@ -445,7 +445,7 @@ describe("interleavings", () => {
         Effect.gen(function*() {
           const signal = Cancellation.makeSignal()
           const { fiber, interruption, writable, written } = yield* finishing(signal, options, take(2))
-          assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], ranOn: ["writeAll 3/5"] })
+          assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], continued: ["writeAll 3/5"] })
           assert.isUndefined(fiber.pollUnsafe())
           yield* writable
           yield* Fiber.await(interruption)
@@ -462,7 +462,7 @@ describe("interleavings", () => {
           Effect.gen(function*() {
             const signal = Cancellation.makeSignal()
             const { fiber, interruption, socket, written } = yield* finishing(signal, options)
-            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [`writeAll 3/5 ${type}`], ranOn: [] })
+            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [`writeAll 3/5 ${type}`], continued: [] })
             yield* Fiber.await(interruption)
             const exit = yield* Fiber.await(fiber)
             assert.strictEqual(ending(exit), "Interrupt")
@@ -481,7 +481,7 @@ describe("interleavings", () => {
         const signal = Cancellation.makeSignal()
         const { fiber, socket } = yield* finishing(signal, { within: "1 second" })
         yield* TestClock.adjust("999 millis")
-        assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], ranOn: ["writeAll 3/5"] })
+        assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], continued: ["writeAll 3/5"] })
         yield* TestClock.adjust("1 millis")
         assert.deepStrictEqual(yield* signal.emit("partial"), nothingDone)
         assert.deepStrictEqual(transferOf(yield* Fiber.await(fiber)), {
@@ -553,7 +553,7 @@ describe("interleavings", () => {
           )
           yield* Effect.yieldNow
           assert.strictEqual(yield* abortedOf(fiber), `writeAll 3/5 ${type}`)
-          assert.deepStrictEqual(reports.map(told), [{ ended: [`writeAll 3/5 ${type}`], ranOn: [] }])
+          assert.deepStrictEqual(reports.map(told), [{ ended: [`writeAll 3/5 ${type}`], continued: [] }])
           assert.strictEqual(socket.state.write, type === "partial" ? "open" : "torn")
           assertBytes(yield* written, "hel")
         }
@@ -569,7 +569,7 @@ describe("interleavings", () => {
           return 3
         }).pipe(Cancellation.withSignal(signal))
         assert.strictEqual(count, 5)
-        assert.deepStrictEqual(reports.map(told), [{ ended: [], ranOn: ["writeAll 3/5"] }])
+        assert.deepStrictEqual(reports.map(told), [{ ended: [], continued: ["writeAll 3/5"] }])
         assertBytes(yield* written, "hello")
       }))
 
@@ -587,7 +587,7 @@ describe("interleavings", () => {
         )
         yield* Effect.yieldNow
         assert.strictEqual(yield* abortedOf(fiber), "readUntil 0/0 total")
-        assert.deepStrictEqual(reports.map(told), [{ ended: ["readUntil 0/0 total"], ranOn: [] }])
+        assert.deepStrictEqual(reports.map(told), [{ ended: ["readUntil 0/0 total"], continued: [] }])
         assertBytes(yield* Read.readUntil(socket, "o"), "hello")
         yield* start(Effect.exit(socket.readSome(new Uint8Array(1))))
       }))
@@ -605,7 +605,7 @@ describe("interleavings", () => {
         yield* Effect.yieldNow
         yield* writable
         assert.strictEqual(yield* Fiber.join(front), 5)
-        assert.deepStrictEqual(reports.map(told), [{ ended: ["writeAll 0/5 total"], ranOn: [] }])
+        assert.deepStrictEqual(reports.map(told), [{ ended: ["writeAll 0/5 total"], continued: [] }])
         assert.strictEqual(yield* abortedOf(behind), "writeAll 0/5 total")
         assertBytes(yield* written, "hello")
       }))
@@ -625,7 +625,7 @@ describe("interleavings", () => {
         const third = yield* start(socket.readSome(target))
         yield* readable
         yield* Fiber.join(first)
-        assert.deepStrictEqual(reports.map(told), [{ ended: ["readSome 0/1 total"], ranOn: [] }])
+        assert.deepStrictEqual(reports.map(told), [{ ended: ["readSome 0/1 total"], continued: [] }])
         assert.strictEqual(yield* abortedOf(second), "readSome 0/1 total")
         assert.strictEqual(yield* Fiber.join(third), 1)
         assertBytes(target, "b")
@@ -676,8 +676,8 @@ describe("regions", () => {
       )
       endings.length = 0
       assert.strictEqual(signal.pending.length, 13)
-      const { ended, ranOn } = yield* signal.emit("total")
-      assert.deepStrictEqual([ended.length, ranOn.length], [13, 0])
+      const { ended, continued } = yield* signal.emit("total")
+      assert.deepStrictEqual([ended.length, continued.length], [13, 0])
       yield* Effect.yieldNow
       // Where the first failure is the end of all, it is the others' end before they have gone on.
       assert.deepStrictEqual(endings.toSorted(), [
@@ -726,7 +726,7 @@ describe("regions", () => {
       assert.deepStrictEqual([read.pollUnsafe(), write.pollUnsafe()], [undefined, undefined])
       assert.deepStrictEqual(told(yield* signal.emit("partial")), {
         ended: ["readSome 0/5 total", "writeAll 3/5 partial"],
-        ranOn: []
+        continued: []
       })
       assert.strictEqual(yield* abortedOf(read), "readSome 0/5 total")
       assert.strictEqual(yield* abortedOf(write), "writeAll 3/5 partial")
@@ -757,7 +757,7 @@ describe("regions", () => {
         socket.readSome(target()).pipe(Cancellation.withSignal(signal), Cancellation.withSignal(signal))
       )
       assert.strictEqual(signal.pending.length, 1)
-      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["readSome 0/5 total"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["readSome 0/5 total"], continued: [] })
       yield* Fiber.await(fiber)
       assert.deepStrictEqual(signal.pending, [])
     }))
@@ -769,7 +769,7 @@ describe("regions", () => {
       const write = yield* midway(signal)
       assert.deepStrictEqual(told(yield* signal.emit("partial")), {
         ended: ["readSome 0/5 total", "writeAll 3/5 partial"],
-        ranOn: []
+        continued: []
       })
       assert.strictEqual(yield* abortedOf(read.fiber), "readSome 0/5 total")
       assert.strictEqual(yield* abortedOf(write.fiber), "writeAll 3/5 partial")
@@ -796,7 +796,7 @@ describe("regions", () => {
       const fiber = yield* start(
         Write.writeAll(socket, hello).pipe(Cancellation.total(), Cancellation.withSignal(signal))
       )
-      assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: ["writeAll 3/5 terminal"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: ["writeAll 3/5 terminal"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 terminal")
     }))
 
@@ -832,7 +832,7 @@ describe("the report", () => {
       ])
       assert.deepStrictEqual(told(yield* signal.emit("total")), {
         ended: ["writeAll 0/6 total", "writeSome 0/5 total", "shutdownWrite 0/0 total"],
-        ranOn: ["writeAll 3/5"]
+        continued: ["writeAll 3/5"]
       })
       for (const fiber of inLine) assert.match(yield* abortedOf(fiber), / total$/)
       yield* writable
@@ -860,11 +860,11 @@ describe("the report", () => {
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
       const { fiber, writable } = yield* midway(signal, take(2))
-      const { ranOn } = yield* signal.emit("total")
+      const { continued } = yield* signal.emit("total")
       const pending = signal.pending
       yield* writable
       yield* Fiber.join(fiber)
-      assert.deepStrictEqual([...ranOn.map((it) => it.transferred), ...pending.map((it) => it.transferred)], [3, 3])
+      assert.deepStrictEqual([...continued.map((it) => it.transferred), ...pending.map((it) => it.transferred)], [3, 3])
     }))
 
   describe("all have ended before the first fiber goes on", () => {
@@ -899,7 +899,7 @@ describe("the report", () => {
         return { backings, sockets, fibers, report }
       })
 
-    const allFive = { ended: Array.from({ length: 5 }, () => "readSome 0/5 total"), ranOn: [] }
+    const allFive = { ended: Array.from({ length: 5 }, () => "readSome 0/5 total"), continued: [] }
 
     it.effect("it sees none of them wait, and emits again to nobody", () =>
       Effect.gen(function*() {
@@ -1043,7 +1043,7 @@ describe("the report", () => {
     it.effect("stays in line behind a front that refused", () =>
       Effect.gen(function*() {
         const { attempts, last, next, signal } = yield* withFront
-        assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], ranOn: ["writeAll 3/5"] })
+        assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: [], continued: ["writeAll 3/5"] })
         assert.deepStrictEqual(attempts, [])
         assert.deepStrictEqual([next.pollUnsafe(), last.pollUnsafe()], [undefined, undefined])
       }))
@@ -1097,7 +1097,7 @@ describe("filters", () => {
           const passes = filter(type) !== undefined
           assert.deepStrictEqual(
             report,
-            passes ? { ended: ["readSome 0/5 total"], ranOn: [] } : { ended: [], ranOn: ["readSome 0/5"] }
+            passes ? { ended: ["readSome 0/5 total"], continued: [] } : { ended: [], continued: ["readSome 0/5"] }
           )
           yield* readable
           assert.strictEqual(ending(yield* Fiber.await(fiber)), passes ? "OperationAborted" : "Success")
@@ -1144,7 +1144,7 @@ describe("filters", () => {
           Cancellation.withSignal(signal)
         )
       )
-      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["writeAll 3/5 partial"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["writeAll 3/5 partial"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 partial")
       assert.strictEqual(socket.state.write, "open")
     }))
@@ -1159,7 +1159,7 @@ describe("filters", () => {
           Cancellation.withSignal(signal)
         )
       )
-      assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: ["writeAll 3/5 partial"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: ["writeAll 3/5 partial"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 partial")
       assert.strictEqual(socket.state.write, "open")
     }))
@@ -1176,8 +1176,8 @@ describe("filters", () => {
           Cancellation.withSignal(around)
         )
       )
-      assert.deepStrictEqual(told(yield* around.emit("terminal")), { ended: [], ranOn: ["readSome 0/5"] })
-      assert.deepStrictEqual(told(yield* inside.emit("total")), { ended: ["readSome 0/5 total"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* around.emit("terminal")), { ended: [], continued: ["readSome 0/5"] })
+      assert.deepStrictEqual(told(yield* inside.emit("total")), { ended: ["readSome 0/5 total"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "readSome 0/5 total")
     }))
 
@@ -1192,7 +1192,7 @@ describe("filters", () => {
           Cancellation.withSignal(signal)
         )
       ))
-      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["readSome 0/5 total"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("total")), { ended: ["readSome 0/5 total"], continued: [] })
     }))
 
   it.effect("a filter outside any region, and over other operations, does nothing", () =>
@@ -1319,8 +1319,8 @@ describe("streams that are not ours", () => {
         const fiber = yield* start(
           Cancellation.withSignal(Write.writeAll(foreign(socket.writeSome), hello), signal)
         )
-        const { ended, ranOn } = yield* signal.emit(type)
-        assert.deepStrictEqual([ended.length, ranOn.length], [1, 0])
+        const { ended, continued } = yield* signal.emit(type)
+        assert.deepStrictEqual([ended.length, continued.length], [1, 0])
         assert.strictEqual(yield* abortedOf(fiber), "writeAll 0/5 total")
       }))
   }
@@ -1329,8 +1329,8 @@ describe("streams that are not ours", () => {
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
       const { fiber, writable, written } = yield* midwayOver(signal, take(2))
-      const { ended, ranOn } = yield* signal.emit("total")
-      assert.deepStrictEqual([ended.length, ranOn.length], [0, 1])
+      const { ended, continued } = yield* signal.emit("total")
+      assert.deepStrictEqual([ended.length, continued.length], [0, 1])
       yield* writable
       assert.strictEqual(yield* Fiber.join(fiber), 5)
       assertBytes(yield* written, "hello")
@@ -1341,8 +1341,8 @@ describe("streams that are not ours", () => {
       Effect.gen(function*() {
         const signal = Cancellation.makeSignal()
         const { cursor, fiber, socket, writable } = yield* midwayOver(signal, take(2))
-        const { ended, ranOn } = yield* signal.emit(type)
-        assert.deepStrictEqual([ended.length, ranOn.length], [1, 0])
+        const { ended, continued } = yield* signal.emit(type)
+        assert.deepStrictEqual([ended.length, continued.length], [1, 0])
         assert.strictEqual(yield* abortedOf(fiber), `writeAll 3/5 ${type}`)
         assert.deepStrictEqual(failure(yield* Fiber.await(fiber)).address, scriptedAddress)
         assert.deepStrictEqual([cursor.transferred, cursor.remaining], [3, 2])
@@ -1391,7 +1391,7 @@ describe("streams that are not ours", () => {
           fiber.interruptUnsafe()
           yield* Effect.yieldNow
           assert.isUndefined(fiber.pollUnsafe())
-          assert.strictEqual((yield* signal.emit("total")).ranOn.length, 1)
+          assert.strictEqual((yield* signal.emit("total")).continued.length, 1)
           assert.strictEqual((yield* signal.emit(type)).ended.length, 1)
           assert.deepStrictEqual(transferOf(yield* Fiber.await(fiber)), { transferred: 3, total: 5, guarantee: type })
         }
@@ -1417,8 +1417,8 @@ describe("streams that are not ours", () => {
         const stream: StreamSocket.ReadStream = { readSome: socket.readSome }
         const target = new Uint8Array(5)
         const fiber = yield* start(Cancellation.withSignal(Read.readExactly(stream, target), signal))
-        const { ended, ranOn } = yield* signal.emit(type)
-        assert.deepStrictEqual([ended.length, ranOn.length], [1, 0])
+        const { ended, continued } = yield* signal.emit(type)
+        assert.deepStrictEqual([ended.length, continued.length], [1, 0])
         assert.strictEqual(yield* abortedOf(fiber), "readExactly 0/5 total")
         yield* readable
         assert.strictEqual(yield* Read.readExactly(stream, target), 5)
@@ -1460,7 +1460,7 @@ describe("connecting, accepting and closing", () => {
         yield* Effect.yieldNow
         assert.deepStrictEqual(yield* signal.emit(type), {
           ended: [{ operation: "connect", address: remote, transferred: 0, total: 0, guarantee: "total" }],
-          ranOn: []
+          continued: []
         })
         const exit = yield* Fiber.await(fiber)
         assert.strictEqual(aborted(exit), "connect 0/0 total")
@@ -1482,7 +1482,7 @@ describe("connecting, accepting and closing", () => {
         )
       )
       yield* Effect.yieldNow
-      assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["connect 0/0 total"], ranOn: [] })
+      assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["connect 0/0 total"], continued: [] })
       assert.strictEqual(yield* abortedOf(fiber), "connect 0/0 total")
     }))
 
@@ -1577,7 +1577,7 @@ describe("connecting, accepting and closing", () => {
       yield* Effect.yieldNow
       assert.deepStrictEqual(told(yield* signal.emit("partial")), {
         ended: ["connect 0/0 total", "listen 0/0 total"],
-        ranOn: []
+        continued: []
       })
       const exit = yield* Fiber.await(connect)
       assert.strictEqual(aborted(exit), "connect 0/0 total")
@@ -1594,7 +1594,7 @@ describe("connecting, accepting and closing", () => {
         const behind = yield* start(acceptor.accept)
         assert.deepStrictEqual(yield* signal.emit(type), {
           ended: [{ operation: "accept", address: acceptor.address, transferred: 0, total: 0, guarantee: "total" }],
-          ranOn: []
+          continued: []
         })
         assert.strictEqual(yield* abortedOf(fiber), "accept 0/0 total")
         const client = yield* StreamSocket.connect(acceptor.address)
@@ -1627,7 +1627,7 @@ describe("connecting, accepting and closing", () => {
       yield* Effect.repeat(Effect.yieldNow, { until: () => signal.pending.length === 2 })
       assert.deepStrictEqual(told(yield* signal.emit("total")), {
         ended: ["accept 0/0 total"],
-        ranOn: ["readSome 0/5"]
+        continued: ["readSome 0/5"]
       })
       yield* Effect.repeat(Effect.yieldNow, { times: 10 })
       assert.isFalse(yield* Deferred.isDone(stopped))
@@ -1654,7 +1654,7 @@ describe("connecting, accepting and closing", () => {
         Cancellation.escalate(signal, { types: ["total", "terminal"], until: Fiber.await(serving) })
       )
       assertBytes(yield* Read.readAll(client), message)
-      assert.strictEqual((yield* Fiber.join(climbing)).enough, "total")
+      assert.strictEqual((yield* Fiber.join(climbing)).endedBy, "total")
       assert.deepStrictEqual(outcomes, ["Completed"])
       assert.strictEqual(ending(yield* Fiber.await(serving)), "OperationAborted")
     }).pipe(Effect.provide(MemoryTransport.layer)))
@@ -1683,7 +1683,7 @@ describe("connecting, accepting and closing", () => {
         const { calls, socket, writable } = yield* scripted({ writes: [block, take(5)] })
         const front = yield* start(Write.writeAll(socket, hello))
         const fiber = yield* start(Cancellation.withSignal(socket.shutdownWrite, signal))
-        assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["shutdownWrite 0/0 total"], ranOn: [] })
+        assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["shutdownWrite 0/0 total"], continued: [] })
         yield* writable
         yield* Fiber.join(front)
         assert.strictEqual(yield* abortedOf(fiber), "shutdownWrite 0/0 total")
@@ -1710,7 +1710,7 @@ describe("connecting, accepting and closing", () => {
           for (const type of ["total", "partial"] as const) {
             assert.deepStrictEqual(yield* signal.emit(type), {
               ended: [],
-              ranOn: [{ operation: "close", address: remote, transferred: 0, total: 0 }]
+              continued: [{ operation: "close", address: remote, transferred: 0, total: 0 }]
             })
           }
           yield* Effect.yieldNow
@@ -1718,7 +1718,7 @@ describe("connecting, accepting and closing", () => {
           assert.deepStrictEqual(backing.calls, ["close"])
           assert.deepStrictEqual(yield* signal.emit("terminal"), {
             ended: [{ operation: "close", address: remote, transferred: 0, total: 0, guarantee: "terminal" }],
-            ranOn: []
+            continued: []
           })
           // It still succeeds: the stream is closed, which is what was wanted.
           yield* Fiber.join(fiber)
@@ -1765,7 +1765,7 @@ describe("connecting, accepting and closing", () => {
         )
         yield* TestClock.adjust(0)
         yield* Effect.repeat(Effect.yieldNow, { times: 10 })
-        assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: [], ranOn: [] })
+        assert.deepStrictEqual(told(yield* signal.emit("terminal")), { ended: [], continued: [] })
         assert.deepStrictEqual(backing.calls, ["close"])
         yield* TestClock.adjust("2 seconds")
         yield* Fiber.join(fiber)

@@ -5,21 +5,21 @@ const notCounts = [-1, 0.5, NaN, Infinity, -Infinity, 1e-9]
 
 describe("CompletionCondition", () => {
   it("transferAll goes on for ever and has everything as its goal", () => {
-    const { goal, next } = CompletionCondition.transferAll
+    const { expectedTotal, next } = CompletionCondition.transferAll
     assert.deepStrictEqual([next(0), next(1), next(Number.MAX_SAFE_INTEGER)], [Infinity, Infinity, Infinity])
-    assert.deepStrictEqual([goal(0), goal(10)], [0, 10])
+    assert.deepStrictEqual([expectedTotal(0), expectedTotal(10)], [0, 10])
   })
 
   it("transferAtLeast stops at or past its count and never limits an attempt", () => {
-    const { goal, next } = CompletionCondition.transferAtLeast(3)
+    const { expectedTotal, next } = CompletionCondition.transferAtLeast(3)
     assert.deepStrictEqual([next(0), next(2), next(3), next(100)], [Infinity, Infinity, 0, 0])
-    assert.deepStrictEqual([goal(2), goal(3), goal(10)], [2, 3, 3])
+    assert.deepStrictEqual([expectedTotal(2), expectedTotal(3), expectedTotal(10)], [2, 3, 3])
   })
 
   it("transferExactly limits each attempt to what is missing", () => {
-    const { goal, next } = CompletionCondition.transferExactly(3)
+    const { expectedTotal, next } = CompletionCondition.transferExactly(3)
     assert.deepStrictEqual([next(0), next(2), next(3), next(100)], [3, 1, 0, 0])
-    assert.deepStrictEqual([goal(2), goal(3), goal(10)], [2, 3, 3])
+    assert.deepStrictEqual([expectedTotal(2), expectedTotal(3), expectedTotal(10)], [2, 3, 3])
   })
 
   it("a count of nothing is complete at once", () => {

@@ -13,7 +13,7 @@ import * as Cancellation from "../../src/Cancellation.ts"
 import * as Framing from "../../src/Framing.ts"
 import * as Read from "../../src/Read.ts"
 import { Reason } from "../../src/SocketError.ts"
-import { Core, make, type ReadStream, type StreamSocket, type WriteStream } from "../../src/StreamSocket.ts"
+import { make, type ReadStream, Socket, type StreamSocket, type WriteStream } from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { WouldBlock } from "../../src/Transport.ts"
@@ -486,7 +486,7 @@ describe("Framing", () => {
         assert.isUndefined(fiber.pollUnsafe())
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(asked, [16_384, 16_384])
-        assert.strictEqual(socket instanceof Core ? socket.input.collected().bytes().buffer.byteLength : -1, 1024)
+        assert.strictEqual(socket instanceof Socket ? socket.readHalf.readBuffer().bytes().buffer.byteLength : -1, 1024)
       }))
 
     const wrong: ReadonlyArray<readonly [string, () => Framing.Frame]> = [
@@ -833,8 +833,8 @@ describe("Framing", () => {
               const stream = streamOf(socket)
               const signal = Cancellation.makeSignal()
               const fiber = yield* start(Cancellation.withSignal(Framing.send(stream, framing, message), signal))
-              const { ended, ranOn } = yield* signal.emit(policy)
-              assert.deepStrictEqual([ended.length, ranOn.length], stops ? [1, 0] : [0, 1], `after ${k} bytes`)
+              const { ended, continued } = yield* signal.emit(policy)
+              assert.deepStrictEqual([ended.length, continued.length], stops ? [1, 0] : [0, 1], `after ${k} bytes`)
               if (!stops) {
                 yield* writable
                 assert.strictEqual(yield* Fiber.join(fiber), frame.byteLength)

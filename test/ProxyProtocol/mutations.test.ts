@@ -137,7 +137,7 @@ const received = (
 
 const cuts = fc.array(fc.boolean(), { minLength: 1, maxLength: 6 })
 
-const trusted = ProxyProtocol.anyone
+const trusted = ProxyProtocol.trustAnyone
 
 const restOf = (socket: Parameters<typeof Read.readAll>[0], readable: Effect.Effect<void>) =>
   Effect.gen(function*() {

@@ -21,7 +21,7 @@ import * as Write from "../../src/Write.ts"
 import { assertBytes, defect, ending, failure, FakeBacking, pattern, start } from "../support/effects.ts"
 
 const { block, data, end, take } = ScriptedStream
-const { anyone, peers } = ProxyProtocol
+const { trustAnyone, trustPeers } = ProxyProtocol
 
 const hex = (...digits: ReadonlyArray<string>): Uint8Array => Buffer.from(digits.join("").replaceAll(" ", ""), "hex")
 const inet = NetAddress.inetAddressFromStringUnsafe
@@ -346,7 +346,7 @@ describe("ProxyProtocol", () => {
       it.effect(name, () =>
         Effect.gen(function*() {
           const socket = yield* script(data(Buffers.concat([bytes, text("hello")])))
-          const received = yield* ProxyProtocol.receive(socket, { trusted: anyone })
+          const received = yield* ProxyProtocol.receive(socket, { trusted: trustAnyone })
           assert.deepStrictEqual(plain(received), plain(header))
           assertBytes(yield* Read.readExactly(socket, new Uint8Array(5)).pipe(Effect.as(text("hello"))), "hello")
           if (encoded !== false) {
@@ -361,7 +361,7 @@ describe("ProxyProtocol", () => {
             data("hello"),
             end
           )
-          const received = yield* ProxyProtocol.receive(socket, { trusted: anyone })
+          const received = yield* ProxyProtocol.receive(socket, { trusted: trustAnyone })
           assert.deepStrictEqual(plain(received), plain(header))
           assertBytes(yield* Read.readAll(socket), "hello")
         }))
@@ -371,7 +371,7 @@ describe("ProxyProtocol", () => {
       it.effect(`${name} is malformed: one line says what is wrong, nothing is consumed`, () =>
         Effect.gen(function*() {
           const socket = yield* script(data(bytes))
-          const error = failure(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone })))
+          const error = failure(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone })))
           assert.strictEqual(error.reason._tag, "Framing")
           assert.strictEqual(error.operation, "receive")
           assert.deepStrictEqual(error.address, socket.remoteAddress)
@@ -393,7 +393,7 @@ describe("ProxyProtocol", () => {
           const complete = beginning.endsWith("000b") ? "00".repeat(11) : ""
           const socket = yield* script(data(hex(beginning, complete)))
           assert.strictEqual(
-            ending(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone }))),
+            ending(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone }))),
             "Framing",
             beginning
           )
@@ -403,7 +403,7 @@ describe("ProxyProtocol", () => {
     it.effect("a header longer than the limit fails when its length is there, and nothing is kept for it", () =>
       Effect.gen(function*() {
         const socket = yield* script(data(hex(signature, "2111 ffff")))
-        const error = failure(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone })))
+        const error = failure(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone })))
         assert.deepStrictEqual(
           error.reason,
           Reason.LimitExceeded({ limit: 4096, subject: "a PROXY header of 65,551 bytes" })
@@ -422,7 +422,7 @@ describe("ProxyProtocol", () => {
             return target.byteLength
           }
           const socket = make(backing)
-          const exit = yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone }))
+          const exit = yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone }))
           assert.include(["Framing", "LimitExceeded"], ending(exit))
           assert.isAtMost(offered, 16_384)
           yield* socket.abort
@@ -436,14 +436,14 @@ describe("ProxyProtocol", () => {
         const receive = (max: number) =>
           Effect.flatMap(
             script(data(bytes)),
-            (socket) => Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone, max }))
+            (socket) => Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone, max }))
           )
         assert.strictEqual(ending(yield* receive(32)), "Success")
         assert.strictEqual(ending(yield* receive(31)), "LimitExceeded")
         assert.strictEqual(ending(yield* receive(65_551)), "Success")
         for (const max of [15, 65_552, 20.5, Number.NaN]) {
           const socket = yield* script()
-          const error = defect(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone, max })))
+          const error = defect(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone, max })))
           assert.instanceOf(error, RangeError)
         }
       }))
@@ -454,7 +454,7 @@ describe("ProxyProtocol", () => {
           for (const at of new Set([0, 1, 6, 13, bytes.byteLength - 1])) {
             const cut = bytes.subarray(0, at)
             const socket = yield* at === 0 ? script(end) : script(data(cut), end)
-            const exit = yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone }))
+            const exit = yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone }))
             assert.strictEqual(ending(exit), at === 0 ? "Done" : "UnexpectedEof")
             assertBytes(yield* Read.readAll(socket), cut)
           }
@@ -466,7 +466,9 @@ describe("ProxyProtocol", () => {
         for (const [bytes, version] of [[text("PROXY "), 1], [hex(signature), 2]] as const) {
           const socket = yield* script(data(bytes))
           const error = failure(
-            yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: anyone, versions: [version === 1 ? 2 : 1] }))
+            yield* Effect.exit(
+              ProxyProtocol.receive(socket, { trusted: trustAnyone, versions: [version === 1 ? 2 : 1] })
+            )
           )
           assert.strictEqual(error.reason._tag, "Framing")
           assert.include(error.message, `version ${version}, which is not accepted here`)
@@ -479,7 +481,7 @@ describe("ProxyProtocol", () => {
         const bytes = ProxyProtocol.encode(header, { checksum: true })
         const [left, right] = yield* MemoryTransport.pair()
         yield* Write.writeAll(left, bytes.subarray(0, 20))
-        const receive = ProxyProtocol.receive(right, { trusted: anyone })
+        const receive = ProxyProtocol.receive(right, { trusted: trustAnyone })
         const timed = yield* start(Effect.timeoutOption(receive, "3 seconds"))
         yield* TestClock.adjust("3 seconds")
         assert.deepStrictEqual(yield* Fiber.join(timed), Option.none())
@@ -498,7 +500,7 @@ describe("ProxyProtocol", () => {
         const header = { version: 2, command: "proxy", uniqueId: text("mine") } as const
         const [left, right] = yield* MemoryTransport.pair()
         yield* ProxyProtocol.send(left, header)
-        const first = yield* ProxyProtocol.receive(right, { trusted: anyone })
+        const first = yield* ProxyProtocol.receive(right, { trusted: trustAnyone })
         yield* Write.writeAll(left, pattern(20_000))
         yield* Read.readExactly(right, new Uint8Array(20_000))
         assertBytes(first.uniqueId!, "mine")
@@ -508,7 +510,7 @@ describe("ProxyProtocol", () => {
       Effect.gen(function*() {
         const { readSome, remoteAddress } = yield* script(data("PROXY UNKN"), data("OWN\r\nhello"), end)
         const stream: ProxyProtocol.Incoming = { readSome, remoteAddress }
-        assert.deepStrictEqual(yield* ProxyProtocol.receive({ trusted: anyone })(stream), {
+        assert.deepStrictEqual(yield* ProxyProtocol.receive({ trusted: trustAnyone })(stream), {
           version: 1,
           command: "proxy"
         })
@@ -517,7 +519,7 @@ describe("ProxyProtocol", () => {
   })
 
   describe("receiveOption", () => {
-    const optional = { trusted: anyone, required: false }
+    const optional = { trusted: trustAnyone, required: false }
 
     it.effect("where no header is required, a connection that begins otherwise is left as it is", () =>
       Effect.gen(function*() {
@@ -553,7 +555,7 @@ describe("ProxyProtocol", () => {
     it.effect("by default it is required, and the others are refused", () =>
       Effect.gen(function*() {
         const plainOne = yield* script(data("GET"))
-        const exit = yield* Effect.exit(ProxyProtocol.receiveOption(plainOne, { trusted: anyone }))
+        const exit = yield* Effect.exit(ProxyProtocol.receiveOption(plainOne, { trusted: trustAnyone }))
         assert.strictEqual(ending(exit), "Framing")
         const stranger = yield* script()
         const refused = yield* Effect.exit(ProxyProtocol.receiveOption(stranger, { trusted: () => false }))
@@ -579,7 +581,7 @@ describe("ProxyProtocol", () => {
 
   describe("trust", () => {
     it("peers: addresses, networks, IPv4 as IPv6, and Unix-domain sockets", () => {
-      const trust = peers(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1", "unix"])
+      const trust = trustPeers(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::1", "unix"])
       for (
         const peer of [
           "10.255.0.1:1",
@@ -594,13 +596,13 @@ describe("ProxyProtocol", () => {
         assert.isFalse(trust(inet(peer)), peer)
       }
       assert.isTrue(trust(unix("")))
-      assert.isFalse(peers(["0.0.0.0/0", "::/0"])(unix("/run/a.sock")))
-      assert.isFalse(peers([])(inet("127.0.0.1:1")))
-      assert.isTrue(anyone(inet("203.0.113.1:1")))
+      assert.isFalse(trustPeers(["0.0.0.0/0", "::/0"])(unix("/run/a.sock")))
+      assert.isFalse(trustPeers([])(inet("127.0.0.1:1")))
+      assert.isTrue(trustAnyone(inet("203.0.113.1:1")))
     })
 
     it("peers: values, and IPv6 networks of IPv4 addresses", () => {
-      const trust = peers([
+      const trust = trustPeers([
         NetAddress.ipv4Loopback,
         IpNetwork.fromStringUnsafe("10.0.0.0/24"),
         "::ffff:192.0.2.0/120"
@@ -611,7 +613,7 @@ describe("ProxyProtocol", () => {
 
     it("what is neither an address nor a network is said to be so at once", () => {
       for (const entry of ["10.0.0.1/8", "10.0.0.0/33", "example.org", "", "unix:/x", "10.0.0"]) {
-        assert.throws(() => peers([entry]), RangeError, JSON.stringify(entry))
+        assert.throws(() => trustPeers([entry]), RangeError, JSON.stringify(entry))
       }
     })
   })
@@ -679,7 +681,7 @@ describe("ProxyProtocol", () => {
             command: "proxy",
             endpoints: proxied("10.0.0.1:1", "[2001:db8::1]:2")
           })
-          const header = yield* ProxyProtocol.receive(yield* script(data(bytes)), { trusted: anyone })
+          const header = yield* ProxyProtocol.receive(yield* script(data(bytes)), { trusted: trustAnyone })
           assert.deepStrictEqual(header.endpoints, proxied("[::ffff:10.0.0.1]:1", "[2001:db8::1]:2"))
         }
       }))
@@ -734,7 +736,7 @@ describe("ProxyProtocol", () => {
           return Effect.sync(() => child.kill())
         }))
         const socket: StreamSocket = yield* acceptor.accept
-        const header = yield* ProxyProtocol.receive(socket, { trusted: peers(["127.0.0.1"]) })
+        const header = yield* ProxyProtocol.receive(socket, { trusted: trustPeers(["127.0.0.1"]) })
         assert.deepStrictEqual(header, {
           version: 1,
           command: "proxy",

@@ -9,7 +9,7 @@ import * as Buffers from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as Read from "../../src/Read.ts"
 import { Reason, type SocketError } from "../../src/SocketError.ts"
-import { Core, make, type ReadStream, type StreamSocket } from "../../src/StreamSocket.ts"
+import { make, type ReadStream, Socket, type StreamSocket } from "../../src/StreamSocket.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import { assertBytes, defect, ending, failure, FakeBacking, pattern, start } from "../support/effects.ts"
@@ -31,7 +31,7 @@ const kinds: ReadonlyArray<readonly [string, (socket: StreamSocket) => ReadStrea
 
 /** The memory that the read buffer of a socket holds. */
 const held = (socket: StreamSocket): number =>
-  socket instanceof Core ? socket.input.collected().bytes().buffer.byteLength : assert.fail("not our own socket")
+  socket instanceof Socket ? socket.readHalf.readBuffer().bytes().buffer.byteLength : assert.fail("not our own socket")
 
 const detach = (bytes: Uint8Array): void => {
   structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] })

@@ -304,10 +304,10 @@ describe("copy, interrupted at any moment", () => {
           const signal = Cancellation.makeSignal()
           const place = yield* somewhere(dice(seed), Cancellation.withSignal(signal))
           const { fiber, left, right } = place
-          const { ended, ranOn } = yield* signal.emit(policy)
+          const { ended, continued } = yield* signal.emit(policy)
           if (ended.length === 0) {
             // It was between two operations, it had ended, or it is in the middle of a buffer and cannot keep the guarantee.
-            if (ranOn.length > 0) assert.strictEqual(policy, "total")
+            if (continued.length > 0) assert.strictEqual(policy, "total")
             fiber.interruptUnsafe()
             yield* Fiber.await(fiber)
           } else {

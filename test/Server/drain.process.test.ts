@@ -33,7 +33,7 @@ const handlers = {
   partial: (socket: StreamSocket.StreamSocket) => Write.writeAll(socket, large),
   terminal: (socket: StreamSocket.StreamSocket) => Framing.send(socket, frames, large),
   aborted: () => Effect.never
-} satisfies Record<keyof Server.Drained, Server.Handler<unknown, never>>
+} satisfies Record<keyof Server.DrainReport, Server.Handler<unknown, never>>
 
 type Rung = keyof typeof handlers
 const rungs = ["finished", "total", "partial", "terminal", "aborted"] as const
@@ -51,7 +51,7 @@ const ladderOf = (...ends: ReadonlyArray<Rung>) =>
   })
 
 /** Drains, lets the time pass in steps of 10, and answers when it was over. */
-const timed = (drain: Effect.Effect<Server.Drained>) =>
+const timed = (drain: Effect.Effect<Server.DrainReport>) =>
   Effect.gen(function*() {
     const draining = yield* start(drain)
     let time = 0
@@ -129,7 +129,7 @@ describe("Server.drain", () => {
     it.effect("the shutdown of the options has a ladder, too", () =>
       Effect.gen(function*() {
         const { connect, server } = yield* serving((socket) => socket.readSome(new Uint8Array(1)), {
-          shutdown: { deadline: 100, ladder: { finish: 0 } }
+          shutdown: { deadline: 100, phases: { finish: 0 } }
         })
         yield* connect
         yield* settle
@@ -296,7 +296,7 @@ describe("Server.drain", () => {
         const waiting = yield* backlogged(5, { limits: { connections: 2 } })
         assert.deepStrictEqual((yield* timed(waiting.server.drain(1000))).drained, { ...none, finished: 2 })
         assert.strictEqual((yield* waiting.server.health).accepted, 2)
-        const reset = yield* backlogged(5, { limits: { connections: { max: 2, answer: "reset" } } })
+        const reset = yield* backlogged(5, { limits: { connections: { max: 2, action: "reset" } } })
         assert.deepStrictEqual((yield* timed(reset.server.drain(1000))).drained, { ...none, finished: 2 })
         assert.deepStrictEqual(reset.backings.map(({ calls }) => calls), [
           ["close"],

@@ -67,7 +67,7 @@ describe("a server stays in step", () => {
         for (const answer of ["close", { send: "bye" }] as const) {
           const { connect, server } = yield* serving(
             (socket) => Write.writeAll(socket, new Uint8Array(100_000)),
-            { limits: { idle: { within: 1000, answer } } }
+            { limits: { idle: { within: 1000, action: answer } } }
           )
           const client = yield* connect
           yield* settle
@@ -96,7 +96,7 @@ describe("a server stays in step", () => {
     it.effect("that fail behind a proxy: their reports carry the client in their annotations, as their own logs do", () =>
       Effect.gen(function*() {
         const { connect, lines } = yield* serving(() => Effect.andThen(Effect.logInfo("served"), Effect.fail("x")), {
-          proxyProtocol: { trusted: ProxyProtocol.anyone }
+          proxyProtocol: { trusted: ProxyProtocol.trustAnyone }
         })
         const client = yield* connect
         yield* Write.writeAll(client, text("PROXY TCP4 198.51.100.1 203.0.113.7 40000 443\r\n"))
@@ -244,7 +244,7 @@ describe("a server stays in step", () => {
     it.effect("that are refused with bytes one after the other, however many: each has them", () =>
       Effect.gen(function*() {
         const { connect } = yield* serving(() => Effect.never, {
-          limits: { connections: { max: 1, answer: { send: "busy" } } }
+          limits: { connections: { max: 1, action: { send: "busy" } } }
         })
         yield* connect
         for (let i = 0; i < 130; i++) {
@@ -259,7 +259,7 @@ describe("a server stays in step", () => {
       Effect.gen(function*() {
         const { connect, server } = yield* serving(
           (socket) => Effect.andThen(socket.readSome(new Uint8Array(1)), Effect.never),
-          { proxyProtocol: { trusted: ProxyProtocol.anyone }, limits: { firstByte: 2000 } }
+          { proxyProtocol: { trusted: ProxyProtocol.trustAnyone }, limits: { firstByte: 2000 } }
         )
         const client = yield* connect
         yield* Write.writeAll(client, text("PROXY TCP4 198.51.100.1 203.0.113.7 40000 443\r\nx"))

@@ -86,7 +86,7 @@ describe("limits of connections that come", () => {
         for (const [answer, end] of [["reset", "ConnectionReset"], [{ send: "busy\n" }, "busy\n, Done"]] as const) {
           const limits: Array<Server.Limit> = []
           const { connect, server } = yield* serving(echo, {
-            limits: { connections: { max: 1, answer } },
+            limits: { connections: { max: 1, action: answer } },
             onLimit: (limit, { id }) => Effect.sync(() => void limits.push(limit, id === 2 ? limit : limit))
           })
           const first = yield* connect
@@ -105,7 +105,7 @@ describe("limits of connections that come", () => {
       Effect.gen(function*() {
         const send = new Uint8Array(100_000)
         const { connect, server } = yield* serving(echo, {
-          limits: { connections: { max: 1, answer: { send, within: "3 seconds" } } }
+          limits: { connections: { max: 1, action: { send, within: "3 seconds" } } }
         })
         yield* connect
         const refused = yield* connect
@@ -123,7 +123,7 @@ describe("limits of connections that come", () => {
     it.effect("of very many that are refused with bytes, only so many are held", () =>
       Effect.gen(function*() {
         const { connect } = yield* serving(echo, {
-          limits: { connections: { max: 1, answer: { send: new Uint8Array(100_000) } } }
+          limits: { connections: { max: 1, action: { send: new Uint8Array(100_000) } } }
         })
         yield* connect
         const refused = yield* Effect.forEach(Array.from({ length: 130 }), () => connect)
@@ -180,7 +180,7 @@ describe("limits of connections that come", () => {
       Effect.gen(function*() {
         const limits: Array<Server.Limit> = []
         const { connect } = yield* serving(echo, {
-          limits: { perPeer: { max: 1, answer: { send: text("one is enough") } } },
+          limits: { perPeer: { max: 1, action: { send: text("one is enough") } } },
           onLimit: (limit) => Effect.sync(() => void limits.push(limit))
         })
         yield* connect
@@ -216,7 +216,7 @@ describe("limits of connections that come", () => {
     it.effect("a reset is another answer", () =>
       Effect.gen(function*() {
         const { connect, server } = yield* serving(never, {
-          limits: { acceptRate: { ...acceptRate, answer: "reset" } }
+          limits: { acceptRate: { ...acceptRate, action: "reset" } }
         })
         const clients = yield* Effect.forEach([1, 2, 3, 4], () => connect)
         for (const client of clients.slice(2)) assert.strictEqual(yield* farewellOf(client), "ConnectionReset")
@@ -266,7 +266,7 @@ describe("limits of connections that come", () => {
       Effect.gen(function*() {
         const limits: Array<Server.Limit> = []
         const { connect } = yield* serving(flood, {
-          limits: { bytesInFlight: { max: 30_000, answer: "reset" } },
+          limits: { bytesInFlight: { max: 30_000, action: "reset" } },
           onLimit: (limit) => Effect.sync(() => void limits.push(limit))
         })
         const client = yield* connect
@@ -312,7 +312,7 @@ describe("limits of connections that are there", () => {
     it.effect("says what was set", () =>
       Effect.gen(function*() {
         const { connect, lines } = yield* serving(echo, {
-          limits: { firstByte: { within: "2 seconds", answer: { send: "bye" } } }
+          limits: { firstByte: { within: "2 seconds", action: { send: "bye" } } }
         })
         const client = yield* connect
         yield* pass(2_500)
@@ -487,7 +487,7 @@ describe("limits of connections that are there", () => {
             firstByte: "2 seconds",
             idle: "3 seconds",
             progress: { bytes: 1000, per: "1 second" },
-            connections: { max: 200, answer: "reset" }
+            connections: { max: 200, action: "reset" }
           }
         })
         const good = yield* connect

@@ -47,10 +47,10 @@ class Draw {
   }
 
   get limits(): Server.Limits {
-    const answer = this.one<"wait" | "reset" | Server.Farewell>(["wait", "reset", { send: "no" }])
+    const answer = this.one<"wait" | "reset" | Server.RejectMessage>(["wait", "reset", { send: "no" }])
     const max = 1 + this.upTo(4)
     return {
-      connections: this.chance(0.5) ? { max, answer } : undefined,
+      connections: this.chance(0.5) ? { max, action: answer } : undefined,
       perPeer: this.maybe(max),
       acceptRate: this.maybe({ limit: max, window: "1 second", answer }),
       bytesInFlight: this.maybe(10_000),
@@ -92,7 +92,7 @@ const program = (seed: number) =>
       listen: draw.chance(0.5) ? [anyPort, anyPort] : anyPort,
       limits,
       onLimit: () => Effect.sync(() => reported++),
-      proxyProtocol: proxied ? { trusted: ProxyProtocol.anyone, required: false } : undefined
+      proxyProtocol: proxied ? { trusted: ProxyProtocol.trustAnyone, required: false } : undefined
     })
     // In one step: the server goes on between two.
     const agrees = Effect.sync(() =>
@@ -149,7 +149,7 @@ describe("the accounts of a server", () => {
       Effect.gen(function*() {
         const shown = () => {
           const { draining, listening, paused } = counters.servers
-          return [draining, listening, paused, counters.served.live]
+          return [draining, listening, paused, counters.served.connection]
         }
         const before = shown()
         let fibers = 0

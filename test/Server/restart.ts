@@ -30,7 +30,7 @@ const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly des
     yield* Effect.promise(() => listens)
     const ended = Effect.promise(async () => {
       const [[code, signal]] = await Promise.all([exit, closed])
-      const drained = JSON.parse(lines[1] ?? "{}") as Partial<Server.Drained>
+      const drained = JSON.parse(lines[1] ?? "{}") as Partial<Server.DrainReport>
       return { code: code as number | null, signal: signal as string | null, drained }
     })
     return { port: Number(lines[0]), kill: (signal: NodeJS.Signals) => void child.kill(signal), ended }

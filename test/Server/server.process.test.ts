@@ -288,7 +288,7 @@ describe("Server", () => {
   })
 
   it_("PROXY protocol", (it) => {
-    const trusted = ProxyProtocol.anyone
+    const trusted = ProxyProtocol.trustAnyone
     const header = (source: string) => text(`PROXY TCP4 ${source} 203.0.113.7 40000 443\r\n`)
 
     it.effect("the handler sees the client behind the proxy, and every byte behind the header", () =>
@@ -319,7 +319,7 @@ describe("Server", () => {
         const told: Array<string> = []
         const { server } = yield* serving(echo, {
           listen: [anyPort, address("10.0.0.1:0")],
-          proxyProtocol: { trusted: ProxyProtocol.peers(["127.0.0.0/8"]), max: 100 },
+          proxyProtocol: { trusted: ProxyProtocol.trustPeers(["127.0.0.0/8"]), max: 100 },
           // What is no connection of ours is reset in any case.
           onFailure: "close",
           onError: () => Effect.die("strangers are no failure"),
@@ -371,7 +371,7 @@ describe("Server", () => {
       Effect.gen(function*() {
         const { lines, server } = yield* serving(echo, {
           listen: [anyPort, address("10.0.0.1:0")],
-          proxyProtocol: { trusted: ProxyProtocol.peers(["127.0.0.0/8"]) }
+          proxyProtocol: { trusted: ProxyProtocol.trustPeers(["127.0.0.0/8"]) }
         })
         const [here, there = here] = server.addresses
         const bad = yield* StreamSocket.connect(here)
@@ -680,7 +680,7 @@ describe("Server", () => {
         const there = JSON.parse(JSON.stringify(options)) as unknown
         assert.deepStrictEqual(there, { listen: ["localhost:7000"], limits: {}, shutdown: {} })
         const { proxyProtocol } = yield* read({ CHAT_LISTEN: "x:1", CHAT_PROXY_PROTOCOL_TRUSTED: "anyone" })
-        assert.strictEqual(proxyProtocol?.trusted, ProxyProtocol.anyone)
+        assert.strictEqual(proxyProtocol?.trusted, ProxyProtocol.trustAnyone)
       }))
 
     it.effect("names are those of the options, in whatever the configuration comes from", () =>

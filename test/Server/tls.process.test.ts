@@ -70,7 +70,7 @@ describe("Server over TLS", () => {
         const server = yield* Server.make(greet, {
           listen: NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
           tls: context,
-          proxyProtocol: { trusted: ProxyProtocol.anyone },
+          proxyProtocol: { trusted: ProxyProtocol.trustAnyone },
           shutdown: { deadline: 0 }
         })
         const plain = yield* StreamSocket.connect(server.addresses[0])

@@ -335,8 +335,8 @@ describe("a peer that does not speak TLS", () => {
   it.effect("writing has failed in the turn of the last message: the handshake has, whatever OpenSSL thinks", () =>
     leavingNothing(Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
-      if (!(right instanceof StreamSocket.Core)) return assert.fail("not a stream of ours")
-      const [backing] = right.handOver("a test", { close: Effect.void, abort: Effect.void })
+      if (!(right instanceof StreamSocket.Socket)) return assert.fail("not a stream of ours")
+      const [backing] = right.takeOver("a test", { close: Effect.void, abort: Effect.void })
       let flights = 0
       const losing: Transport.Backing = {
         localAddress: backing.localAddress,
@@ -414,8 +414,8 @@ describe("time and interruption", () => {
       const signal = Cancellation.makeSignal()
       const client = yield* start(Effect.exit(Cancellation.withSignal(Tls.client(left, trusting), signal)))
       for (const type of ["total", "partial"] as const) {
-        const { ended, ranOn } = yield* signal.emit(type)
-        assert.deepStrictEqual([ended.length, ranOn.map((it) => it.operation)], [0, ["Tls.client"]])
+        const { ended, continued } = yield* signal.emit(type)
+        assert.deepStrictEqual([ended.length, continued.map((it) => it.operation)], [0, ["Tls.client"]])
       }
       const { ended } = yield* signal.emit("terminal")
       assert.deepStrictEqual(ended.map((it) => [it.operation, it.guarantee]), [["Tls.client", "terminal"]])

@@ -484,7 +484,7 @@ const clientHello = Effect.scoped(Effect.gen(function*() {
 
 describe("any stream", () => {
   /** A stream that is not ours. */
-  const wrapped = (socket: Socket): Tls.Stream => ({
+  const wrapped = (socket: Socket): Tls.Underlying => ({
     localAddress: socket.localAddress,
     remoteAddress: socket.remoteAddress,
     readSome: socket.readSome,

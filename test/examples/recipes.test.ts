@@ -737,7 +737,7 @@ describe("recipe 6", () => {
   it.effect("without clients it stops at once", () =>
     Effect.gen(function*() {
       const { stop } = yield* setup
-      assert.strictEqual((yield* stop).enough, "total")
+      assert.strictEqual((yield* stop).endedBy, "total")
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
   it.effect("idle clients are let go at once, and no more connections are accepted", () =>
@@ -745,8 +745,8 @@ describe("recipe 6", () => {
       const { acceptor, client, stop } = yield* setup
       const idle = yield* Effect.all([client(0), client(0)])
       yield* turns()
-      const { enough, steps } = yield* stop
-      assert.strictEqual(enough, "total")
+      const { endedBy, steps } = yield* stop
+      assert.strictEqual(endedBy, "total")
       assert.strictEqual(steps[0]?.ended.length, 2)
       for (const socket of idle) assertBytes(yield* Read.readAll(socket), "")
       const exit = yield* Effect.exit(StreamSocket.connect(acceptor.address))
@@ -763,7 +763,7 @@ describe("recipe 6", () => {
       yield* turns()
       assert.isUndefined(stopping.pollUnsafe())
       yield* TestClock.adjust("5 seconds")
-      assert.strictEqual((yield* Fiber.join(stopping)).enough, "partial")
+      assert.strictEqual((yield* Fiber.join(stopping)).endedBy, "partial")
       assertBytes(yield* Read.readAll(busy), "")
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
@@ -776,9 +776,12 @@ describe("recipe 6", () => {
       yield* TestClock.adjust("9999 millis")
       assert.isUndefined(stopping.pollUnsafe())
       yield* TestClock.adjust("1 millis")
-      const { enough, steps } = yield* Fiber.join(stopping)
-      assert.strictEqual(enough, "terminal")
-      assert.deepStrictEqual(steps.map(({ ended, ranOn }) => [ended.length, ranOn.length]), [[0, 1], [0, 1], [1, 0]])
+      const { endedBy, steps } = yield* Fiber.join(stopping)
+      assert.strictEqual(endedBy, "terminal")
+      assert.deepStrictEqual(steps.map(({ ended, continued }) => [ended.length, continued.length]), [[0, 1], [0, 1], [
+        1,
+        0
+      ]])
       const left = yield* Read.readAll(stuck)
       assert.isTrue(0 < left.byteLength && left.byteLength < big.length)
     }).pipe(Effect.scoped, Effect.provide(layer)))
@@ -791,7 +794,7 @@ describe("recipe 6", () => {
       yield* turns()
       const stopping = yield* start(stop)
       yield* TestClock.adjust("15 seconds")
-      assert.isUndefined((yield* Fiber.join(stopping)).enough)
+      assert.isUndefined((yield* Fiber.join(stopping)).endedBy)
       assertBytes(yield* Read.readAll(client), "")
     }).pipe(Effect.scoped, Effect.provide(layer)))
 

@@ -445,7 +445,7 @@ describe("a request of a signal", () => {
       const signal = Cancellation.makeSignal()
       const first = yield* start(Cancellation.withSignal(redis("SET", "a", long), signal))
       assert.strictEqual(socket.bytesWritten, 32)
-      assert.strictEqual((yield* signal.emit("partial")).ranOn.length, 1)
+      assert.strictEqual((yield* signal.emit("partial")).continued.length, 1)
       yield* reads(peer, bytesOf("SET", "a", long))
       yield* says(peer, "+OK\r\n")
       assert.strictEqual(yield* Fiber.join(first), "OK")

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Buffer } from "node:buffer"
-import { BackingGround } from "../../src/internal/tls/Carrier.ts"
+import { BackingCarrier } from "../../src/internal/tls/Carrier.ts"
 import * as Memory from "../../src/internal/tls/memory.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import { FakeBacking } from "../support/effects.ts"
@@ -22,7 +22,7 @@ const received = (unread: string, ...chunks: ReadonlyArray<string>) => {
     target.set(Buffer.from(next))
     return next.length
   }
-  const { stream } = new BackingGround(backing, Buffer.from(unread))
+  const { stream } = new BackingCarrier(backing, Buffer.from(unread))
   const readable = () => {
     if (backing.events === undefined) throw new Error("nobody listens")
     backing.events.readable()
@@ -116,7 +116,7 @@ describe("what TLS sends", () => {
       room -= bytes.byteLength
       return bytes.byteLength
     }
-    const { stream } = new BackingGround(backing, new Uint8Array(0))
+    const { stream } = new BackingCarrier(backing, new Uint8Array(0))
     const chunks = [own("abcd"), own("efgh")]
     stream.cork()
     for (const chunk of chunks) stream.write(chunk)

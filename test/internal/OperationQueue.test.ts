@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Result, Scheduler, Tracer } from "effect"
 import { Buffers, Cancellation, Read, Write } from "../../src/index.ts"
-import { Line, Operation } from "../../src/internal/core/OperationQueue.ts"
+import { Operation, OperationQueue } from "../../src/internal/core/OperationQueue.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
 
 // A fiber that has used up its turn lets others in between two steps. These tests make every possible step the last of
@@ -178,14 +178,14 @@ describe("an observer that throws", () => {
     readonly total = 0
     readonly address = undefined
 
-    perform(): Exit.Exit<number> {
+    attempt(): Exit.Exit<number> {
       return Exit.succeed(1)
     }
   }
 
   it.effect("costs the others in line nothing", () =>
     Effect.gen(function*() {
-      const line = new Line({ idle: () => {} })
+      const line = new OperationQueue({ interestDropped: () => {} })
       const wait = Effect.withFiber((fiber) => line.enqueue(fiber, new Always()))
       const first = yield* Effect.forkChild(wait, { startImmediately: true })
       const second = yield* Effect.forkChild(wait, { startImmediately: true })
@@ -197,7 +197,7 @@ describe("an observer that throws", () => {
       process.removeAllListeners("uncaughtException")
       const uncaught = yield* Effect.callback<unknown>((resume) => {
         process.once("uncaughtException", (cause) => resume(Effect.succeed(cause)))
-        line.drive()
+        line.pump()
       })
       for (const handler of handlers) process.on("uncaughtException", handler)
       assert.strictEqual(String(uncaught), "Error: an observer failed")

@@ -13,7 +13,7 @@ import { failure, FakeBacking, start } from "../support/effects.ts"
 
 class Backing extends FakeBacking {
   readonly idled: Array<"read" | "write"> = []
-  idle(direction: "read" | "write"): void {
+  interestDropped(direction: "read" | "write"): void {
     this.idled.push(direction)
   }
 }
@@ -147,7 +147,7 @@ describe("a transport that nobody waits for", () => {
         attach: () => {},
         accept: () => WouldBlock,
         close: () => {},
-        idle: () => {
+        interestDropped: () => {
           idled++
         }
       }

@@ -34,7 +34,7 @@ const serverOptions = (options: Options["server"]): Tls.ServerOptions | Tls.Serv
 
 /** How a handshake between the two ends of a connection ends, for the client and for the server. */
 export const handshake = (
-  [left, right]: readonly [Tls.Stream, Tls.Stream],
+  [left, right]: readonly [Tls.Underlying, Tls.Underlying],
   options: Options = {}
 ): Effect.Effect<
   readonly [
@@ -53,7 +53,7 @@ export const handshake = (
   })
 
 /** A handshake that has to succeed. Both ends close at once: one after the other, each would wait for the other's. */
-export const secured = (ends: readonly [Tls.Stream, Tls.Stream], options?: Options) =>
+export const secured = (ends: readonly [Tls.Underlying, Tls.Underlying], options?: Options) =>
   Effect.tap(
     Effect.flatMap(handshake(ends, options), ([client, server]) => Effect.all([client, server])),
     ([client, server]) =>

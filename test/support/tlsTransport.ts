@@ -36,8 +36,8 @@ const secured = (
     // Nobody closes this scope: the stream above the backing does what it would do.
     Effect.flatMap(Scope.make(), (scope) => Scope.provide(upgrade(StreamSocket.make(backing)), scope)),
     (socket) => {
-      if (!(socket instanceof StreamSocket.Core)) throw new TypeError("not a stream of ours")
-      return socket.handOver("a test", { close: Effect.void, abort: Effect.void })[0]
+      if (!(socket instanceof StreamSocket.Socket)) throw new TypeError("not a stream of ours")
+      return socket.takeOver("a test", { close: Effect.void, abort: Effect.void })[0]
     }
   )
 

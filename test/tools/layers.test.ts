@@ -12,9 +12,9 @@ describe("layers", () => {
     for (
       const [file, specifier] of [
         ["Cancellation.ts", "./SocketError.ts"],
-        ["Buffers.ts", "./internal/format.ts"],
-        ["internal/format.ts", "../Buffers.ts"],
-        ["internal/WriteSide.ts", "../Transport.ts"],
+        ["Buffers.ts", "./internal/base/format.ts"],
+        ["internal/base/format.ts", "../../Buffers.ts"],
+        ["internal/core/WriteHalf.ts", "../../Transport.ts"],
         ["Write.ts", "./StreamSocket.ts"],
         ["transport/NodeTransport.ts", "../Transport.ts"],
         ["transport/NodeTransport.ts", "node:net"],
@@ -29,9 +29,9 @@ describe("layers", () => {
     for (
       const [file, specifier] of [
         ["Buffers.ts", "./Write.ts"],
-        ["Buffers.ts", "./internal/../Write.ts"],
-        ["Buffers.ts", "./internal/WriteSide.ts"],
-        ["internal/format.ts", "../Transport.ts"],
+        ["Buffers.ts", "./internal/base/../../Write.ts"],
+        ["Buffers.ts", "./internal/core/WriteHalf.ts"],
+        ["internal/base/format.ts", "../../Transport.ts"],
         ["StreamSocket.ts", "./Write.ts"],
         ["Write.ts", "./index.ts"],
         ["StreamSocket.ts", "node:net"],
@@ -56,7 +56,7 @@ describe("layers", () => {
       const sources = {
         "Write.ts": `export const write = 1\nexport type Write = typeof write\n`,
         "Buffers.ts": `import { write } from "./Write.ts"\nexport const x: number = write\n`,
-        "SocketError.ts": `import type { Write } from "./Write.ts"\nexport type X = Write\n`,
+        "SocketError.ts": `import { type Write, write } from "./Write.ts"\nexport const x: Write = write\n`,
         "Cancellation.ts": `export * from "./Write.ts"\n`,
         "CompletionCondition.ts": `export const x: Promise<unknown> = import("./Write.ts")\n`,
         "StreamSocket.ts": `import * as Net from "node:net"\nexport const x: unknown = Net\n`,

@@ -7,8 +7,8 @@
 import { join, posix, relative, sep } from "node:path"
 
 /**
- * From bottom to top. A module may import its own layer and the layers before it. `x/` stands for everything in that
- * folder that is not named elsewhere.
+ * From bottom to top. A module may import values of its own layer and of the layers before it, and any type. `x/` stands
+ * for everything in that folder. Public modules stand beside the folders that they are the doors of.
  */
 const layers: ReadonlyArray<ReadonlyArray<string>> = [
   [
@@ -88,6 +88,9 @@ export const violation = (file: string, specifier: string): string | undefined =
 }
 
 interface Import {
+  readonly type: string
+  readonly importKind?: string
+  readonly exportKind?: string
   readonly source: { readonly type: string; readonly value?: unknown } | null
 }
 
@@ -99,8 +102,9 @@ interface Context {
 
 const create = (context: Context) => {
   const file = relative(join(context.cwd, "src"), context.filename).replaceAll(sep, "/")
-  const judge = ({ source }: Import): void => {
-    if (source === null) return
+  const judge = ({ exportKind, importKind, source, type }: Import): void => {
+    // Types are erased, so they make no arrow between modules at run time.
+    if (source === null || importKind === "type" || exportKind === "type" || type === "TSImportType") return
     const message = typeof source.value === "string"
       ? violation(file, source.value)
       : "src may import only by a literal path"
@@ -110,8 +114,7 @@ const create = (context: Context) => {
     ImportDeclaration: judge,
     ExportNamedDeclaration: judge,
     ExportAllDeclaration: judge,
-    ImportExpression: judge,
-    TSImportType: judge
+    ImportExpression: judge
   }
 }
 

@@ -320,13 +320,13 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         const line = new Uint8Array(6)
         yield* Read.readExactly(server, line.subarray(0, 0))
         assert.strictEqual(yield* server.readSome(line), 6)
-        const fd = yield* StreamSocket.release(server)
+        const fd = yield* StreamSocket.detachFd(server)
         assert.deepStrictEqual(server.state, { socket: "closed", read: "closed", write: "closed" })
         assert.notInclude(watched(), fd)
         for (const effect of [server.readSome(line), server.writeSome(line), server.shutdownWrite]) {
           assert.strictEqual(ending(yield* Effect.exit<unknown, unknown, never>(effect)), "Closed")
         }
-        assert.strictEqual(ending(yield* Effect.exit(StreamSocket.release(server))), "Closed")
+        assert.strictEqual(ending(yield* Effect.exit(StreamSocket.detachFd(server))), "Closed")
         // Harmless: the number is somebody else's.
         yield* server.close
         yield* server.abort
@@ -364,7 +364,7 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
       Effect.gen(function*() {
         const { client, server } = yield* pair
         yield* Write.writeAll(client, text("kept\n"))
-        const again = yield* adopted(yield* StreamSocket.release(server))
+        const again = yield* adopted(yield* StreamSocket.detachFd(server))
         assert.deepStrictEqual([again.localAddress, again.remoteAddress], [server.localAddress, server.remoteAddress])
         assertBytes(yield* Read.readUntil(again, "\n"), "kept\n")
       }))
@@ -373,7 +373,7 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
       Effect.gen(function*() {
         const { client, server } = yield* pair
         const refused = (socket: StreamSocket.StreamSocket) =>
-          Effect.map(Effect.exit(StreamSocket.release(socket)), (exit) => failure(exit).reason)
+          Effect.map(Effect.exit(StreamSocket.detachFd(socket)), (exit) => failure(exit).reason)
         const reading = yield* start(server.readSome(new Uint8Array(9)))
         assert.deepStrictEqual(yield* refused(server), Reason.Busy({ detail: "readSome waits on the stream" }))
         yield* Fiber.interrupt(reading)
@@ -395,14 +395,14 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         const address = NetAddress.unixPathAddress(join(directory, "given.sock"))
         const acceptor = yield* Acceptor.listen(address)
         const accepting = yield* start(acceptor.take)
-        const busy = failure(yield* Effect.exit(Acceptor.release(acceptor)))
+        const busy = failure(yield* Effect.exit(Acceptor.detachFd(acceptor)))
         assert.deepStrictEqual(busy.reason, Reason.Busy({ detail: "accept waits on the address" }))
         assert.deepStrictEqual(busy.address, address)
         yield* Fiber.interrupt(accepting)
         const client = yield* StreamSocket.connect(address)
-        const fd = yield* Acceptor.release(acceptor)
+        const fd = yield* Acceptor.detachFd(acceptor)
         assert.strictEqual(ending(yield* Effect.exit(acceptor.take)), "Closed")
-        assert.strictEqual(ending(yield* Effect.exit(Acceptor.release(acceptor))), "Closed")
+        assert.strictEqual(ending(yield* Effect.exit(Acceptor.detachFd(acceptor))), "Closed")
         yield* acceptor.close
         const native = Net.createServer((socket) => socket.end("hello")).listen({ fd })
         yield* Effect.addFinalizer(() => Effect.sync(() => native.close()))
@@ -414,11 +414,11 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         const [memory] = yield* MemoryTransport.pair()
         const { client, server } = yield* Effect.provide(pair, NodeTransport.layer)
         for (const socket of [memory, server]) {
-          const error = failure(yield* Effect.exit(StreamSocket.release(socket)))
+          const error = failure(yield* Effect.exit(StreamSocket.detachFd(socket)))
           assert.include(error.message, "giving away a stream of this transport is not supported here")
         }
         const acceptor = yield* Effect.provide(Acceptor.listen(anyPort), NodeTransport.layer)
-        assert.strictEqual(ending(yield* Effect.exit(Acceptor.release(acceptor))), "Unsupported")
+        assert.strictEqual(ending(yield* Effect.exit(Acceptor.detachFd(acceptor))), "Unsupported")
         // All of them work on.
         yield* Write.writeAll(client, text("x"))
         assert.strictEqual(yield* server.readSome(new Uint8Array(9)), 1)
@@ -471,7 +471,7 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         const acceptor = yield* Acceptor.listen(anyPort)
         const answer = yield* start(talk(acceptor.address))
         const server = yield* acceptor.accept
-        const fd = yield* StreamSocket.release(server)
+        const fd = yield* StreamSocket.detachFd(server)
         const child = yield* adopt("connection", fd)
         closeSync(fd)
         const output = yield* said(child)
@@ -497,7 +497,7 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         const { address } = acceptor
         // It comes before the server does.
         const answer = yield* start(talk(address))
-        const fd = yield* Acceptor.release(acceptor)
+        const fd = yield* Acceptor.detachFd(acceptor)
         // `exec` keeps the process id, which only the child can know.
         const child = yield* started(() =>
           spawn("sh", ["-c", `LISTEN_PID=$$ exec "${process.execPath}" epoll-adopt.ts activated`], {

@@ -634,7 +634,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }))
         for (const entry of all) {
           assert.strictEqual(reactor.register(entry), 0)
-          reactor.again(entry)
+          reactor.reschedule(entry)
         }
         const turns: Array<number> = []
         while (told.length < all.length) {

@@ -139,8 +139,8 @@ for (const machine of machines) {
     })
 
     it("has room for every address, and knows how long a path may be", () => {
-      assert.strictEqual(String(Linux.mostAddressBytes), answer("sizeof sockaddr_storage"))
-      assert.strictEqual(String(Linux.mostPathBytes), answer("sizeof sun_path"))
+      assert.strictEqual(String(Linux.maxAddressBytes), answer("sizeof sockaddr_storage"))
+      assert.strictEqual(String(Linux.maxPathBytes), answer("sizeof sun_path"))
     })
 
     it("lays a reset's linger out in the same way", () => {

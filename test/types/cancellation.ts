@@ -114,9 +114,9 @@ export const signals = (abort: AbortSignal, type: Cancellation.Type, name: strin
   expectType<Cancellation.CancellationSignal>()(Cancellation.fromAbortSignal(abort, type))
   expectType<Cancellation.Report>()(signal.emitUnsafe("partial"))
   expectType<ReadonlyArray<Cancellation.Pending>>()(signal.pending)
-  const { ended, ranOn } = signal.emitUnsafe(type)
+  const { ended, continued } = signal.emitUnsafe(type)
   expectType<ReadonlyArray<Cancellation.Ended>>()(ended)
-  expectType<ReadonlyArray<Cancellation.Pending>>()(ranOn)
+  expectType<ReadonlyArray<Cancellation.Pending>>()(continued)
   for (const { address, guarantee, operation, total, transferred } of ended) {
     expectType<Type>()(guarantee)
     expectType<readonly [string, number, number]>()([operation, transferred, total] as const)
@@ -202,12 +202,12 @@ export const escalations = (
     Cancellation.escalate(signal, { schedule, until, types: undefined })
   )
   expectType<Plain>()(Cancellation.escalate(signal, { schedule: undefined, until: undefined }))
-  Effect.map(Cancellation.escalate(signal), ({ enough, steps }) => {
-    expectType<Type | undefined>()(enough)
-    for (const { ended, ranOn, type } of steps) {
+  Effect.map(Cancellation.escalate(signal), ({ endedBy, steps }) => {
+    expectType<Type | undefined>()(endedBy)
+    for (const { ended, continued, type } of steps) {
       expectType<Type>()(type)
       expectType<Cancellation.Report["ended"]>()(ended)
-      expectType<Cancellation.Report["ranOn"]>()(ranOn)
+      expectType<Cancellation.Report["continued"]>()(continued)
     }
   })
   // @ts-expect-error a signal is what is escalated
@@ -294,7 +294,7 @@ export const aborted = (write: Written, connect: Connected, pull: Pull.Pull<numb
 
 export const policies = () => {
   expectType<Context.Reference<Type>>()(Cancellation.Policy)
-  expectType<Context.Reference<Duration.Duration>>()(Cancellation.Within)
+  expectType<Context.Reference<Duration.Duration>>()(Cancellation.TotalTimeout)
   expectType<Effect.Effect<void>>()(Effect.provideService(Effect.void, Cancellation.Policy, "partial"))
 }
 

@@ -99,10 +99,10 @@ export const descriptors = (socket: StreamSocket.StreamSocket, acceptor: Accepto
   expectType<Effect.Effect<Acceptor.Acceptor, SocketError>>()(
     Effect.map(EpollTransport.listenerFromFd(3), (backing) => Acceptor.make(backing, { linger: 0 }))
   )
-  expectType<Effect.Effect<number, SocketError>>()(StreamSocket.release(socket))
-  expectType<Effect.Effect<number, SocketError>>()(Acceptor.release(acceptor))
+  expectType<Effect.Effect<number, SocketError>>()(StreamSocket.detachFd(socket))
+  expectType<Effect.Effect<number, SocketError>>()(Acceptor.detachFd(acceptor))
   expectType<Effect.Effect<number | string, SocketError>>()(
-    StreamSocket.release(socket).pipe(
+    StreamSocket.detachFd(socket).pipe(
       Effect.catchReason("SocketError", "Busy", ({ detail }) => Effect.succeed(detail))
     )
   )

@@ -43,7 +43,7 @@ export const writes = (
   // @ts-expect-error a stream for reading cannot be written
   Write.writeAll(reader, bytes)
   // @ts-expect-error a condition is made by its constructors, or is a function
-  Write.writeAll(socket, bytes, { next: () => 1, goal: (offered: number) => offered })
+  Write.writeAll(socket, bytes, { next: () => 1, expectedTotal: (offered: number) => offered })
   // @ts-expect-error a condition answers a number
   Write.writeAll(socket, bytes, () => true)
   // @ts-expect-error a stream whose writes can fail otherwise is not one of these

@@ -37,10 +37,10 @@ export const receiving = (socket: StreamSocket, reader: ReadStream, trusted: Pro
 }
 
 export const trusting = (ip: NetAddress.IpAddress) => {
-  expectType<ProxyProtocol.Trust>()(ProxyProtocol.peers(["10.0.0.0/8", ip, "unix"]))
-  expectType<ProxyProtocol.Trust>()(ProxyProtocol.anyone)
+  expectType<ProxyProtocol.Trust>()(ProxyProtocol.trustPeers(["10.0.0.0/8", ip, "unix"]))
+  expectType<ProxyProtocol.Trust>()(ProxyProtocol.trustAnyone)
   // @ts-expect-error a list, because one entry is easily forgotten
-  ProxyProtocol.peers("10.0.0.0/8")
+  ProxyProtocol.trustPeers("10.0.0.0/8")
 }
 
 export const sending = (socket: StreamSocket, writer: WriteStream, header: ProxyProtocol.Header) => {

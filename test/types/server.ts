@@ -33,19 +33,21 @@ export const environment = (
   either: NetAddress.SocketAddress | string
 ) => {
   // An address needs no resolver, a name does, and so does one among several.
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport>>()(Server.serve(plain, { listen: address }))
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport>>()(Server.serve(plain, { listen: [inet, address] }))
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport | AddressResolver.AddressResolver>>()(
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport>>()(Server.serve(plain, { listen: address }))
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport>>()(
+    Server.serve(plain, { listen: [inet, address] })
+  )
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport | AddressResolver.AddressResolver>>()(
     Server.serve(plain, { listen: "localhost:7000" })
   )
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport | AddressResolver.AddressResolver>>()(
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport | AddressResolver.AddressResolver>>()(
     Server.serve(plain, { listen: [address, { host: "::1", port: 7000 }, "localhost:7000"] })
   )
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport | AddressResolver.AddressResolver>>()(
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport | AddressResolver.AddressResolver>>()(
     Server.serve(plain, { listen: either })
   )
   // The scope and the connection of a handler come from the server, the rest from outside.
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport | Database>>()(
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport | Database>>()(
     Server.serve(rich, { listen: address })
   )
   expectType<Effect.Effect<Server.Server, SocketError, Transport | Database | Scope.Scope>>()(
@@ -92,7 +94,7 @@ export const reports = (listen: NetAddress.SocketAddress) => {
       return Effect.logWarning(Server.describeLimit(limit), connection.id)
     }
   })
-  expectType<Effect.Effect<Server.Drained, SocketError, Transport | Database | Audit>>()(served)
+  expectType<Effect.Effect<Server.DrainReport, SocketError, Transport | Database | Audit>>()(served)
   // @ts-expect-error a report may not fail
   Server.serve(plain, { listen, onError: () => Effect.fail("x") })
   // @ts-expect-error nor may the other one
@@ -109,28 +111,28 @@ export const reports = (listen: NetAddress.SocketAddress) => {
 
 export const limits = (listen: NetAddress.SocketAddress) => {
   const all: Server.Limits = {
-    connections: { max: 10, answer: { send: "busy", within: "1 second" } },
-    perPeer: { max: 2, ipv6Prefix: 56, answer: "reset" },
-    acceptRate: { limit: 10, window: "1 second", answer: "wait" },
+    connections: { max: 10, action: { send: "busy", within: "1 second" } },
+    perPeer: { max: 2, ipv6Prefix: 56, action: "reset" },
+    acceptRate: { limit: 10, window: "1 second", action: "wait" },
     bytesInFlight: 1_000_000,
     handshake: "3 seconds",
-    firstByte: { within: 1000, answer: "close" },
-    idle: { within: { minutes: 5 }, answer: { send: new Uint8Array(3) } },
+    firstByte: { within: 1000, action: "close" },
+    idle: { within: { minutes: 5 }, action: { send: new Uint8Array(3) } },
     progress: { bytes: 1000, per: "10 seconds" }
   }
   Server.serve(plain, {
     listen,
     limits: all,
-    proxyProtocol: { trusted: ProxyProtocol.peers(["10.0.0.0/8"]) },
-    shutdown: { deadline: "5 seconds", ladder: { partial: 0 } },
+    proxyProtocol: { trusted: ProxyProtocol.trustPeers(["10.0.0.0/8"]) },
+    shutdown: { deadline: "5 seconds", phases: { partial: 0 } },
     backlog: 100,
     keepAlive: "30 seconds"
   })
   // One peer's connections cannot wait: everybody else's would.
   // @ts-expect-error no such answer
-  Server.serve(plain, { listen, limits: { perPeer: { max: 1, answer: "wait" } } })
+  Server.serve(plain, { listen, limits: { perPeer: { max: 1, action: "wait" } } })
   // @ts-expect-error who is there already cannot wait
-  Server.serve(plain, { listen, limits: { idle: { within: 1, answer: "wait" } } })
+  Server.serve(plain, { listen, limits: { idle: { within: 1, action: "wait" } } })
   // @ts-expect-error bytes would not reach who does not read
   Server.serve(plain, { listen, limits: { progress: { bytes: 1, per: 1, answer: "close" } } })
   // @ts-expect-error whom to trust has to be said
@@ -141,9 +143,9 @@ export const server = (server: Server.Server, connection: Server.Connection, lim
   expectType<readonly [NetAddress.SocketAddress, ...Array<NetAddress.SocketAddress>]>()(server.addresses)
   expectType<Effect.Effect<"listening" | "paused" | "draining" | "stopped">>()(server.state)
   expectType<Effect.Effect<ReadonlyArray<Server.Connection>>>()(server.connections)
-  expectType<Effect.Effect<Server.Drained>>()(server.drain("2 seconds", { total: 1 }))
-  expectType<Effect.Effect<Server.Drained>>()(server.drain())
-  expectType<Effect.Effect<Server.Drained>>()(server.stopped)
+  expectType<Effect.Effect<Server.DrainReport>>()(server.drain("2 seconds", { total: 1 }))
+  expectType<Effect.Effect<Server.DrainReport>>()(server.drain())
+  expectType<Effect.Effect<Server.DrainReport>>()(server.stopped)
   expectType<Effect.Effect<Server.Health>>()(server.health)
   expectType<Effect.Effect<void>>()(connection.draining)
   expectType<DateTime.Utc>()(connection.startedAt)

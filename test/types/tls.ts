@@ -11,7 +11,7 @@ type Upgraded = Effect.Effect<Tls.TlsSocket, SocketError, Scope.Scope>
 
 export const upgrading = (
   socket: StreamSocket,
-  stream: Tls.Stream,
+  stream: Tls.Underlying,
   half: ReadStream & WriteStream,
   options: Tls.ServerOptions,
   context: Tls.ServerContext

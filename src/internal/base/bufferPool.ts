@@ -6,12 +6,12 @@ import { Buffer } from "node:buffer"
  * garbage collector.
  */
 export const acquire = (length: number): Buffer =>
-  length > slabSize ? Buffer.allocUnsafeSlow(length) : free.pop() ?? Buffer.allocUnsafeSlow(slabSize)
+  length > bufferSize ? Buffer.allocUnsafeSlow(length) : free.pop() ?? Buffer.allocUnsafeSlow(bufferSize)
 
-export const release = (slab: Buffer): void => {
-  if (slab.byteLength === slabSize && free.length < maxFree) free.push(slab)
+export const release = (buffer: Buffer): void => {
+  if (buffer.byteLength === bufferSize && free.length < maxFree) free.push(buffer)
 }
 
-const slabSize = 65_536
+const bufferSize = 65_536
 const maxFree = 64
 const free: Array<Buffer> = []

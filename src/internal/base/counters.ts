@@ -17,7 +17,7 @@ export type ServerCounts = ReturnType<typeof makeServerCounts>
 
 export function makeServerCounts() {
   return {
-    live: 0,
+    connection: 0,
     accepted: 0,
     acceptFailures: 0,
     failures: 0,

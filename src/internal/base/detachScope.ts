@@ -3,7 +3,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 
 /** Provides a scope that only a failure closes: what has been opened is the caller's to close. */
-export const kept = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>): Effect.Effect<A, E> =>
+export const detachScope = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>): Effect.Effect<A, E> =>
   Effect.suspend(() => {
     const scope = Scope.makeUnsafe()
     return Effect.onError(

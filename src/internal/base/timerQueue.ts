@@ -10,10 +10,10 @@ import type * as Fiber from "effect/Fiber"
  * Nearly all of them are cancelled long before: a fiber and a timer for each, as a race with a sleep has them, would be
  * much of what it costs to close a connection. So one fiber sleeps for all of them, while there are any.
  */
-class Deadlines {
+class TimerQueue {
   private readonly clock: Clock.Clock
-  private first: Deadline | undefined = undefined
-  private last: Deadline | undefined = undefined
+  private first: Timer | undefined = undefined
+  private last: Timer | undefined = undefined
   private sleeper: Fiber.Fiber<void> | undefined = undefined
   private isArming = false
   private wakesAt = 0
@@ -27,7 +27,7 @@ class Deadlines {
     return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
   }
 
-  add(deadline: Deadline, context: Context.Context<never>): void {
+  add(deadline: Timer, context: Context.Context<never>): void {
     // From the back: who comes last mostly is due last.
     let before = this.last
     while (before !== undefined && before.due > deadline.due) before = before.previous
@@ -42,7 +42,7 @@ class Deadlines {
     else if (deadline.due < this.wakesAt) this.sleep(deadline.due, context)
   }
 
-  remove(deadline: Deadline): void {
+  remove(deadline: Timer): void {
     if (deadline.previous === undefined) this.first = deadline.next
     else deadline.previous.next = deadline.next
     if (deadline.next === undefined) this.last = deadline.previous
@@ -89,14 +89,14 @@ class Deadlines {
 }
 
 /** Something that happens when a time is over, unless it is cancelled before. */
-export class Deadline {
-  previous: Deadline | undefined = undefined
-  next: Deadline | undefined = undefined
+export class Timer {
+  previous: Timer | undefined = undefined
+  next: Timer | undefined = undefined
   readonly due: number
-  private owner: Deadlines | undefined
+  private owner: TimerQueue | undefined
   private readonly onPassed: () => void
 
-  constructor(owner: Deadlines, due: number, onPassed: () => void) {
+  constructor(owner: TimerQueue, due: number, onPassed: () => void) {
     this.owner = owner
     this.due = due
     this.onPassed = onPassed
@@ -119,15 +119,15 @@ export const after = (
   time: Duration.Duration,
   context: Context.Context<never>,
   onPassed: () => void
-): Deadline => {
+): Timer => {
   const clock = Context.get(context, Clock.Clock)
   let deadlines = all.get(clock)
-  if (deadlines === undefined) all.set(clock, deadlines = new Deadlines(clock))
-  const deadline = new Deadline(deadlines, deadlines.now + Duration.toMillis(time), onPassed)
+  if (deadlines === undefined) all.set(clock, deadlines = new TimerQueue(clock))
+  const deadline = new Timer(deadlines, deadlines.now + Duration.toMillis(time), onPassed)
   deadlines.add(deadline, context)
   return deadline
 }
 
 // ---- internal
 
-const all = new WeakMap<Clock.Clock, Deadlines>()
+const all = new WeakMap<Clock.Clock, TimerQueue>()

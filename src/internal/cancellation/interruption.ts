@@ -7,10 +7,10 @@ import * as Cancellation from "../../Cancellation.ts"
 import { formatProgress } from "../base/format.ts"
 
 /** What a composed write is to its caller. */
-export interface Kind {
+export interface WriteMode {
   readonly operation: string
   /** Cut in the middle it is worth nothing: it completes or tears, and never stops so that others could follow. */
-  readonly isMessage: boolean
+  readonly atomic: boolean
 }
 
 /** Lets an interrupted operation finish, for the time it was given; `undefined` when that was too short. */
@@ -35,12 +35,12 @@ export const proceed = <E>(
   // Where nothing was moved there is nothing to print.
   const annotations = transfer.transferred === 0
     ? account
-    : Context.add(account, Cause.StackTrace, new Account(transfer, Cause.annotations(cause)))
+    : Context.add(account, Cause.StackTrace, new ProgressFrame(transfer, Cause.annotations(cause)))
   return Effect.failCause(Cause.annotate(cause, annotations, { overwrite: true }))
 }
 
 /** Causes print their frames: the account stands on top of them, wherever the cause is logged. */
-class Account {
+class ProgressFrame {
   readonly parent: Cause.StackTrace["Service"] | undefined
   private readonly transfer: Cancellation.Transfer["Service"]
 
@@ -48,7 +48,7 @@ class Account {
     this.transfer = transfer
     const outer = Context.getOrUndefined(found, Cause.StackTrace)
     // An account that is there already is of a step of this operation.
-    this.parent = outer instanceof Account ? outer.parent : outer
+    this.parent = outer instanceof ProgressFrame ? outer.parent : outer
   }
 
   get name(): string {

@@ -39,7 +39,7 @@ export interface Ended extends Pending {
 
 export interface Report {
   readonly ended: ReadonlyArray<Ended>
-  readonly ranOn: ReadonlyArray<Pending>
+  readonly continued: ReadonlyArray<Pending>
 }
 
 /** What a request can reach: an operation that waits. */
@@ -48,14 +48,14 @@ export interface Cancellable extends Pending {
    * Ends the operation and answers the guarantee that this kept; `undefined`
    * when it cannot keep what is asked, and runs on. Wakes nobody.
    */
-  withdraw(request: Request): Type | undefined
+  requestCancel(request: Request): Type | undefined
   /** Wakes the fiber of an operation that was withdrawn. */
-  conclude(): void
+  resume(): void
 }
 
 export class Signal {
-  private readonly waiting = new Map<Cancellable, Filter | undefined>()
-  private readonly idlers = new Set<() => void>()
+  private readonly operations = new Map<Cancellable, Filter | undefined>()
+  private readonly idleWaiters = new Set<() => void>()
   private readonly origin: Origin
 
   constructor(origin: Origin) {
@@ -63,13 +63,13 @@ export class Signal {
   }
 
   get pending(): ReadonlyArray<Pending> {
-    return Array.from(this.waiting.keys(), describe)
+    return Array.from(this.operations.keys(), describe)
   }
 
   readonly idle: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.waiting.size > 0) return Effect.andThen(this.emptied, this.idle)
+    if (this.operations.size > 0) return Effect.andThen(this.emptied, this.idle)
     // Between two operations a fiber has none that waits.
-    return Effect.flatMap(Effect.yieldNow, () => this.waiting.size > 0 ? this.idle : Effect.void)
+    return Effect.flatMap(Effect.yieldNow, () => this.operations.size > 0 ? this.idle : Effect.void)
   })
 
   readonly emit = (type: Type): Effect.Effect<Report> => Effect.sync(() => this.request(type))
@@ -77,43 +77,43 @@ export class Signal {
   readonly emitUnsafe = (type: Type): Report => this.request(type)
 
   /** @param cause what the errors of ended operations name as theirs */
-  request(type: Type, cause?: unknown, operations: Iterable<Cancellable> = this.waiting.keys()): Report {
+  request(type: Type, cause?: unknown, operations: Iterable<Cancellable> = this.operations.keys()): Report {
     assertType("emit", type)
     // The filters are code of the caller's: all of them have their say before anything happens.
     const asked = Array.from(operations, (operation) => ({
       operation,
-      type: passed(this.waiting.get(operation), type)
+      type: passed(this.operations.get(operation), type)
     }))
     const withdrawn: Array<Cancellable> = []
     const ended: Array<Ended> = []
-    const ranOn: Array<Pending> = []
+    const continued: Array<Pending> = []
     for (const { operation, type } of asked) {
       // A filter may have ended it by a request of its own.
-      if (!this.waiting.has(operation)) continue
+      if (!this.operations.has(operation)) continue
       const guarantee = type === undefined
         ? undefined
-        : operation.withdraw({ type, origin: this.origin, cause })
+        : operation.requestCancel({ type, origin: this.origin, cause })
       if (guarantee === undefined) {
-        ranOn.push(describe(operation))
+        continued.push(describe(operation))
       } else {
         ended.push({ ...describe(operation), guarantee })
         withdrawn.push(operation)
       }
     }
-    for (const operation of withdrawn) operation.conclude()
-    return { ended, ranOn }
+    for (const operation of withdrawn) operation.resume()
+    return { ended, continued }
   }
 
   add(operation: Cancellable, filter: Filter | undefined): void {
-    this.waiting.set(operation, filter)
+    this.operations.set(operation, filter)
   }
 
   remove(operation: Cancellable): void {
-    this.waiting.delete(operation)
+    this.operations.delete(operation)
     // Later, because others may be about to be withdrawn by the same request.
-    if (this.waiting.size === 0 && this.idlers.size > 0) {
-      const idlers = [...this.idlers]
-      this.idlers.clear()
+    if (this.operations.size === 0 && this.idleWaiters.size > 0) {
+      const idlers = [...this.idleWaiters]
+      this.idleWaiters.clear()
       queueMicrotask(() => {
         for (const wake of idlers) wake()
       })
@@ -121,14 +121,14 @@ export class Signal {
   }
 
   protected get isIdle(): boolean {
-    return this.waiting.size === 0
+    return this.operations.size === 0
   }
 
   private get emptied(): Effect.Effect<void> {
     return Effect.callback((resume) => {
       const wake = () => resume(Effect.void)
-      this.idlers.add(wake)
-      return Effect.sync(() => this.idlers.delete(wake))
+      this.idleWaiters.add(wake)
+      return Effect.sync(() => this.idleWaiters.delete(wake))
     })
   }
 }
@@ -232,7 +232,7 @@ interface Link {
 }
 
 /** The signals that reach the operations of a region, each through its own filters. */
-export class Region {
+export class CancellationScope {
   private readonly links: ReadonlyArray<Link>
 
   constructor(links: ReadonlyArray<Link>) {
@@ -240,36 +240,43 @@ export class Region {
   }
 
   /** A signal that is in force already is in force anew, without the filters of before. */
-  within(signal: Signal): Region {
-    return new Region([...this.links.filter((link) => link.signal !== signal), { signal, filter: undefined }])
+  within(signal: Signal): CancellationScope {
+    return new CancellationScope([...this.links.filter((link) => link.signal !== signal), {
+      signal,
+      filter: undefined
+    }])
   }
 
-  through(filter: Filter): Region {
-    return new Region(this.links.map((link) => ({
+  through(filter: Filter): CancellationScope {
+    return new CancellationScope(this.links.map((link) => ({
       signal: link.signal,
       filter: link.filter === undefined ? filter : compose(link.filter, filter)
     })))
   }
 
-  enter(operation: Cancellable): void {
+  register(operation: Cancellable): void {
     for (const { filter, signal } of this.links) signal.add(operation, filter)
   }
 
-  leave(operation: Cancellable): void {
+  unregister(operation: Cancellable): void {
     for (const { signal } of this.links) signal.remove(operation)
   }
 }
 
-export const CurrentRegion: Context.Reference<Region | undefined> = Context.Reference<Region | undefined>(
+export const CurrentCancellationScope: Context.Reference<CancellationScope | undefined> = Context.Reference<
+  CancellationScope | undefined
+>(
   "effect-asio/Cancellation/Region",
   { defaultValue: () => undefined }
 )
 
 /** Opening a stream may be cut by a signal that has no say in the stream, nor in its end. */
-export const outsideOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+export const withoutSignals = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   // There mostly is none, and services cost something.
   Effect.withFiber((fiber) =>
-    fiber.getRef(CurrentRegion) === undefined ? effect : Effect.provideService(effect, CurrentRegion, undefined)
+    fiber.getRef(CurrentCancellationScope) === undefined
+      ? effect
+      : Effect.provideService(effect, CurrentCancellationScope, undefined)
   )
 
 export const compose = (outer: Filter, inner: Filter): Filter => (type) => {

@@ -15,7 +15,7 @@ export interface Matcher<A> {
   /** Bytes that complete it, where that is known. */
   readonly total: number | undefined
   /** `find` runs code of the caller's. */
-  readonly callsBack: boolean
+  readonly runsCallerCode: boolean
   /** The end of the stream completes it with whatever is there. */
   readonly endsWithStream: boolean
   /** How many bytes the result consumes; `undefined` when more are needed; a reason when there can be none. */
@@ -32,7 +32,7 @@ export interface Matcher<A> {
 export class AtLeast implements Matcher<number> {
   readonly operation: string
   readonly total: number
-  readonly callsBack = false
+  readonly runsCallerCode = false
   readonly endsWithStream = false
   /** The bytes that the target holds. */
   readonly capacity: number
@@ -85,7 +85,7 @@ export class AtLeast implements Matcher<number> {
 export class Fixed<A> implements Matcher<A> {
   readonly operation: string
   readonly total: number
-  readonly callsBack = false
+  readonly runsCallerCode = false
   readonly endsWithStream = false
   private readonly consumes: boolean
   private readonly max: number
@@ -128,7 +128,7 @@ export class Fixed<A> implements Matcher<A> {
 export class Varint<A> implements Matcher<A> {
   readonly operation: string
   readonly total = undefined
-  readonly callsBack = false
+  readonly runsCallerCode = false
   readonly endsWithStream = false
   private readonly bits: number
   private readonly use: (value: bigint) => A
@@ -161,7 +161,7 @@ export class Until<A = Uint8Array> implements Matcher<A> {
   readonly operation: string
   readonly total = undefined
   private readonly max: number
-  readonly callsBack: boolean
+  readonly runsCallerCode: boolean
   readonly endsWithStream = false
   private readonly search: Find
   private readonly use: (bytes: Uint8Array) => A
@@ -171,12 +171,12 @@ export class Until<A = Uint8Array> implements Matcher<A> {
   constructor(
     operation: string,
     search: Find,
-    options: { readonly max: number; readonly callsBack: boolean; readonly use: (bytes: Uint8Array) => A }
+    options: { readonly max: number; readonly runsCallerCode: boolean; readonly use: (bytes: Uint8Array) => A }
   ) {
     checkBytes(operation, "max", options.max)
     this.operation = operation
     this.search = search
-    this.callsBack = options.callsBack
+    this.runsCallerCode = options.runsCallerCode
     this.max = options.max
     this.use = options.use
   }
@@ -217,7 +217,7 @@ export class Until<A = Uint8Array> implements Matcher<A> {
 export class All implements Matcher<Uint8Array> {
   readonly operation = "readAll"
   readonly total = undefined
-  readonly callsBack = false
+  readonly runsCallerCode = false
   readonly endsWithStream = true
   private readonly max: number
 

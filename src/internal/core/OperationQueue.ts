@@ -6,8 +6,8 @@ import { counters } from "../base/counters.ts"
 import {
   aborted,
   type Cancellable,
-  CurrentRegion,
-  type Region,
+  type CancellationScope,
+  CurrentCancellationScope,
   type Request,
   type Type
 } from "../cancellation/signal.ts"
@@ -23,16 +23,16 @@ import {
 export abstract class Operation<A, E> implements Cancellable {
   next: Operation<unknown, unknown> | undefined = undefined
   previous: Operation<unknown, unknown> | undefined = undefined
-  line: Line | undefined = undefined
-  region: Region | undefined = undefined
+  queue: OperationQueue | undefined = undefined
+  cancellationScope: CancellationScope | undefined = undefined
   /** In line. An operation that is not any more has settled or was cancelled, perhaps by code that it called. */
-  inLine = false
+  queued = false
   /** It never has to wait, and so need not stand in line. */
   immediate = false
   /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
-  callsBack = false
+  runsCallerCode = false
   exit: Exit.Exit<A, E | SocketError> | undefined = undefined
-  resume: Resume<A, E | SocketError> | undefined = undefined
+  waiter: Resume<A, E | SocketError> | undefined = undefined
   /** Bytes of this operation that were moved for good. */
   transferred = 0
 
@@ -42,56 +42,56 @@ export abstract class Operation<A, E> implements Cancellable {
   abstract get address(): Address | undefined
 
   /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
-  abstract perform(): Exit.Exit<A, E> | undefined
+  abstract attempt(): Exit.Exit<A, E> | undefined
 
   /** What its fiber does until it settles. */
   wait(): Effect.Effect<A, E | SocketError> {
     return Effect.callback((resume) => {
-      this.resume = resume
-      return this.leave()
+      this.waiter = resume
+      return this.interrupt()
     })
   }
 
   /** What an interruption of its fiber does: takes it out of the line and leaves nothing behind. */
-  leave(): Effect.Effect<void> {
+  interrupt(): Effect.Effect<void> {
     return Effect.sync(() => {
-      this.resume = undefined
-      if (!this.inLine) return
+      this.waiter = undefined
+      if (!this.queued) return
       counters.cancelled.total++
-      this.stop("total")
-      this.line?.rest()
+      this.cancel("total")
+      this.queue?.pumpUnreported()
     })
   }
 
   /** The guarantee that stopping now keeps, if that is enough for a request. */
-  keeps(_requested: Type): Type | undefined {
+  guaranteeFor(_requested: Type): Type | undefined {
     return "total"
   }
 
   /** Stops: from here on it is not tried any more. */
-  stop(_guarantee: Type): void {
-    this.undo()
-    this.line?.leave(this)
+  cancel(_guarantee: Type): void {
+    this.rollback()
+    this.queue?.remove(this)
   }
 
   /** Takes back what it has done so far, where that is what stopping means. */
-  undo(): void {
+  rollback(): void {
     // Most have done nothing.
   }
 
-  withdraw(request: Request): Type | undefined {
+  requestCancel(request: Request): Type | undefined {
     // It may have ended while the request was on its way.
-    const guarantee = this.inLine ? this.keeps(request.type) : undefined
+    const guarantee = this.queued ? this.guaranteeFor(request.type) : undefined
     if (guarantee === undefined) return undefined
-    this.stop(guarantee)
+    this.cancel(guarantee)
     this.exit = Exit.fail(aborted(this, request, guarantee))
     counters.cancelled[guarantee]++
     return guarantee
   }
 
-  conclude(): void {
-    if (this.exit !== undefined) this.line?.settle(this, this.exit)
-    this.line?.rest()
+  resume(): void {
+    if (this.exit !== undefined) this.queue?.settle(this, this.exit)
+    this.queue?.pumpUnreported()
   }
 }
 
@@ -105,16 +105,16 @@ type Resume<A, E> = { resume(exit: Exit.Exit<A, E>): void }["resume"]
  * at once and may start, cancel or close anything, so an operation has left the
  * line before it is settled, and `drive` looks at the front anew.
  */
-export class Line {
+export class OperationQueue {
   front: Operation<unknown, unknown> | undefined = undefined
   private back: Operation<unknown, unknown> | undefined = undefined
-  private driving = false
-  private again = false
+  private pumping = false
+  private retry = false
   private isUnreported = false
-  private readonly owner: { readonly idle: () => void }
+  private readonly owner: { readonly interestDropped: () => void }
 
   /** The owner hears when the line has emptied in another way than by what its transport reports. */
-  constructor(owner: { readonly idle: () => void }) {
+  constructor(owner: { readonly interestDropped: () => void }) {
     this.owner = owner
   }
 
@@ -127,60 +127,60 @@ export class Line {
 
   /** Joins the line, without a try, and waits. */
   enqueue<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
-    this.join(fiber, operation)
+    this.push(fiber, operation)
     return operation.wait()
   }
 
-  join<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): void {
-    operation.line = this
-    operation.inLine = true
+  push<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): void {
+    operation.queue = this
+    operation.queued = true
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation
     this.back = operation
-    const region = fiber.getRef(CurrentRegion)
+    const region = fiber.getRef(CurrentCancellationScope)
     if (region !== undefined) {
-      operation.region = region
-      region.enter(operation)
+      operation.cancellationScope = region
+      region.register(operation)
     }
   }
 
   /** Lets the operation in front try, and the next one when it has ended. */
-  drive(): void {
+  pump(): void {
     // Called from code that an operation has called: the loop further out goes on.
-    this.again = true
-    if (this.driving) return
-    this.driving = true
-    while (this.front !== undefined && this.again) {
-      this.again = false
+    this.retry = true
+    if (this.pumping) return
+    this.pumping = true
+    while (this.front !== undefined && this.retry) {
+      this.retry = false
       const operation = this.front
-      const exit = operation.perform()
-      if (exit !== undefined || !operation.inLine) this.again = true
-      if (exit !== undefined && operation.inLine) {
+      const exit = operation.attempt()
+      if (exit !== undefined || !operation.queued) this.retry = true
+      if (exit !== undefined && operation.queued) {
         if (Exit.isSuccess(exit)) counters.completed++
         this.settle(operation, exit)
       }
     }
-    this.driving = false
-    if (this.isUnreported && this.front === undefined) this.owner.idle()
+    this.pumping = false
+    if (this.isUnreported && this.front === undefined) this.owner.interestDropped()
     this.isUnreported = false
   }
 
   /** As `drive`, for what no transport has reported: the owner hears of it, if nobody waits then. */
-  rest(): void {
+  pumpUnreported(): void {
     this.isUnreported = true
-    this.drive()
+    this.pump()
   }
 
   private start<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     operation: Operation<A, E>
   ): Effect.Effect<A, E | SocketError> {
-    if (operation.callsBack) {
+    if (operation.runsCallerCode) {
       // Only while its fiber is parked does an interruption take effect at once, in the middle of a step.
-      queueMicrotask(() => this.drive())
+      queueMicrotask(() => this.pump())
     } else if (this.front === undefined || operation.immediate) {
-      const exit = operation.perform()
+      const exit = operation.attempt()
       if (exit !== undefined) {
         if (Exit.isSuccess(exit)) counters.completed++
         return exit
@@ -190,25 +190,25 @@ export class Line {
   }
 
   /** Takes an operation out of the line, and lets no request reach it any more. */
-  leave<A, E>(operation: Operation<A, E>): void {
-    if (!operation.inLine) return
-    operation.inLine = false
+  remove<A, E>(operation: Operation<A, E>): void {
+    if (!operation.queued) return
+    operation.queued = false
     if (operation.previous === undefined) this.front = operation.next
     else operation.previous.next = operation.next
     if (operation.next === undefined) this.back = operation.previous
     else operation.next.previous = operation.previous
     operation.next = operation.previous = undefined
-    if (operation.region !== undefined) {
-      operation.region.leave(operation)
-      operation.region = undefined
+    if (operation.cancellationScope !== undefined) {
+      operation.cancellationScope.unregister(operation)
+      operation.cancellationScope = undefined
     }
   }
 
   settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E | SocketError>): void {
-    this.leave(operation)
+    this.remove(operation)
     operation.exit = exit
-    const resume = operation.resume
-    operation.resume = undefined
+    const resume = operation.waiter
+    operation.waiter = undefined
     if (resume === undefined) return
     try {
       resume(exit)
@@ -226,7 +226,7 @@ export class Line {
 export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | SocketError> =>
   Effect.callback((resume) => {
     if (operation.exit !== undefined) resume(operation.exit)
-    else operation.resume = resume
+    else operation.waiter = resume
   })
 
 /**

@@ -8,15 +8,15 @@ import type { Backing } from "../../Transport.ts"
 import { WouldBlock } from "../../Transport.ts"
 import { counters } from "../base/counters.ts"
 import { at, type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
-import { endsTurn, Line, Operation } from "./OperationQueue.ts"
+import { endsTurn, Operation, OperationQueue } from "./OperationQueue.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
  * The incoming direction of a connection: its line of readers, and the bytes
  * that have arrived but not been consumed.
  */
-export class ReadSide {
-  readonly line: Line = new Line(this)
+export class ReadHalf {
+  readonly queue: OperationQueue = new OperationQueue(this)
   bytesRead = 0
   state: "open" | "ended" | "failed" | "closed" = "open"
   readonly backing: Backing
@@ -25,14 +25,14 @@ export class ReadSide {
   /** Why every operation fails when `state` is "closed". */
   refusal: Reason = closed
   /** An operation that has settled. */
-  spare: ReadSome | undefined = undefined
+  cachedRead: ReadSome | undefined = undefined
 
   constructor(backing: Backing) {
     this.backing = backing
   }
 
   /** The read buffer, made when it is first needed. */
-  collected(): ReadBuffer {
+  readBuffer(): ReadBuffer {
     return this.buffer ??= new ReadBuffer()
   }
 
@@ -51,23 +51,23 @@ export class ReadSide {
   }
 
   /** One attempt into the read buffer, for at most `chunkSize` bytes. */
-  collect(want: number): number | SocketError {
+  receiveIntoBuffer(want: number): number | SocketError {
     // By way of one scratch that all share: a buffer that is empty while its reader waits holds no memory.
     const answer = this.receive(scratch.subarray(0, want))
-    if (typeof answer === "number" && answer > 0) this.collected().append(scratch.subarray(0, answer))
+    if (typeof answer === "number" && answer > 0) this.readBuffer().append(scratch.subarray(0, answer))
     return answer
   }
 
   /** Puts bytes back to where they came from: whoever reads next gets them first. */
   unread(bytes: Uint8Array): SocketError | undefined {
     if (this.state === "closed") return this.error(this.refusal, "unread", 0)
-    this.collected().unread(bytes)
-    this.line.rest()
+    this.readBuffer().unread(bytes)
+    this.queue.pumpUnreported()
     return undefined
   }
 
-  idle(): void {
-    if (this.state !== "closed") this.backing.idle?.("read")
+  interestDropped(): void {
+    if (this.state !== "closed") this.backing.interestDropped?.("read")
   }
 
   /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */
@@ -100,14 +100,14 @@ export class ReadSide {
     if (reason !== undefined) this.refusal = reason
     this.state = "closed"
     this.buffer = undefined
-    this.line.drive()
+    this.queue.pump()
   }
 
   run<A>(
     fiber: Fiber.Fiber<unknown, unknown>,
     operation: Operation<A, SocketError | Cause.Done>
   ): Effect.Effect<A, SocketError | Cause.Done> {
-    return this.line.run(fiber, operation)
+    return this.queue.run(fiber, operation)
   }
 
   // One step of the run loop, where an effect that tries and one that waits would be two.
@@ -131,7 +131,7 @@ export class ReadSide {
   ): Effect.Effect<void> | undefined {
     if (!(target instanceof Uint8Array)) throw new TypeError("readSome: the target is not a Uint8Array")
     const length = target.byteLength
-    if (this.line.front === undefined || length === 0) {
+    if (this.queue.front === undefined || length === 0) {
       const exit = this.attemptReadSome(target, length)
       if (exit !== undefined) {
         if (Exit.isSuccess(exit)) counters.completed++
@@ -140,10 +140,10 @@ export class ReadSide {
       }
     }
     // An operation is needed only to wait with, and the last one that waited will do again.
-    const operation = this.spare ?? new ReadSome(this)
-    this.spare = undefined
-    this.line.join(fiber, operation.aim(target, length, resume))
-    return operation.leave()
+    const operation = this.cachedRead ?? new ReadSome(this)
+    this.cachedRead = undefined
+    this.queue.push(fiber, operation.reset(target, length, resume))
+    return operation.interrupt()
   }
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
@@ -170,21 +170,21 @@ export class ReadSide {
 }
 
 class ReadSome extends Operation<number, SocketError | Cause.Done> {
-  private readonly side: ReadSide
+  private readonly half: ReadHalf
   total = 0
   private target: Uint8Array = none
   // The same each time.
-  private leaving: Effect.Effect<void> | undefined = undefined
+  private interruptEffect: Effect.Effect<void> | undefined = undefined
 
-  constructor(side: ReadSide) {
+  constructor(half: ReadHalf) {
     super()
-    this.side = side
+    this.half = half
   }
 
-  aim(target: Uint8Array, length: number, resume: ReadSome["resume"]): this {
+  reset(target: Uint8Array, length: number, resume: ReadSome["waiter"]): this {
     this.target = target
     this.total = length
-    this.resume = resume
+    this.waiter = resume
     return this
   }
 
@@ -193,20 +193,20 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
   }
 
   override get address(): Address {
-    return this.side.backing.remoteAddress
+    return this.half.backing.remoteAddress
   }
 
-  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const exit = this.side.attemptReadSome(this.target, this.total)
+  attempt(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
+    const exit = this.half.attemptReadSome(this.target, this.total)
     if (exit !== undefined) {
       this.target = none
-      this.side.spare = this
+      this.half.cachedRead = this
     }
     return exit
   }
 
-  override leave(): Effect.Effect<void> {
-    return this.leaving ??= super.leave()
+  override interrupt(): Effect.Effect<void> {
+    return this.interruptEffect ??= super.interrupt()
   }
 }
 
@@ -216,14 +216,14 @@ class ReadSome extends Operation<number, SocketError | Cause.Done> {
  * happened, which makes every composed read totally cancellable.
  */
 export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
-  private readonly side: ReadSide
+  private readonly half: ReadHalf
   private readonly matcher: Matcher<A>
 
-  constructor(side: ReadSide, matcher: Matcher<A>) {
+  constructor(half: ReadHalf, matcher: Matcher<A>) {
     super()
-    this.side = side
+    this.half = half
     this.matcher = matcher
-    this.callsBack = matcher.callsBack
+    this.runsCallerCode = matcher.runsCallerCode
   }
 
   override get operation(): string {
@@ -235,31 +235,31 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
   }
 
   override get address(): Address {
-    return this.side.backing.remoteAddress
+    return this.half.backing.remoteAddress
   }
 
-  perform(): Exit.Exit<A, SocketError | Cause.Done> | undefined {
-    const { matcher, side } = this
+  attempt(): Exit.Exit<A, SocketError | Cause.Done> | undefined {
+    const { matcher, half } = this
     try {
-      if (side.isClosed()) return this.closed()
-      const buffer = side.collected()
+      if (half.isClosed()) return this.closed()
+      const buffer = half.readBuffer()
       for (;;) {
         const found = matcher.find(buffer)
         // Asked again, because finding may have closed the stream or interrupted this operation.
-        if (side.isClosed()) return this.closed()
-        if (matcher.callsBack && !this.inLine) return undefined
+        if (half.isClosed()) return this.closed()
+        if (matcher.runsCallerCode && !this.queued) return undefined
         if (typeof found === "number") return Exit.succeed(matcher.take(buffer, found))
         if (found !== undefined) {
-          return Exit.fail(side.error(at(found, side.bytesRead - buffer.length), matcher.operation, buffer.length))
+          return Exit.fail(half.error(at(found, half.bytesRead - buffer.length), matcher.operation, buffer.length))
         }
-        const answer = side.collect(matcher.want(buffer.length))
+        const answer = half.receiveIntoBuffer(matcher.want(buffer.length))
         if (answer === WouldBlock) return undefined
         if (answer === 0) {
           if (matcher.endsWithStream) return Exit.succeed(matcher.take(buffer, buffer.length))
           matcher.show?.(buffer)
           return buffer.length === 0
             ? endOfStream
-            : Exit.fail(side.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
+            : Exit.fail(half.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
         }
         if (typeof answer !== "number") {
           return Exit.fail(
@@ -273,7 +273,7 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
   }
 
   private closed(): Exit.Exit<never, SocketError> {
-    return Exit.fail(this.side.error(this.side.refusal, this.matcher.operation, 0, this.matcher.total))
+    return Exit.fail(this.half.error(this.half.refusal, this.matcher.operation, 0, this.matcher.total))
   }
 }
 
@@ -283,16 +283,16 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
  * complete.
  */
 export class ReadInto extends Operation<number, SocketError | Cause.Done> {
-  private readonly side: ReadSide
+  private readonly half: ReadHalf
   private readonly target: AtLeast
   // `placed` bytes of the target, from `offset` on, belong behind those in the read buffer.
   private placed = 0
   private offset = 0
   private version = 0
 
-  constructor(side: ReadSide, target: AtLeast) {
+  constructor(half: ReadHalf, target: AtLeast) {
     super()
-    this.side = side
+    this.half = half
     this.target = target
   }
 
@@ -305,17 +305,17 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
   }
 
   override get address(): Address {
-    return this.side.backing.remoteAddress
+    return this.half.backing.remoteAddress
   }
 
-  perform(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const { side, target } = this
+  attempt(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
+    const { half, target } = this
     const { operation, total } = target
     try {
-      if (side.isClosed()) return Exit.fail(side.error(side.refusal, operation, 0, total))
-      const buffer = side.collected()
+      if (half.isClosed()) return Exit.fail(half.error(half.refusal, operation, 0, total))
+      const buffer = half.readBuffer()
       // Somebody has put bytes in front, so these are in the wrong place.
-      if (this.version !== buffer.version) this.undo()
+      if (this.version !== buffer.version) this.rollback()
       this.version = buffer.version
       for (;;) {
         const length = buffer.length + this.placed
@@ -323,40 +323,40 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
           target.take(buffer, Math.min(buffer.length, target.capacity))
           return Exit.succeed(Math.min(length, target.capacity))
         }
-        const answer = side.receive(target.view().subarray(length))
+        const answer = half.receive(target.view().subarray(length))
         if (answer === WouldBlock) return undefined
         if (typeof answer === "number" && answer > 0) {
           if (this.placed === 0) this.offset = length
           this.placed += answer
           continue
         }
-        this.undo()
+        this.rollback()
         target.show(buffer)
         if (typeof answer !== "number") return Exit.fail(during(answer, { operation, transferred: length, total }))
-        return length === 0 ? endOfStream : Exit.fail(side.error(Reason.UnexpectedEof(), operation, length, total))
+        return length === 0 ? endOfStream : Exit.fail(half.error(Reason.UnexpectedEof(), operation, length, total))
       }
     } catch (defect) {
-      this.undo()
+      this.rollback()
       return Exit.die(defect)
     }
   }
 
-  override undo(): void {
+  override rollback(): void {
     const { offset, placed } = this
     if (placed === 0) return
     this.placed = 0
     try {
-      this.side.collected().append(this.target.view().subarray(offset, offset + placed))
+      this.half.readBuffer().append(this.target.view().subarray(offset, offset + placed))
     } catch (cause) {
       // The caller has given away memory that it had lent, and the bytes in it.
-      this.side.lose(cause)
+      this.half.lose(cause)
     }
   }
 }
 
 /** The operation that reads into a target: past the read buffer, where that saves a copy. */
-export const readInto = (side: ReadSide, target: AtLeast): Operation<number, SocketError | Cause.Done> =>
-  target.capacity > chunkSize ? new ReadInto(side, target) : new ReadMatch(side, target)
+export const readInto = (half: ReadHalf, target: AtLeast): Operation<number, SocketError | Cause.Done> =>
+  target.capacity > chunkSize ? new ReadInto(half, target) : new ReadMatch(half, target)
 
 // ---- internal
 

@@ -9,16 +9,16 @@ import { type Address, during, Reason, type SocketError } from "../../SocketErro
 import type { Backing } from "../../Transport.ts"
 import { WouldBlock } from "../../Transport.ts"
 import { counters } from "../base/counters.ts"
-import { finish, type Kind, proceed } from "../cancellation/interruption.ts"
+import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { abortedBy } from "../cancellation/signal.ts"
-import { endsTurn, Line, Operation, settled } from "./OperationQueue.ts"
+import { endsTurn, Operation, OperationQueue, settled } from "./OperationQueue.ts"
 
 /**
  * The outgoing direction of a connection: its line of writers and whether bytes
  * may still leave.
  */
-export class WriteSide {
-  readonly line: Line = new Line(this)
+export class WriteHalf {
+  readonly queue: OperationQueue = new OperationQueue(this)
   bytesWritten = 0
   state: "open" | "shutdown" | "torn" | "failed" | "closed" = "open"
   /** Why every later write fails; set whenever `state` is not "open". */
@@ -32,7 +32,7 @@ export class WriteSide {
   /** Bytes of the writes in line that were not taken yet; 0 when no write waits. */
   get bytesWaiting(): number {
     let bytes = 0
-    for (let operation = this.line.front; operation !== undefined; operation = operation.next) {
+    for (let operation = this.queue.front; operation !== undefined; operation = operation.next) {
       bytes += Math.max(operation.total - operation.transferred, 0)
     }
     return bytes
@@ -89,7 +89,7 @@ export class WriteSide {
 
   fail(error: SocketError): void {
     this.end("failed", error)
-    this.line.drive()
+    this.queue.pump()
   }
 
   /** Why no write is possible, if none is. */
@@ -100,51 +100,51 @@ export class WriteSide {
   close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
     this.failure = { reason }
-    this.line.drive()
+    this.queue.pump()
   }
 
-  idle(): void {
-    if (this.state !== "closed") this.backing.idle?.("write")
+  interestDropped(): void {
+    if (this.state !== "closed") this.backing.interestDropped?.("write")
   }
 
   run<A>(fiber: Fiber.Fiber<unknown, unknown>, operation: WriteOperation<A>): Effect.Effect<A, SocketError> {
-    return this.line.run(fiber, operation)
+    return this.queue.run(fiber, operation)
   }
 
   writeAll(
     fiber: Fiber.Fiber<unknown, unknown>,
     source: Buffers.Cursor,
     condition: CompletionCondition,
-    kind: Kind
+    mode: WriteMode
   ): Effect.Effect<number, SocketError> {
-    return this.line.run(fiber, new WriteAll(this, source, condition, kind, 0))
+    return this.queue.run(fiber, new WriteAll(this, source, condition, mode, 0))
   }
 
   /** `writeAll` of one piece, as most messages are. When it fits at once, neither operation nor cursor need be made. */
   writePiece(
     fiber: Fiber.Fiber<unknown, unknown>,
     piece: Uint8Array,
-    kind: Kind
+    mode: WriteMode
   ): Effect.Effect<number, SocketError> {
     const total = piece.byteLength
-    if (total === 0 || this.state !== "open" || this.line.front !== undefined || endsTurn(fiber)) {
-      return this.writeAll(fiber, Buffers.cursor(piece), transferAll, kind)
+    if (total === 0 || this.state !== "open" || this.queue.front !== undefined || endsTurn(fiber)) {
+      return this.writeAll(fiber, Buffers.cursor(piece), transferAll, mode)
     }
-    const answer = this.backing.write(lent.aim(piece), total)
-    lent.aim(none)
+    const answer = this.backing.write(reusableCursor.reset(piece), total)
+    reusableCursor.reset(none)
     if (answer === total) {
       this.count(total)
       counters.completed++
       return Exit.succeed(total)
     }
     const source = Buffers.cursor(piece)
-    if (answer === WouldBlock) return this.line.enqueue(fiber, new WriteAll(this, source, transferAll, kind, 0))
+    if (answer === WouldBlock) return this.queue.enqueue(fiber, new WriteAll(this, source, transferAll, mode, 0))
     const taken = this.account(source, answer)
-    return this.line.run(fiber, new WriteAll(this, source, transferAll, kind, typeof taken === "number" ? taken : 0))
+    return this.queue.run(fiber, new WriteAll(this, source, transferAll, mode, typeof taken === "number" ? taken : 0))
   }
 
   // The first reason stays: a torn stream that is then reset is still torn.
-  private end(state: WriteSide["state"], failure: Failure): void {
+  private end(state: WriteHalf["state"], failure: Failure): void {
     if (this.state !== "open") return
     this.state = state
     this.failure = failure
@@ -156,15 +156,15 @@ type Failure = Pick<SocketError, "reason"> & Partial<Pick<SocketError, "code" | 
 
 /** An operation of the write side. `transferred` and `total` are its own bytes, for errors and annotations. */
 export abstract class WriteOperation<A> extends Operation<A, SocketError> {
-  readonly side: WriteSide
+  readonly half: WriteHalf
 
-  constructor(side: WriteSide) {
+  constructor(half: WriteHalf) {
     super()
-    this.side = side
+    this.half = half
   }
 
   override get address(): Address {
-    return this.side.backing.remoteAddress
+    return this.half.backing.remoteAddress
   }
 
   /** Waits until it settles; an interruption ends it by the policy of the region. Only who waits pays for the mask. */
@@ -177,24 +177,24 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     )
   }
 
-  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
+  override guaranteeFor(requested: Cancellation.Type): Cancellation.Type | undefined {
     // Nothing taken or everything taken: either way no message is cut.
     if (this.transferred === 0 || this.transferred >= this.total) return "total"
     return requested === "total" ? undefined : requested
   }
 
-  override stop(guarantee: Cancellation.Type): void {
-    if (guarantee === "terminal") this.side.tear(this.transferred, this.total)
-    super.stop(guarantee)
+  override cancel(guarantee: Cancellation.Type): void {
+    if (guarantee === "terminal") this.half.tear(this.transferred, this.total)
+    super.cancel(guarantee)
   }
 
   private interrupted(cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     // Nothing was taken, and every policy is content with that.
     if (this.transferred === 0) return this.cut("total", cause)
     return Effect.withFiber((fiber) => {
-      const guarantee = this.keeps(fiber.getRef(Cancellation.Policy))
+      const guarantee = this.guaranteeFor(fiber.getRef(Cancellation.Policy))
       if (guarantee !== undefined) return this.cut(guarantee, cause)
-      return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.Within)), (finished) => {
+      return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.TotalTimeout)), (finished) => {
         // Finishing beats the clock.
         const exit = finished ?? this.exit
         return exit === undefined ? this.cut("terminal", cause) : this.overtaken(cause, exit)
@@ -205,8 +205,8 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   /** Ends with an interruption, in whatever state its bytes leave the stream. */
   private cut(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     counters.cancelled[guarantee]++
-    this.stop(guarantee)
-    this.side.line.rest()
+    this.cancel(guarantee)
+    this.half.queue.pumpUnreported()
     return this.proceed(guarantee, cause)
   }
 
@@ -234,19 +234,19 @@ export class WriteSome extends WriteOperation<number> {
   readonly total: number
   private readonly source: Buffers.Cursor
 
-  constructor(side: WriteSide, source: Buffers.Cursor) {
-    super(side)
+  constructor(half: WriteHalf, source: Buffers.Cursor) {
+    super(half)
     this.source = source
     this.total = source.remaining
     this.immediate = this.total === 0
   }
 
-  perform(): Exit.Exit<number, SocketError> | undefined {
-    const refusal = this.side.refusal(this)
+  attempt(): Exit.Exit<number, SocketError> | undefined {
+    const refusal = this.half.refusal(this)
     if (refusal !== undefined) return Exit.fail(refusal)
     if (this.total === 0) return nothing
     try {
-      const answer = this.side.take(this.source, Infinity)
+      const answer = this.half.take(this.source, Infinity)
       if (answer === WouldBlock) return undefined
       return typeof answer === "number" ? Exit.succeed(answer) : Exit.fail(during(answer, this))
     } catch (defect) {
@@ -257,48 +257,48 @@ export class WriteSome extends WriteOperation<number> {
 
 export class WriteAll extends WriteOperation<number> {
   readonly total: number
-  private readonly kind: Kind
+  private readonly mode: WriteMode
   private readonly source: Buffers.Cursor
   private readonly condition: CompletionCondition
   // The condition's last answer while the transport has not acted on it.
   private limit: number | undefined = undefined
 
   constructor(
-    side: WriteSide,
+    half: WriteHalf,
     source: Buffers.Cursor,
     condition: CompletionCondition,
-    kind: Kind,
+    mode: WriteMode,
     transferred: number
   ) {
-    super(side)
-    this.kind = kind
+    super(half)
+    this.mode = mode
     this.source = source
     this.condition = condition
     this.transferred = transferred
-    this.total = condition.goal(transferred + source.remaining)
+    this.total = condition.expectedTotal(transferred + source.remaining)
     this.immediate = this.total === 0
-    this.callsBack = condition.callsBack
+    this.runsCallerCode = condition.runsCallerCode
   }
 
   override get operation(): string {
-    return this.kind.operation
+    return this.mode.operation
   }
 
-  override keeps(requested: Cancellation.Type): Cancellation.Type | undefined {
-    const guarantee = super.keeps(requested)
-    return guarantee === "partial" && this.kind.isMessage ? undefined : guarantee
+  override guaranteeFor(requested: Cancellation.Type): Cancellation.Type | undefined {
+    const guarantee = super.guaranteeFor(requested)
+    return guarantee === "partial" && this.mode.atomic ? undefined : guarantee
   }
 
-  perform(): Exit.Exit<number, SocketError> | undefined {
+  attempt(): Exit.Exit<number, SocketError> | undefined {
     try {
       for (;;) {
         const limit = this.limit ??= this.source.remaining === 0 ? 0 : this.condition.next(this.transferred)
         // Asked after the condition, which may have closed the stream or interrupted this operation.
-        const refusal = this.side.refusal(this)
+        const refusal = this.half.refusal(this)
         if (refusal !== undefined) return Exit.fail(refusal)
-        if (this.callsBack && !this.inLine) return undefined
+        if (this.runsCallerCode && !this.queued) return undefined
         if (limit === 0) return Exit.succeed(this.transferred)
-        const answer = this.side.take(this.source, limit)
+        const answer = this.half.take(this.source, limit)
         if (answer === WouldBlock) return undefined
         if (typeof answer !== "number") return Exit.fail(during(answer, this))
         this.transferred += answer
@@ -306,9 +306,9 @@ export class WriteAll extends WriteOperation<number> {
       }
     } catch (defect) {
       // A condition that ended this operation and then threw has ended it.
-      if (this.callsBack && !this.inLine) return undefined
+      if (this.runsCallerCode && !this.queued) return undefined
       // The caller's buffers or condition cannot go on, so the message cannot be finished.
-      if (this.transferred > 0) this.side.tear(this.transferred, this.total)
+      if (this.transferred > 0) this.half.tear(this.transferred, this.total)
       return Exit.die(defect)
     }
   }
@@ -318,11 +318,11 @@ export class ShutdownWrite extends WriteOperation<void> {
   readonly operation = "shutdownWrite"
   readonly total = 0
 
-  perform(): Exit.Exit<void, SocketError> | undefined {
-    if (this.side.state === "shutdown") return Exit.void
-    const refusal = this.side.refusal(this)
+  attempt(): Exit.Exit<void, SocketError> | undefined {
+    if (this.half.state === "shutdown") return Exit.void
+    const refusal = this.half.refusal(this)
     if (refusal !== undefined) return Exit.fail(refusal)
-    const answer = this.side.shutdown()
+    const answer = this.half.shutdown()
     if (answer === WouldBlock) return undefined
     return typeof answer === "number" ? Exit.void : Exit.fail(during(answer, this))
   }
@@ -335,4 +335,4 @@ const nothing = Exit.succeed(0)
 const none = new Uint8Array(0)
 
 // Backings neither keep a cursor nor call back, so one at a time is in use.
-const lent = Buffers.cursor(none)
+const reusableCursor = Buffers.cursor(none)

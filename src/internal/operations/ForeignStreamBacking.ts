@@ -17,11 +17,11 @@ type Stream =
 type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 
 /** A stream that is not ours, as a backing: one read and one write of it are outstanding at most, in fibers. */
-export class StreamBacking implements Backing {
+export class ForeignStreamBacking implements Backing {
   private readonly stream: Stream
   private readonly fork: Fork
   private events: Events = deaf
-  private readonly landing = new Uint8Array(65_536)
+  private readonly receiveBuffer = new Uint8Array(65_536)
   // What a read has brought and nobody has taken: from `start` to `end` of the landing place.
   private start = 0
   private end = 0
@@ -54,7 +54,7 @@ export class StreamBacking implements Backing {
     if (this.start === this.end && this.over === undefined && this.reader === undefined) this.receive()
     const count = Math.min(target.byteLength, this.end - this.start)
     if (count === 0) return this.over ?? WouldBlock
-    target.set(this.landing.subarray(this.start, this.start + count))
+    target.set(this.receiveBuffer.subarray(this.start, this.start + count))
     this.start += count
     return count
   }
@@ -95,7 +95,7 @@ export class StreamBacking implements Backing {
   private receive(): void {
     this.called(() => {
       this.reader = this.fork(
-        Effect.matchCause(Effect.suspend(() => this.stream.readSome(this.landing)), {
+        Effect.matchCause(Effect.suspend(() => this.stream.readSome(this.receiveBuffer)), {
           onSuccess: (count) => {
             this.start = 0
             this.end = count
@@ -177,7 +177,7 @@ export const leftOver = (stream: ReadStream, what: "keep" | "take"): Uint8Array 
   Effect.runSync(AnyStream.read(stream, {
     operation: "leftOver",
     total: undefined,
-    callsBack: false,
+    runsCallerCode: false,
     endsWithStream: false,
     // All that is there, which needs no reading.
     find: (buffer) => buffer.length,

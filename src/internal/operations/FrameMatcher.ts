@@ -10,7 +10,7 @@ interface Frame {
 }
 
 interface Framing<Out, E> {
-  readonly callsBack: boolean
+  readonly runsCallerCode: boolean
   readonly find: (bytes: Uint8Array, scanned: number) => Frame | Reason | undefined
   readonly decode: (payload: Uint8Array) => Result.Result<Out, E>
 }
@@ -24,7 +24,7 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
   readonly operation = "receive"
   readonly total = undefined
   readonly endsWithStream = false
-  readonly callsBack: boolean
+  readonly runsCallerCode: boolean
   protected readonly framing: Framing<Out, E>
   private result: A | undefined = undefined
   private scanned = 0
@@ -32,7 +32,7 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
 
   constructor(framing: Framing<Out, E>) {
     this.framing = framing
-    this.callsBack = framing.callsBack
+    this.runsCallerCode = framing.runsCallerCode
   }
 
   find(buffer: ReadBuffer): number | Reason | undefined {

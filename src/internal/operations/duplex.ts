@@ -9,7 +9,7 @@ import * as Cancellation from "../../Cancellation.ts"
  * is written in a fiber of its own, and what this answers is read. The first
  * failure of either direction is the failure of both.
  */
-export const bothWays = <In, InErr, Out, OutErr>(options: {
+export const duplex = <In, InErr, Out, OutErr>(options: {
   readonly upstream: Pull.Pull<In, InErr, unknown>
   readonly scope: Scope.Scope
   readonly write: (input: In) => Effect.Effect<unknown, OutErr>

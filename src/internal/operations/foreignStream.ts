@@ -7,7 +7,7 @@ import type * as Buffers from "../../Buffers.ts"
 import * as Cancellation from "../../Cancellation.ts"
 import type * as CompletionCondition from "../../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
-import { finish, type Kind, proceed } from "../cancellation/interruption.ts"
+import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { abortedBy } from "../cancellation/signal.ts"
 import { at, type Matcher } from "../core/Matcher.ts"
 import { ReadBuffer } from "../core/ReadBuffer.ts"
@@ -33,17 +33,17 @@ export const write = (
   stream: WriteStream,
   source: Buffers.Cursor,
   condition: CompletionCondition.CompletionCondition,
-  { isMessage, operation }: Kind,
+  { atomic, operation }: WriteMode,
   policy: Cancellation.Type,
   within: Duration.Duration
 ): Effect.Effect<number, SocketError> => {
-  const total = condition.goal(source.remaining)
+  const total = condition.expectedTotal(source.remaining)
   let transferred = 0
   let isDone = false
   let asked: Cancellation.Type = "total"
   // A step always stops with nothing taken; what its stopping means is for the whole to say.
   const filter: Cancellation.Filter = (type) => {
-    if (transferred > 0 && (type === "total" || (type === "partial" && isMessage))) return undefined
+    if (transferred > 0 && (type === "total" || (type === "partial" && atomic))) return undefined
     asked = type
     return type
   }
@@ -79,7 +79,7 @@ export const write = (
         return Effect.failCause(located(cause))
       }
       if (transferred === 0 || isDone) return proceed(cause, progress("total"))
-      if (policy === "terminal" || (policy === "partial" && !isMessage)) return proceed(cause, progress(policy))
+      if (policy === "terminal" || (policy === "partial" && !atomic)) return proceed(cause, progress(policy))
       // With a bound it goes on in a fiber of its own, which the bound can interrupt.
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
       return Effect.flatMap(finish(rest, within), (exit) => {

@@ -6,14 +6,14 @@ import type { SocketError } from "../../SocketError.ts"
 import * as StreamSocket from "../../StreamSocket.ts"
 import type { Matcher } from "../core/Matcher.ts"
 import type { Operation } from "../core/OperationQueue.ts"
-import { ReadMatch, type ReadSide } from "../core/ReadHalf.ts"
+import { type ReadHalf, ReadMatch } from "../core/ReadHalf.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
-type Operate<A, M> = (side: ReadSide, matcher: M) => Operation<A, SocketError | Cause.Done>
+type Operate<A, M> = (half: ReadHalf, matcher: M) => Operation<A, SocketError | Cause.Done>
 
-const operate = <A>(side: ReadSide, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
-  new ReadMatch(side, matcher)
+const operate = <A>(half: ReadHalf, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
+  new ReadMatch(half, matcher)
 
 /** A composed read over any stream: one operation of its line where it is ours, a loop of reads where it is not. */
 export const run = <A, M extends Matcher<A>>(
@@ -34,6 +34,6 @@ const start = <A, M extends Matcher<A>>(
   matcher: M & Matcher<A>,
   operation: Operate<A, M>
 ): Pull.Pull<A, SocketError> =>
-  stream instanceof StreamSocket.Core
-    ? stream.input.run(fiber, operation(stream.input, matcher))
+  stream instanceof StreamSocket.Socket
+    ? stream.readHalf.run(fiber, operation(stream.readHalf, matcher))
     : AnyStream.read(stream, matcher)

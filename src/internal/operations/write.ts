@@ -5,24 +5,24 @@ import * as Cancellation from "../../Cancellation.ts"
 import * as CompletionCondition from "../../CompletionCondition.ts"
 import type { SocketError } from "../../SocketError.ts"
 import * as StreamSocket from "../../StreamSocket.ts"
-import type { Kind } from "../cancellation/interruption.ts"
+import type { WriteMode } from "../cancellation/interruption.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
 /** Bytes that may be cut and continued. */
-export const plain: Kind = { operation: "writeAll", isMessage: false }
+export const plain: WriteMode = { operation: "writeAll", atomic: false }
 
 /** A composed write over any stream: one operation of its line where it is ours, a loop of writes where it is not. */
 export const run = (
   stream: StreamSocket.WriteStream,
   source: Buffers.Input | Buffers.Cursor,
   condition: CompletionCondition.Input,
-  kind: Kind
+  mode: WriteMode
 ): Effect.Effect<number, SocketError> =>
   Effect.withFiber((fiber) =>
     isTraced(fiber)
-      ? traced(kind.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, source, condition, kind)))
-      : start(fiber, stream, source, condition, kind)
+      ? traced(mode.operation, stream, Effect.withFiber((fiber) => start(fiber, stream, source, condition, mode)))
+      : start(fiber, stream, source, condition, mode)
   )
 
 const start = (
@@ -30,23 +30,23 @@ const start = (
   stream: StreamSocket.WriteStream,
   source: Buffers.Input | Buffers.Cursor,
   condition: CompletionCondition.Input,
-  kind: Kind
+  mode: WriteMode
 ): Effect.Effect<number, SocketError> => {
   const until = CompletionCondition.fromInput(condition)
   if (
-    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof StreamSocket.Core
+    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof StreamSocket.Socket
   ) {
-    return stream.output.writePiece(fiber, source, kind)
+    return stream.writeHalf.writePiece(fiber, source, mode)
   }
   const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
-  return stream instanceof StreamSocket.Core
-    ? stream.output.writeAll(fiber, cursor, until, kind)
+  return stream instanceof StreamSocket.Socket
+    ? stream.writeHalf.writeAll(fiber, cursor, until, mode)
     : AnyStream.write(
       stream,
       cursor,
       until,
-      kind,
+      mode,
       fiber.getRef(Cancellation.Policy),
-      fiber.getRef(Cancellation.Within)
+      fiber.getRef(Cancellation.TotalTimeout)
     )
 }

@@ -9,12 +9,12 @@ import type { SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import type { ServerCounts } from "../base/counters.ts"
 import { formatAddress } from "../base/format.ts"
-import type { Account } from "./ConnectionRegistry.ts"
-import { say, type Serving } from "./ConnectionRunner.ts"
+import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
+import { type ConnectionRunner, logSafely } from "./ConnectionRunner.ts"
 import { Limit, type ResolvedLimits } from "./limits.ts"
 
 /** How connections are taken. */
-export interface Intake {
+export interface AcceptOptions {
   readonly limits: ResolvedLimits
   readonly backlog: number
   /** For the limit `acceptRate`. */
@@ -33,24 +33,24 @@ type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, 
  * The loop of each address: waits until there is room, takes the next connection, waits for its turn where there is a
  * rate, and has it served.
  */
-export class Accepting {
+export class AcceptLoop {
   private readonly acceptors: ReadonlyArray<Acceptor.Acceptor>
-  private readonly intake: Intake
-  private readonly account: Account
-  private readonly serving: Pick<Serving<never>, "begin">
+  private readonly options: AcceptOptions
+  private readonly registry: ConnectionRegistry
+  private readonly runner: Pick<ConnectionRunner<never>, "begin">
   private readonly loops: Array<Fiber.Fiber<unknown, unknown>> = []
   private readonly held: Array<Held> = []
 
   constructor(
     acceptors: ReadonlyArray<Acceptor.Acceptor>,
-    intake: Intake,
-    account: Account,
-    serving: Pick<Serving<never>, "begin">
+    options: AcceptOptions,
+    registry: ConnectionRegistry,
+    runner: Pick<ConnectionRunner<never>, "begin">
   ) {
     this.acceptors = acceptors
-    this.intake = intake
-    this.account = account
-    this.serving = serving
+    this.options = options
+    this.registry = registry
+    this.runner = runner
   }
 
   /** @param asked what a request from outside to accept no more means */
@@ -72,11 +72,11 @@ export class Accepting {
    * them as far as the limits let them in. Those that would have to wait for room are left, and reset with the address.
    */
   stop(takes: boolean): void {
-    let places = takes ? this.account.places : 0
-    this.account.beginDrain()
+    let places = takes ? this.registry.places : 0
+    this.registry.beginDrain()
     for (const [listener, acceptor] of this.acceptors.entries()) {
       // No more than a backlog, however fast new ones come.
-      for (let left = this.intake.backlog; left > 0 && places > 0; left--, places--) {
+      for (let left = this.options.backlog; left > 0 && places > 0; left--, places--) {
         const socket = Acceptor.takeNow(acceptor)
         if (socket === undefined) break
         this.held.push({ listener, socket })
@@ -84,7 +84,7 @@ export class Accepting {
       Effect.runSync(acceptor.close)
     }
     // Only now, or who waits for it would take another one.
-    this.account.updateRoom()
+    this.registry.updateRoom()
   }
 
   /** Lets everybody in who was taken, and ends when nobody else comes. */
@@ -104,13 +104,13 @@ export class Accepting {
     const fail = (value: boolean) => {
       if (failing === value) return
       failing = value
-      if (value) this.account.pause()
-      else this.account.resume()
+      if (value) this.registry.pause()
+      else this.registry.resume()
     }
     const ready: Effect.Effect<void> = Effect.suspend(() => {
       fail(false)
-      const full = this.account.fullBy
-      return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.account.room.await), ready)
+      const full = this.registry.fullBy
+      return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.registry.room.await), ready)
     })
     const where = formatAddress(acceptor.address)
     return Acceptor.accepting(acceptor, {
@@ -121,14 +121,14 @@ export class Accepting {
         return failed === 0
           ? this.taken(listener, socket, restore)
           : Effect.andThen(
-            say(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`)),
+            logSafely(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`)),
             Effect.suspend(() => this.taken(listener, socket, restore))
           )
       },
       failed: (error) => {
-        this.account.count((counts) => counts.acceptFailures++)
+        this.registry.count((counts) => counts.acceptFailures++)
         // Once for each time that it goes wrong, however long that lasts.
-        const said = failures++ > 0 ? Effect.void : say(Effect.logWarning(error.message))
+        const said = failures++ > 0 ? Effect.void : logSafely(Effect.logWarning(error.message))
         fail(true)
         return said
       }
@@ -137,16 +137,16 @@ export class Accepting {
 
   /** Waits for its turn. */
   private taken(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
-    const { limiter, limits: { acceptRate } } = this.intake
+    const { limiter, limits: { acceptRate } } = this.options
     if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
-    const { answer, limit, window } = acceptRate
+    const { action, limit, window } = acceptRate
     const exceeded = Limit.AcceptRate({ limit, window })
     const turn = limiter.consume({
       key: "accept",
       algorithm: "token-bucket",
       limit,
       window,
-      onExceeded: answer === "wait" && this.account.isAccepting ? "delay" : "fail"
+      onExceeded: action === "wait" && this.registry.isAccepting ? "delay" : "fail"
     })
     return Effect.matchEffect(turn, {
       onSuccess: ({ delay }) =>
@@ -171,24 +171,24 @@ export class Accepting {
     restore: Restore,
     refused: Limit | undefined
   ): Effect.Effect<void> {
-    const full = this.account.fullBy
+    const full = this.registry.fullBy
     if (full !== undefined && refused === undefined) {
       // Another listener was faster.
       return Effect.andThen(
-        Effect.exit(restore(this.pause(full, this.account.room.await))),
+        Effect.exit(restore(this.pause(full, this.registry.room.await))),
         // In a drain it is served if there is room, and else refused.
         Effect.suspend(() => this.admit(listener, socket, restore, undefined))
       )
     }
-    this.serving.begin(this.account.admit(listener, socket, refused))
+    this.runner.begin(this.registry.admit(listener, socket, refused))
     return Effect.void
   }
 
   private pause(why: keyof ServerCounts["pauses"], wait: Effect.Effect<void>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.account.pause()
-      this.account.count((counts) => counts.pauses[why]++)
-      return Effect.ensuring(wait, Effect.sync(() => this.account.resume()))
+      this.registry.pause()
+      this.registry.count((counts) => counts.pauses[why]++)
+      return Effect.ensuring(wait, Effect.sync(() => this.registry.resume()))
     })
   }
 }

@@ -3,13 +3,15 @@ import * as Latch from "effect/Latch"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { counters, makeServerCounts, type ServerCounts } from "../base/counters.ts"
 import { Limit, peerKey, type ResolvedLimits, type Within } from "./limits.ts"
-import type { Drained, Health, State } from "./model.ts"
-import { Live, type Owner } from "./ServerConnection.ts"
+import type { DrainReport, Health, State } from "./model.ts"
+import { type Owner, ServerConnection } from "./ServerConnection.ts"
 
 /** Where in a drain a connection ends. */
-export type Rung = keyof Drained
+export type DrainPhase = keyof DrainReport
 
-export const rungs = ["finished", "total", "partial", "terminal", "aborted"] as const satisfies ReadonlyArray<Rung>
+export const drainPhases = ["finished", "total", "partial", "terminal", "aborted"] as const satisfies ReadonlyArray<
+  DrainPhase
+>
 
 /** The limits because of which no connection is taken. */
 type Full = "Connections" | "BytesInFlight"
@@ -21,24 +23,24 @@ type Full = "Connections" | "BytesInFlight"
  * Every connection is in `lives` from the moment in which it was let in or refused until it has ended and its end was
  * reported; it counts until its descriptor is released.
  */
-export class Account {
+export class ConnectionRegistry {
   readonly startedAt: number
-  readonly lives: ReadonlySet<Live>
+  readonly connections: ReadonlySet<ServerConnection>
   /** Open while another connection may be taken. */
   readonly room = Latch.makeUnsafe(true)
   /** Open while there is no connection. */
   readonly empty = Latch.makeUnsafe(true)
   /** On which rung of a drain connections end now. */
-  rung: Rung = "finished"
-  readonly drained: Record<Rung, number> = { finished: 0, total: 0, partial: 0, terminal: 0, aborted: 0 }
-  private phase: "accepting" | "draining" | "stopped" = "accepting"
+  phase: DrainPhase = "finished"
+  readonly drained: Record<DrainPhase, number> = { finished: 0, total: 0, partial: 0, terminal: 0, aborted: 0 }
+  private stage: "accepting" | "draining" | "stopped" = "accepting"
   private shown: State = "listening"
   private readonly owner: Owner
   private readonly limits: ResolvedLimits
   private readonly isPrepared: boolean
   private readonly clock: Clock.Clock
   private readonly startedNanos: bigint
-  private readonly members = new Set<Live>()
+  private readonly members = new Set<ServerConnection>()
   private readonly perPeer = new Map<string, number>()
   private readonly counts = makeServerCounts()
   private nextId = 1
@@ -53,7 +55,7 @@ export class Account {
     this.limits = limits
     this.isPrepared = isPrepared
     this.clock = clock
-    this.lives = this.members
+    this.connections = this.members
     this.startedAt = clock.currentTimeMillisUnsafe()
     this.startedNanos = clock.monotonicTimeNanosUnsafe()
     counters.servers.listening++
@@ -69,31 +71,31 @@ export class Account {
   }
 
   get isAccepting(): boolean {
-    return this.phase === "accepting"
+    return this.stage === "accepting"
   }
 
   /** The connections that count. */
-  get current(): ReadonlyArray<Live> {
-    return [...this.lives].filter((live) => live.admitted)
+  get current(): ReadonlyArray<ServerConnection> {
+    return [...this.connections].filter((connection) => connection.admitted)
   }
 
   /** How many these are. */
   get size(): number {
-    return this.counts.live
+    return this.counts.connection
   }
 
   get health(): Health {
-    const { acceptFailures, accepted, failures, handshakeFailures, limited, live, pauses } = this.counts
+    const { acceptFailures, accepted, failures, handshakeFailures, limited, connection, pauses } = this.counts
     return {
       state: this.shown,
-      connections: live,
+      connections: connection,
       accepted,
       acceptFailures,
       failures,
       handshakeFailures: { ...handshakeFailures },
       limited: { ...limited },
       pauses: { ...pauses },
-      bytesInFlight: this.current.reduce((bytes, live) => bytes + live.bytesWaiting, 0)
+      bytesInFlight: this.current.reduce((bytes, connection) => bytes + connection.bytesWaiting, 0)
     }
   }
 
@@ -105,59 +107,59 @@ export class Account {
   // ---- who comes and goes
 
   /** Lets a connection in that was taken, unless it is to be refused, or one of the limits refuses it. */
-  admit(listener: number, socket: StreamSocket, refused: Limit | undefined): Live {
+  admit(listener: number, socket: StreamSocket, refused: Limit | undefined): ServerConnection {
     const acceptedAt = this.clock.currentTimeMillisUnsafe() - this.startedAt
-    const live = new Live(this.owner, this.nextId++, socket, listener, acceptedAt, this.now)
-    const limit = refused ?? this.refusal(live)
+    const connection = new ServerConnection(this.owner, this.nextId++, socket, listener, acceptedAt, this.now)
+    const limit = refused ?? this.refusal(connection)
     this.count((counts) => counts.accepted++)
-    if (limit !== undefined) this.refuse(live, limit)
+    if (limit !== undefined) this.refuse(connection, limit)
     else {
-      live.admitted = true
-      this.count((counts) => counts.live++)
+      connection.admitted = true
+      this.count((counts) => counts.connection++)
     }
-    this.members.add(live)
+    this.members.add(connection)
     this.empty.closeUnsafe()
     this.updateRoom()
-    return live
+    return connection
   }
 
   /** Counts a connection for its peer, whom one knows by now; answers the limit if there are too many. */
-  admitPeer(live: Live): Limit | undefined {
+  admitPeer(connection: ServerConnection): Limit | undefined {
     const { perPeer } = this.limits
-    const peer = perPeer === undefined ? undefined : peerKey(live.remoteAddress, perPeer.ipv6Prefix)
+    const peer = perPeer === undefined ? undefined : peerKey(connection.remoteAddress, perPeer.ipv6Prefix)
     if (perPeer === undefined || peer === undefined) return undefined
     const there = this.perPeer.get(peer) ?? 0
     if (there >= perPeer.max) return Limit.PerPeer({ max: perPeer.max, peer })
     this.perPeer.set(peer, there + 1)
-    live.peer = peer
+    connection.peer = peer
     return undefined
   }
 
   /** A limit is the end of a connection, at its beginning or later. */
-  refuse(live: Live, limit: Limit): void {
-    live.limit = limit
-    live.answer = this.answerTo(limit)
+  refuse(connection: ServerConnection, limit: Limit): void {
+    connection.limit = limit
+    connection.answer = this.answerTo(limit)
     this.count((counts) => counts.limited[limit._tag]++)
   }
 
   /** Its descriptor is released, and others may have its place. */
-  leave(live: Live): void {
-    if (live.peer !== undefined) {
-      const there = (this.perPeer.get(live.peer) ?? 1) - 1
-      if (there === 0) this.perPeer.delete(live.peer)
-      else this.perPeer.set(live.peer, there)
+  released(connection: ServerConnection): void {
+    if (connection.peer !== undefined) {
+      const there = (this.perPeer.get(connection.peer) ?? 1) - 1
+      if (there === 0) this.perPeer.delete(connection.peer)
+      else this.perPeer.set(connection.peer, there)
     }
-    if (live.admitted) {
-      live.admitted = false
-      this.count((counts) => counts.live--)
-      if (this.phase === "draining") this.drained[this.rung]++
+    if (connection.admitted) {
+      connection.admitted = false
+      this.count((counts) => counts.connection--)
+      if (this.stage === "draining") this.drained[this.phase]++
     }
     this.updateRoom()
   }
 
   /** It has been reported, too. */
-  forget(live: Live): void {
-    this.members.delete(live)
+  remove(connection: ServerConnection): void {
+    this.members.delete(connection)
     if (this.members.size === 0) this.empty.openUnsafe()
   }
 
@@ -166,9 +168,9 @@ export class Account {
   /** The limit because of which no connection is taken. In a drain nobody waits: who has come is served or refused. */
   get fullBy(): Full | undefined {
     const { bytesInFlight, connections } = this.limits
-    if (this.phase !== "accepting") return undefined
-    if (connections?.answer === "wait" && this.counts.live >= connections.max) return "Connections"
-    if (bytesInFlight?.answer === "wait" && this.inFlight > bytesInFlight.max) return "BytesInFlight"
+    if (this.stage !== "accepting") return undefined
+    if (connections?.action === "wait" && this.counts.connection >= connections.max) return "Connections"
+    if (bytesInFlight?.action === "wait" && this.inFlight > bytesInFlight.max) return "BytesInFlight"
     return undefined
   }
 
@@ -176,10 +178,10 @@ export class Account {
   get places(): number {
     const { connections } = this.limits
     if (this.fullBy !== undefined) return 0
-    return connections?.answer === "wait" ? connections.max - this.counts.live : Infinity
+    return connections?.action === "wait" ? connections.max - this.counts.connection : Infinity
   }
 
-  weigh(bytesInFlight: number): void {
+  setBytesInFlight(bytesInFlight: number): void {
     this.inFlight = bytesInFlight
     this.updateRoom()
   }
@@ -205,18 +207,18 @@ export class Account {
 
   /** From here on every end counts for its rung. Those who wait for room go on waiting until it is updated. */
   beginDrain(): void {
-    this.phase = "draining"
+    this.stage = "draining"
     this.show()
   }
 
   /** The end of the drain. Answers how many connections are left: they count as aborted, whenever they end. */
-  settle(): number {
+  finishDrain(): number {
     const left = this.current.length
     this.drained.aborted += left
-    this.phase = "stopped"
+    this.stage = "stopped"
     const { drained } = this
     this.count((counts) => {
-      for (const rung of rungs) counts.drained[rung] += drained[rung]
+      for (const phase of drainPhases) counts.drained[phase] += drained[phase]
     })
     this.show()
     return left
@@ -225,28 +227,28 @@ export class Account {
   // ---- internal
 
   /** Why a connection that was just taken is not served. */
-  private refusal(live: Live): Limit | undefined {
+  private refusal(connection: ServerConnection): Limit | undefined {
     const { bytesInFlight, connections } = this.limits
-    if (connections !== undefined && this.counts.live >= connections.max) {
+    if (connections !== undefined && this.counts.connection >= connections.max) {
       return Limit.Connections({ max: connections.max })
     }
     if (bytesInFlight !== undefined && this.inFlight > bytesInFlight.max) {
       return Limit.BytesInFlight({ max: bytesInFlight.max, bytes: this.inFlight })
     }
     // Of a connection that comes by way of a proxy the peer is not known yet.
-    return this.isPrepared ? undefined : this.admitPeer(live)
+    return this.isPrepared ? undefined : this.admitPeer(connection)
   }
 
-  private answerTo(limit: Limit): Within["answer"] {
+  private answerTo(limit: Limit): Within["action"] {
     const { acceptRate, bytesInFlight, connections, firstByte, handshake, idle, perPeer } = this.limits
     const answers = {
-      Connections: connections?.answer,
-      PerPeer: perPeer?.answer,
-      AcceptRate: acceptRate?.answer,
-      BytesInFlight: bytesInFlight?.answer,
-      Handshake: handshake.answer,
-      FirstByte: firstByte?.answer,
-      Idle: idle?.answer,
+      Connections: connections?.action,
+      PerPeer: perPeer?.action,
+      AcceptRate: acceptRate?.action,
+      BytesInFlight: bytesInFlight?.action,
+      Handshake: handshake.action,
+      FirstByte: firstByte?.action,
+      Idle: idle?.action,
       Progress: undefined
     }
     const answer = answers[limit._tag]
@@ -255,7 +257,7 @@ export class Account {
 
   private show(): void {
     const isPaused = this.pausing > 0 || this.fullBy !== undefined
-    const state = this.phase !== "accepting" ? this.phase : isPaused ? "paused" : "listening"
+    const state = this.stage !== "accepting" ? this.stage : isPaused ? "paused" : "listening"
     if (state === this.shown) return
     counters.servers[this.shown]--
     counters.servers[state]++

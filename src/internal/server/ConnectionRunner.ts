@@ -9,10 +9,10 @@ import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Write from "../../Write.ts"
 import { formatAddress } from "../base/format.ts"
-import type { Account } from "./ConnectionRegistry.ts"
-import type { Limit, ResolvedFarewell, Within } from "./limits.ts"
+import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
+import type { Limit, ResolvedRejectMessage, Within } from "./limits.ts"
 import { Connection, type Health } from "./model.ts"
-import type { Live, Prepared } from "./ServerConnection.ts"
+import type { Prepared, ServerConnection } from "./ServerConnection.ts"
 
 /** What happens to a connection between its acceptance and its handler, in its own fiber. */
 export type Preparation = (accepted: Prepared) => Effect.Effect<Prepared, PreparationError>
@@ -40,152 +40,163 @@ export interface Service<R> {
  * The way of each connection: its preparations, its handler, its end and the report of that. Its fiber belongs to nobody
  * else and always runs `end`.
  */
-export class Serving<R> {
-  private readonly account: Account
+export class ConnectionRunner<R> {
+  private readonly registry: ConnectionRegistry
   private readonly service: Service<R>
   /** What every fiber of the server has. */
   private readonly context: Context.Context<R>
-  private farewells = 0
+  private rejectMessages = 0
 
-  constructor(account: Account, service: Service<R>, context: Context.Context<R>) {
-    this.account = account
+  constructor(registry: ConnectionRegistry, service: Service<R>, context: Context.Context<R>) {
+    this.registry = registry
     this.service = service
     this.context = context
   }
 
-  begin(live: Live): void {
+  begin(connection: ServerConnection): void {
     // In its context and not around the handler: a region would stay on the stack of every idle connection.
     const scope = Scope.makeUnsafe()
-    const context = Context.add(this.contextOf(live), Scope.Scope, scope)
+    const context = Context.add(this.contextOf(connection), Scope.Scope, scope)
     // Uninterruptible from its first moment, so that whatever happens the fiber ends its connection.
-    Effect.runForkWith(context)(this.run(live, scope), { uninterruptible: true })
+    Effect.runForkWith(context)(this.run(connection, scope), { uninterruptible: true })
   }
 
-  private run(live: Live, scope: Scope.Closeable): Effect.Effect<void, never, R | Connection | Scope.Scope> {
+  private run(
+    connection: ServerConnection,
+    scope: Scope.Closeable
+  ): Effect.Effect<void, never, R | Connection | Scope.Scope> {
     return Effect.withFiber((fiber) => {
-      live.fiber = fiber
-      if (live.limit !== undefined) return this.end(live, Exit.void)
-      return Effect.flatMap(Effect.exit(Effect.interruptible(this.serve(live))), (exit) => {
+      connection.fiber = fiber
+      if (connection.limit !== undefined) return this.end(connection, Exit.void)
+      return Effect.flatMap(Effect.exit(Effect.interruptible(this.serve(connection))), (exit) => {
         const closing = Scope.closeUnsafe(scope, exit)
         return closing === undefined
-          ? this.end(live, exit)
+          ? this.end(connection, exit)
           // What fails in it counts with the handler.
-          : Effect.flatMap(Effect.exit(Effect.onExit(exit, () => closing)), (exit) => this.end(live, exit))
+          : Effect.flatMap(Effect.exit(Effect.onExit(exit, () => closing)), (exit) => this.end(connection, exit))
       })
     })
   }
 
-  private serve(live: Live): Effect.Effect<unknown, unknown, R | Connection | Scope.Scope> {
+  private serve(connection: ServerConnection): Effect.Effect<unknown, unknown, R | Connection | Scope.Scope> {
     const { handler, preparations } = this.service
     if (preparations.length === 0) {
-      live.phase = "running"
-      return Effect.suspend(() => handler(live.socket, live))
+      connection.phase = "running"
+      return Effect.suspend(() => handler(connection.socket, connection))
     }
-    let prepared: Effect.Effect<Prepared, PreparationError> = Effect.succeed(live)
+    let prepared: Effect.Effect<Prepared, PreparationError> = Effect.succeed(connection)
     for (const prepare of preparations) prepared = Effect.flatMap(prepared, prepare)
     return Effect.flatMap(prepared, (prepared) => {
-      live.prepared = prepared
-      const limit = this.account.admitPeer(live)
+      connection.prepared = prepared
+      const limit = this.registry.admitPeer(connection)
       if (limit !== undefined) {
-        this.account.refuse(live, limit)
+        this.registry.refuse(connection, limit)
         return Effect.void
       }
-      live.begin(this.account.now)
+      connection.begin(this.registry.now)
       return Effect.updateContext(
-        Effect.suspend(() => handler(prepared.socket, live)),
+        Effect.suspend(() => handler(prepared.socket, connection)),
         // The connection began with the annotations of the proxy.
-        (context: Context.Context<R | Connection | Scope.Scope>) => annotated(context, live)
+        (context: Context.Context<R | Connection | Scope.Scope>) => annotated(context, connection)
       )
     })
   }
 
-  private end(live: Live, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    const { limit } = live
-    const strange = live.phase === "preparing" && limit === undefined && this.account.rung !== "aborted"
-      ? strangenessOf(exit)
+  private end(connection: ServerConnection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    const { limit } = connection
+    const handshakeFailure =
+      connection.phase === "preparing" && limit === undefined && this.registry.phase !== "aborted"
+        ? handshakeFailureOf(exit)
+        : undefined
+    connection.phase = "ending"
+    const failed = handshakeFailure === undefined && Exit.isFailure(exit) && !isQuiet(exit.cause, connection)
+      ? exit.cause
       : undefined
-    live.phase = "ending"
-    const failed = strange === undefined && Exit.isFailure(exit) && !isQuiet(exit.cause, live) ? exit.cause : undefined
-    const close = isCut(exit, live)
-      ? live.socket.abort
+    const close = isCut(exit, connection)
+      ? connection.socket.abort
       : limit !== undefined
-      ? this.close(live, live.answer)
+      ? this.close(connection, connection.answer)
       : (failed !== undefined && this.service.onFailure === "abort") ||
-          (strange !== undefined && strange.why !== "Gone")
-      ? live.socket.abort
-      : live.socket.close
+          (handshakeFailure !== undefined && handshakeFailure.why !== "Gone")
+      ? connection.socket.abort
+      : connection.socket.close
     let reported: Effect.Effect<unknown> = Effect.void
-    if (strange !== undefined) {
-      this.account.count((counts) => counts.handshakeFailures[strange.why]++)
-      reported = this.report(live, () => this.service.onHandshakeFailure(strange.cause, live))
+    if (handshakeFailure !== undefined) {
+      this.registry.count((counts) => counts.handshakeFailures[handshakeFailure.why]++)
+      reported = this.report(connection, () => this.service.onHandshakeFailure(handshakeFailure.cause, connection))
     }
     if (failed !== undefined) {
-      this.account.count((counts) => counts.failures++)
-      reported = this.report(live, () => this.service.onError(failed, live))
+      this.registry.count((counts) => counts.failures++)
+      reported = this.report(connection, () => this.service.onError(failed, connection))
     }
     if (limit !== undefined) {
       reported = Effect.andThen(
         reported,
-        this.report(live, () => this.service.onLimit(limit, live))
+        this.report(connection, () => this.service.onLimit(limit, connection))
       )
     }
     return Effect.andThen(
       close,
       Effect.suspend(() => {
-        this.account.leave(live)
-        return Effect.ensuring(reported, Effect.sync(() => this.account.forget(live)))
+        this.registry.released(connection)
+        return Effect.ensuring(reported, Effect.sync(() => this.registry.remove(connection)))
       })
     )
   }
 
   /** Each report by itself, so that one that fails leaves the others, and in the scope of the server. */
-  private report(live: Live, told: () => Effect.Effect<unknown, never, R>): Effect.Effect<unknown> {
+  private report(connection: ServerConnection, told: () => Effect.Effect<unknown, never, R>): Effect.Effect<unknown> {
     const reported = Effect.catchCause(
       Effect.suspend(told),
-      (cause) => say(Effect.logError("a report of the server failed", cause))
+      (cause) => logSafely(Effect.logError("a report of the server failed", cause))
     )
-    return Effect.updateContext(reported, (_: Context.Context<never>) => this.contextOf(live))
+    return Effect.updateContext(reported, (_: Context.Context<never>) => this.contextOf(connection))
   }
 
-  private contextOf(live: Live): Context.Context<R | Connection> {
-    return Context.add(annotated(this.context, live), Connection, live)
+  private contextOf(connection: ServerConnection): Context.Context<R | Connection> {
+    return Context.add(annotated(this.context, connection), Connection, connection)
   }
 
-  private close(live: Live, answer: Within["answer"]): Effect.Effect<void> {
-    if (answer === "reset") return live.socket.abort
-    if (answer === "close") return live.socket.close
+  private close(connection: ServerConnection, answer: Within["action"]): Effect.Effect<void> {
+    if (answer === "reset") return connection.socket.abort
+    if (answer === "close") return connection.socket.close
     // Many of these at once are an attack, and would hold as many descriptors.
-    if (this.farewells >= maxFarewells) return live.socket.abort
-    this.farewells++
-    return Effect.ensuring(farewell(live, answer), Effect.sync(() => this.farewells--))
+    if (this.rejectMessages >= maxRejectMessages) return connection.socket.abort
+    this.rejectMessages++
+    return Effect.ensuring(sendRejectMessage(connection, answer), Effect.sync(() => this.rejectMessages--))
   }
 }
 
 /** A logger that throws must not end what goes on after the log. */
-export const say: (log: Effect.Effect<void>) => Effect.Effect<void> = Effect.ignoreCause
+export const logSafely: (log: Effect.Effect<void>) => Effect.Effect<void> = Effect.ignoreCause
 
 // ---- internal
 
-const maxFarewells = 128
+const maxRejectMessages = 128
 
-const farewell = (live: Live, { send, within }: ResolvedFarewell): Effect.Effect<void> =>
+const sendRejectMessage = (
+  connection: ServerConnection,
+  { send, within }: ResolvedRejectMessage
+): Effect.Effect<void> =>
   Effect.andThen(
     // Interruptible children, because this runs in an uninterruptible region.
     Effect.raceFirst(
-      Effect.interruptible(Effect.ignore(Effect.andThen(Write.writeAll(live.socket, send), live.socket.close))),
+      Effect.interruptible(
+        Effect.ignore(Effect.andThen(Write.writeAll(connection.socket, send), connection.socket.close))
+      ),
       Effect.interruptible(Effect.sleep(within))
     ),
-    live.socket.abort
+    connection.socket.abort
   )
 
-const annotated = <R>(context: Context.Context<R>, live: Live): Context.Context<R> =>
+const annotated = <R>(context: Context.Context<R>, connection: ServerConnection): Context.Context<R> =>
   Context.add(context, References.CurrentLogAnnotations, {
     ...Context.get(context, References.CurrentLogAnnotations),
-    ...live.annotations
+    ...connection.annotations
   })
 
 /** The peer went, or we have ended it: nothing went wrong. */
-const isQuiet = (cause: Cause.Cause<unknown>, live: Live): boolean =>
+const isQuiet = (cause: Cause.Cause<unknown>, connection: ServerConnection): boolean =>
   cause.reasons.every((reason) => {
     if (Cause.isInterruptReason(reason)) return true
     if (!Cause.isFailReason(reason)) return false
@@ -194,8 +205,8 @@ const isQuiet = (cause: Cause.Cause<unknown>, live: Live): boolean =>
     if (!isSocketError(error)) return false
     if (error.reason._tag === "OperationAborted") return true
     // A handler may have other sockets, and their failures are news.
-    const isOurs = error.address === undefined || error.address === live.socket.remoteAddress ||
-      formatAddress(error.address) === formatAddress(live.socket.remoteAddress)
+    const isOurs = error.address === undefined || error.address === connection.socket.remoteAddress ||
+      formatAddress(error.address) === formatAddress(connection.socket.remoteAddress)
     return isOurs && quiet.has(error.reason._tag)
   })
 
@@ -205,7 +216,7 @@ type Why = keyof Health["handshakeFailures"]
  * What became of a connection that failed on its way to the handler because of its peer: whoever can connect can cause
  * that. A defect is our own, and what we have ended is no failure.
  */
-const strangenessOf = (
+const handshakeFailureOf = (
   exit: Exit.Exit<unknown, unknown>
 ): { readonly why: Why; readonly cause: Cause.Cause<PreparationError> } | undefined => {
   if (Exit.isSuccess(exit) || Cause.hasDies(exit.cause)) return undefined
@@ -241,8 +252,8 @@ const quiet: ReadonlySet<string> = new Set([
 ])
 
 /** A message was cut inside, and the peer must not take what it has for all of it. */
-const isCut = (exit: Exit.Exit<unknown, unknown>, live: Live): boolean => {
-  if (live.socket.state.write === "torn") return true
+const isCut = (exit: Exit.Exit<unknown, unknown>, connection: ServerConnection): boolean => {
+  if (connection.socket.state.write === "torn") return true
   const outcome = Cancellation.outcome(exit)
   return outcome._tag === "Cancelled" && outcome.guarantee !== "total"
 }

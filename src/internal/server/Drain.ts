@@ -9,24 +9,24 @@ import * as Schedule from "effect/Schedule"
 import * as Cancellation from "../../Cancellation.ts"
 import { formatCount } from "../base/format.ts"
 import { assertType, type Cancellable, type Filter, Signal } from "../cancellation/signal.ts"
-import type { Accepting } from "./AcceptLoop.ts"
-import { type Account, type Rung, rungs } from "./ConnectionRegistry.ts"
-import { say } from "./ConnectionRunner.ts"
-import { resistance, type Sweep } from "./LimitMonitor.ts"
-import type { Drained, Ladder } from "./model.ts"
+import type { AcceptLoop } from "./AcceptLoop.ts"
+import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./ConnectionRegistry.ts"
+import { logSafely } from "./ConnectionRunner.ts"
+import { interruptGrace, type LimitMonitor } from "./LimitMonitor.ts"
+import type { DrainPhases, DrainReport } from "./model.ts"
 
 /** How a deadline is divided: a share for each rung but the last, at which it is over. */
-export type Shares = Readonly<Record<Exclude<Rung, "aborted">, number>>
+export type Shares = Readonly<Record<Exclude<DrainPhase, "aborted">, number>>
 
 /** The drain of those who ask for none of their own. */
 export interface Shutdown {
   readonly deadline: Duration.Duration
-  readonly ladder: Shares
+  readonly phases: Shares
 }
 
-export const resolveLadder = ({ finish = 6, partial = 1, terminal = 1, total = 2 }: Ladder = {}): Shares => {
+export const resolvePhases = ({ finish = 6, partial = 1, terminal = 1, total = 2 }: DrainPhases = {}): Shares => {
   for (const [part, share] of Object.entries({ finish, total, partial, terminal })) {
-    if (!Number.isFinite(share) || share < 0) throw new RangeError(`Server.Ladder.${part}: ${share} is no share`)
+    if (!Number.isFinite(share) || share < 0) throw new RangeError(`Server.DrainPhases.${part}: ${share} is no share`)
   }
   return { finished: finish, total, partial, terminal }
 }
@@ -63,9 +63,9 @@ export class Requests extends Signal {
  * left at the deadline. It begins once, goes on whatever becomes of those who wait for it, and can only be hurried.
  */
 export class Drain {
-  private readonly account: Account
-  private readonly accepting: Accepting
-  private readonly sweep: Sweep
+  private readonly registry: ConnectionRegistry
+  private readonly acceptLoop: AcceptLoop
+  private readonly monitor: LimitMonitor
   private readonly requests: Requests
   private readonly shutdown: Shutdown
   /** That of the server, whoever it is that ends it. */
@@ -74,61 +74,61 @@ export class Drain {
   private dueAt = Infinity
   /** Opens then. */
   private readonly overdue = Latch.makeUnsafe(false)
-  private readonly result = Deferred.makeUnsafe<Drained>()
+  private readonly result = Deferred.makeUnsafe<DrainReport>()
   /** Handlers that wait for its beginning. A set, because they may come and go with each message. */
   private readonly listeners = new Set<() => void>()
 
   constructor(
-    account: Account,
-    accepting: Accepting,
-    sweep: Sweep,
+    registry: ConnectionRegistry,
+    acceptLoop: AcceptLoop,
+    monitor: LimitMonitor,
     requests: Requests,
     shutdown: Shutdown,
     context: Context.Context<never>
   ) {
-    this.account = account
-    this.accepting = accepting
-    this.sweep = sweep
+    this.registry = registry
+    this.acceptLoop = acceptLoop
+    this.monitor = monitor
     this.requests = requests
     this.shutdown = shutdown
     this.context = context
   }
 
-  readonly begin = (deadline?: Duration.Input, ladder?: Ladder): Effect.Effect<Drained> =>
+  readonly begin = (deadline?: Duration.Input, phases?: DrainPhases): Effect.Effect<DrainReport> =>
     Effect.suspend(() => {
       const time = deadline === undefined
         ? this.shutdown.deadline
         : Duration.max(Duration.fromInputUnsafe(deadline), Duration.zero)
-      const shares = ladder === undefined ? this.shutdown.ladder : resolveLadder(ladder)
-      const dueAt = this.account.now + Duration.toMillis(time)
+      const shares = phases === undefined ? this.shutdown.phases : resolvePhases(phases)
+      const dueAt = this.registry.now + Duration.toMillis(time)
       const isFirst = dueAt < this.dueAt
       if (isFirst) this.dueAt = dueAt
       const fork = Effect.runForkWith(this.context)
-      if (this.account.isAccepting) {
+      if (this.registry.isAccepting) {
         // All in this one step: no interruption and no connection comes between its beginning and what has to follow.
-        this.accepting.stop(!Duration.isZero(time))
-        this.tell()
+        this.acceptLoop.stop(!Duration.isZero(time))
+        this.notifyListeners()
         fork(this.run(time, shares))
-      } else if (isFirst && this.account.state === "draining") {
-        fork(Effect.raceFirst(Effect.andThen(Effect.sleep(time), this.hurry), this.stopped))
+      } else if (isFirst && this.registry.state === "draining") {
+        fork(Effect.raceFirst(Effect.andThen(Effect.sleep(time), this.forceNow), this.stopped))
       }
       return this.stopped
     })
 
-  readonly stopped: Effect.Effect<Drained> = Deferred.await(this.result)
+  readonly stopped: Effect.Effect<DrainReport> = Deferred.await(this.result)
 
   /** One that is under way goes on to its end at once. */
-  readonly hurry: Effect.Effect<void> = Effect.sync(() => void this.overdue.openUnsafe())
+  readonly forceNow: Effect.Effect<void> = Effect.sync(() => void this.overdue.openUnsafe())
 
   /** Waits until it begins. */
-  readonly told: Effect.Effect<void> = Effect.callback((resume) => {
-    if (!this.account.isAccepting) return resume(Effect.void)
+  readonly drainStarted: Effect.Effect<void> = Effect.callback((resume) => {
+    if (!this.registry.isAccepting) return resume(Effect.void)
     const listener = () => resume(Effect.void)
     this.listeners.add(listener)
     return Effect.sync(() => this.listeners.delete(listener))
   })
 
-  private tell(): void {
+  private notifyListeners(): void {
     const listeners = [...this.listeners]
     this.listeners.clear()
     for (const listener of listeners) listener()
@@ -136,48 +136,50 @@ export class Drain {
 
   private run(time: Duration.Duration, shares: Shares): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      const { account, requests } = this
-      yield* this.accepting.rest
-      const there = account.size
+      const { registry, requests } = this
+      yield* this.acceptLoop.rest
+      const there = registry.size
       if (there > 0) {
-        yield* say(Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`))
+        yield* logSafely(Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`))
       }
       const millis = Duration.toMillis(time)
       // By a timer of its own, because those of the ladder add up their delays on a busy process.
       const over = Effect.raceFirst(this.overdue.await, waiting(millis))
-      yield* Effect.raceFirst(this.climb(millis, shares), over)
+      yield* Effect.raceFirst(this.escalate(millis, shares), over)
       if (requests.failure !== undefined) {
-        yield* say(Effect.logError("a filter failed, and its operation was not asked to end", requests.failure))
+        yield* logSafely(Effect.logError("a filter failed, and its operation was not asked to end", requests.failure))
       }
-      account.rung = "aborted"
-      for (const live of account.lives) {
-        Effect.runFork(live.socket.abort)
-        live.fiber?.interruptUnsafe()
+      registry.phase = "aborted"
+      for (const connection of registry.connections) {
+        Effect.runFork(connection.socket.abort)
+        connection.fiber?.interruptUnsafe()
       }
-      yield* Effect.raceFirst(account.empty.await, Effect.sleep(resistance))
-      yield* this.sweep.stop
-      const left = account.settle()
-      if (left > 0) yield* say(Effect.logWarning(`${left} of the handlers do not end; the server ends without them`))
-      const { drained } = account
+      yield* Effect.raceFirst(registry.empty.await, Effect.sleep(interruptGrace))
+      yield* this.monitor.stop
+      const left = registry.finishDrain()
+      if (left > 0) {
+        yield* logSafely(Effect.logWarning(`${left} of the handlers do not end; the server ends without them`))
+      }
+      const { drained } = registry
       if (there > 0) {
-        const ends = rungs.map((rung) => `${formatCount(drained[rung])} ${rung}`).join(", ")
-        yield* say(Effect.logInfo(`drained: ${ends}`))
+        const ends = drainPhases.map((phase) => `${formatCount(drained[phase])} ${phase}`).join(", ")
+        yield* logSafely(Effect.logInfo(`drained: ${ends}`))
       }
       Deferred.doneUnsafe(this.result, Exit.succeed({ ...drained }))
     })
   }
 
-  private climb(time: number, shares: Shares): Effect.Effect<void> {
+  private escalate(time: number, shares: Shares): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      const { empty, lives } = this.account
-      const sum = steps.reduce((sum, rung) => sum + shares[rung], 0)
-      const share = (rung: keyof Shares) => shares[rung] === 0 ? 0 : time * shares[rung] / sum
+      const { empty, connections } = this.registry
+      const sum = steps.reduce((sum, phase) => sum + shares[phase], 0)
+      const share = (phase: keyof Shares) => shares[phase] === 0 ? 0 : time * shares[phase] / sum
       yield* Effect.raceFirst(empty.await, waiting(share("finished")))
       for (const type of types) {
         const wait = share(type)
-        if (lives.size === 0) return
+        if (connections.size === 0) return
         if (wait === 0) continue
-        this.account.rung = type
+        this.registry.phase = type
         // Requests are not latched, so one that comes between two operations is missed: it is made again and again.
         yield* Cancellation.escalate(this.requests, {
           types: Array.from({ length: repeats }, () => type),

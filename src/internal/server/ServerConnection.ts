@@ -18,12 +18,12 @@ export interface Prepared {
 export interface Owner extends Server {
   /** By the clock on the wall, in milliseconds. */
   readonly startedAt: number
-  readonly told: Effect.Effect<void>
+  readonly drainStarted: Effect.Effect<void>
   readonly isDraining: boolean
 }
 
 /** One connection of a server: its facts, how far it has come, and what the sweeps remember of it. */
-export class Live implements Connection {
+export class ServerConnection implements Connection {
   readonly id: number
   readonly listener: number
   prepared: Prepared | undefined = undefined
@@ -35,7 +35,7 @@ export class Live implements Connection {
   peer: string | undefined = undefined
   /** Because of what it is to end, and how. */
   limit: Limit | undefined = undefined
-  answer: Within["answer"] = "reset"
+  answer: Within["action"] = "reset"
   // Times are whole milliseconds since the server's start, which cost no memory of their own. All but this one are by
   // the clock that nobody sets.
   private readonly acceptedAt: number
@@ -73,7 +73,7 @@ export class Live implements Connection {
     this.phase = "running"
     this.begunAt = now
     this.begunWith = this.bytesRead -
-      (this.socket instanceof StreamSocket.Core ? this.socket.input.unreadBytes().byteLength : 0)
+      (this.socket instanceof StreamSocket.Socket ? this.socket.readHalf.unreadBytes().byteLength : 0)
   }
 
   /** What its handler has, and before that what was accepted. */
@@ -106,11 +106,11 @@ export class Live implements Connection {
   }
 
   get bytesWaiting(): number {
-    return this.socket instanceof StreamSocket.Core ? this.socket.output.bytesWaiting : 0
+    return this.socket instanceof StreamSocket.Socket ? this.socket.writeHalf.bytesWaiting : 0
   }
 
   get draining(): Effect.Effect<void> {
-    return this.owner.told
+    return this.owner.drainStarted
   }
 
   get isDraining(): boolean {

@@ -3,17 +3,17 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Acceptor from "../../Acceptor.ts"
-import { CurrentRegion, Region } from "../cancellation/signal.ts"
-import { Accepting, type Intake } from "./AcceptLoop.ts"
-import { Account } from "./ConnectionRegistry.ts"
-import { type Service, Serving } from "./ConnectionRunner.ts"
+import { CancellationScope, CurrentCancellationScope } from "../cancellation/signal.ts"
+import { AcceptLoop, type AcceptOptions } from "./AcceptLoop.ts"
+import { ConnectionRegistry } from "./ConnectionRegistry.ts"
+import { ConnectionRunner, type Service } from "./ConnectionRunner.ts"
 import { Drain, Requests, type Shutdown } from "./Drain.ts"
-import { Sweep } from "./LimitMonitor.ts"
-import type { Drained, Health, Ladder, Server, State } from "./model.ts"
-import type { Live, Owner } from "./ServerConnection.ts"
+import { LimitMonitor } from "./LimitMonitor.ts"
+import type { DrainPhases, DrainReport, Health, Server, State } from "./model.ts"
+import type { Owner, ServerConnection } from "./ServerConnection.ts"
 
 /** The options of a server with everything resolved. */
-export interface Behaviour<R> extends Service<R>, Intake {
+export interface Behaviour<R> extends Service<R>, AcceptOptions {
   readonly shutdown: Shutdown
 }
 
@@ -25,66 +25,66 @@ export class ServerCore<R> implements Owner {
   readonly addresses: Server["addresses"]
   /** What every fiber of the server has: that of who made it, and the requests of the drain. */
   private readonly context: Context.Context<R>
-  private readonly account: Account
-  private readonly accepting: Accepting
-  private readonly sweep: Sweep
+  private readonly registry: ConnectionRegistry
+  private readonly acceptLoop: AcceptLoop
+  private readonly monitor: LimitMonitor
   private readonly end: Drain
 
   constructor(
     acceptors: readonly [Acceptor.Acceptor, ...Array<Acceptor.Acceptor>],
     behaviour: Behaviour<R>,
-    outer: Region | undefined,
+    outer: CancellationScope | undefined,
     context: Context.Context<R>
   ) {
     this.addresses = [acceptors[0].address, ...acceptors.slice(1).map((acceptor) => acceptor.address)]
     const { limits, preparations, shutdown } = behaviour
     const prepares = preparations.length > 0
     const requests = new Requests()
-    const region = (outer ?? new Region([])).within(requests)
+    const scope = (outer ?? new CancellationScope([])).within(requests)
     // Those of the connections grow from this one: flat, it costs each of them nothing.
-    this.context = Context.makeUnsafe(Context.add(context, CurrentRegion, region).mapUnsafe)
-    this.account = new Account(this, limits, prepares, Context.get(context, Clock.Clock))
-    this.accepting = new Accepting(
+    this.context = Context.makeUnsafe(Context.add(context, CurrentCancellationScope, scope).mapUnsafe)
+    this.registry = new ConnectionRegistry(this, limits, prepares, Context.get(context, Clock.Clock))
+    this.acceptLoop = new AcceptLoop(
       acceptors,
       behaviour,
-      this.account,
-      new Serving(this.account, behaviour, this.context)
+      this.registry,
+      new ConnectionRunner(this.registry, behaviour, this.context)
     )
-    this.sweep = new Sweep(this.account, limits, prepares)
-    this.end = new Drain(this.account, this.accepting, this.sweep, requests, shutdown, this.context)
+    this.monitor = new LimitMonitor(this.registry, limits, prepares)
+    this.end = new Drain(this.registry, this.acceptLoop, this.monitor, requests, shutdown, this.context)
   }
 
   readonly start: Effect.Effect<void> = Effect.sync(() => {
-    this.sweep.start(this.context)
-    this.accepting.start(this.context, this.drain())
+    this.monitor.start(this.context)
+    this.acceptLoop.start(this.context, this.drain())
   })
 
-  readonly state: Effect.Effect<State> = Effect.sync(() => this.account.state)
+  readonly state: Effect.Effect<State> = Effect.sync(() => this.registry.state)
 
-  readonly connections: Effect.Effect<ReadonlyArray<Live>> = Effect.sync(() => this.account.current)
+  readonly connections: Effect.Effect<ReadonlyArray<ServerConnection>> = Effect.sync(() => this.registry.current)
 
-  readonly health: Effect.Effect<Health> = Effect.sync(() => this.account.health)
+  readonly health: Effect.Effect<Health> = Effect.sync(() => this.registry.health)
 
-  readonly drain = (deadline?: Duration.Input, ladder?: Ladder): Effect.Effect<Drained> =>
+  readonly drain = (deadline?: Duration.Input, ladder?: DrainPhases): Effect.Effect<DrainReport> =>
     this.end.begin(deadline, ladder)
 
-  get stopped(): Effect.Effect<Drained> {
+  get stopped(): Effect.Effect<DrainReport> {
     return this.end.stopped
   }
 
-  get hurry(): Effect.Effect<void> {
-    return this.end.hurry
+  get forceNow(): Effect.Effect<void> {
+    return this.end.forceNow
   }
 
-  get told(): Effect.Effect<void> {
-    return this.end.told
+  get drainStarted(): Effect.Effect<void> {
+    return this.end.drainStarted
   }
 
   get isDraining(): boolean {
-    return !this.account.isAccepting
+    return !this.registry.isAccepting
   }
 
   get startedAt(): number {
-    return this.account.startedAt
+    return this.registry.startedAt
   }
 }

@@ -43,18 +43,18 @@ export const describe = (limit: Limit): string => {
 
 // The public options; `Server` says what they mean.
 
-export interface Farewell {
+export interface RejectMessage {
   readonly send: Uint8Array | string
   readonly within?: Duration.Input | undefined
 }
 
-export type Answer = "reset" | "close" | Farewell
+export type LimitAction = "reset" | "close" | RejectMessage
 
 export interface Limits {
   /** Connections in all. Default answer: `"wait"`. */
   readonly connections?: number | {
     readonly max: number
-    readonly answer?: "wait" | "reset" | Farewell | undefined
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
   } | undefined
   /**
    * Connections of one peer: of one IPv4 address, or one IPv6 network of
@@ -65,7 +65,7 @@ export interface Limits {
   readonly perPeer?: number | {
     readonly max: number
     readonly ipv6Prefix?: number | undefined
-    readonly answer?: "reset" | Farewell | undefined
+    readonly action?: "reset" | RejectMessage | undefined
   } | undefined
   /**
    * Connections per time: `limit` at once, and then one for each part of the
@@ -74,7 +74,7 @@ export interface Limits {
   readonly acceptRate?: {
     readonly limit: number
     readonly window: Duration.Input
-    readonly answer?: "wait" | "reset" | Farewell | undefined
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
   } | undefined
   /**
    * Bytes in flight: of every write on an accepted socket that waits for room or
@@ -85,7 +85,7 @@ export interface Limits {
    */
   readonly bytesInFlight?: number | {
     readonly max: number
-    readonly answer?: "wait" | "reset" | Farewell | undefined
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
   } | undefined
   /**
    * The time from acceptance to the handler: for the PROXY header. Default 10
@@ -93,7 +93,7 @@ export interface Limits {
    */
   readonly handshake?: Duration.Input | {
     readonly within: Duration.Input
-    readonly answer?: Answer | undefined
+    readonly action?: LimitAction | undefined
   } | undefined
   /**
    * The time from acceptance, or from the end of the PROXY header, to the first
@@ -103,7 +103,7 @@ export interface Limits {
    */
   readonly firstByte?: Duration.Input | {
     readonly within: Duration.Input
-    readonly answer?: Answer | undefined
+    readonly action?: LimitAction | undefined
   } | undefined
   /**
    * The time in which no byte is received and none is taken. Those of a TLS handshake
@@ -112,7 +112,7 @@ export interface Limits {
    */
   readonly idle?: Duration.Input | {
     readonly within: Duration.Input
-    readonly answer?: Answer | undefined
+    readonly action?: LimitAction | undefined
   } | undefined
   /**
    * Slow consumers: while a write waits, at least `bytes` have to be taken in
@@ -131,7 +131,7 @@ export interface Limits {
 }
 
 /** Bytes, and how long they and the close after them may take, in milliseconds. */
-export interface ResolvedFarewell {
+export interface ResolvedRejectMessage {
   readonly send: Uint8Array
   readonly within: number
 }
@@ -139,23 +139,25 @@ export interface ResolvedFarewell {
 export interface Within {
   /** Milliseconds. */
   readonly within: number
-  readonly answer: "reset" | "close" | ResolvedFarewell
+  readonly action: "reset" | "close" | ResolvedRejectMessage
 }
 
 /** `Server.Limits` with every short form written out. */
 export interface ResolvedLimits {
-  readonly connections: { readonly max: number; readonly answer: "wait" | "reset" | ResolvedFarewell } | undefined
+  readonly connections: { readonly max: number; readonly action: "wait" | "reset" | ResolvedRejectMessage } | undefined
   readonly perPeer: {
     readonly max: number
     readonly ipv6Prefix: number
-    readonly answer: "reset" | ResolvedFarewell
+    readonly action: "reset" | ResolvedRejectMessage
   } | undefined
   readonly acceptRate: {
     readonly limit: number
     readonly window: Duration.Duration
-    readonly answer: "wait" | "reset" | ResolvedFarewell
+    readonly action: "wait" | "reset" | ResolvedRejectMessage
   } | undefined
-  readonly bytesInFlight: { readonly max: number; readonly answer: "wait" | "reset" | ResolvedFarewell } | undefined
+  readonly bytesInFlight:
+    | { readonly max: number; readonly action: "wait" | "reset" | ResolvedRejectMessage }
+    | undefined
   readonly handshake: Within
   readonly firstByte: Within | undefined
   readonly idle: Within | undefined
@@ -175,7 +177,7 @@ export const resolve = (limits: Limits = {}): ResolvedLimits => {
     acceptRate: acceptRate === undefined ? undefined : {
       limit: positive("acceptRate.limit", acceptRate.limit),
       window: Duration.millis(millis("acceptRate.window", acceptRate.window)),
-      answer: resolveAnswer(acceptRate.answer ?? "wait")
+      action: resolveAction(acceptRate.action ?? "wait")
     },
     bytesInFlight: resolveMax("bytesInFlight", limits.bytesInFlight, "wait"),
     handshake: resolveWithin("handshake", limits.handshake ?? "10 seconds", "reset"),
@@ -192,7 +194,7 @@ export const resolve = (limits: Limits = {}): ResolvedLimits => {
  * How often the server has to look at its connections, in milliseconds; `undefined` when it need not at all. An eighth
  * of the shortest time, so that a limit is met late by little, and no more often than costs nothing.
  */
-export const sweepInterval = (limits: ResolvedLimits, prepares: boolean): number | undefined => {
+export const checkInterval = (limits: ResolvedLimits, prepares: boolean): number | undefined => {
   const times = [
     limits.firstByte?.within,
     limits.idle?.within,
@@ -233,42 +235,42 @@ const prefix = (value = 64): number => {
   throw new RangeError(`Server.Limits.perPeer.ipv6Prefix: ${value} is not from 0 to 128`)
 }
 
-type Resolved<A> = Exclude<A, Farewell> | ResolvedFarewell
+type Resolved<A> = Exclude<A, RejectMessage> | ResolvedRejectMessage
 
-const resolveAnswer = <A extends string>(answer: A | Farewell): A | ResolvedFarewell =>
-  typeof answer === "string" ? answer : {
-    send: typeof answer.send === "string" ? new TextEncoder().encode(answer.send) : answer.send,
-    within: Duration.toMillis(Duration.fromInputUnsafe(answer.within ?? "1 second"))
+const resolveAction = <A extends string>(action: A | RejectMessage): A | ResolvedRejectMessage =>
+  typeof action === "string" ? action : {
+    send: typeof action.send === "string" ? new TextEncoder().encode(action.send) : action.send,
+    within: Duration.toMillis(Duration.fromInputUnsafe(action.within ?? "1 second"))
   }
 
 function resolveMax<A extends string>(
   name: string,
-  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined },
+  limit: number | { readonly max: number; readonly action?: A | RejectMessage | undefined },
   usual: A
-): { readonly max: number; readonly answer: Resolved<A> | ResolvedFarewell }
+): { readonly max: number; readonly action: Resolved<A> | ResolvedRejectMessage }
 function resolveMax<A extends string>(
   name: string,
-  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined } | undefined,
+  limit: number | { readonly max: number; readonly action?: A | RejectMessage | undefined } | undefined,
   usual: A
-): { readonly max: number; readonly answer: A | ResolvedFarewell } | undefined
+): { readonly max: number; readonly action: A | ResolvedRejectMessage } | undefined
 function resolveMax<A extends string>(
   name: string,
-  limit: number | { readonly max: number; readonly answer?: A | Farewell | undefined } | undefined,
+  limit: number | { readonly max: number; readonly action?: A | RejectMessage | undefined } | undefined,
   usual: A
-): { readonly max: number; readonly answer: A | ResolvedFarewell } | undefined {
+): { readonly max: number; readonly action: A | ResolvedRejectMessage } | undefined {
   if (limit === undefined) return undefined
-  const { answer, max } = typeof limit === "number" ? { max: limit, answer: undefined } : limit
-  return { max: positive(name, max), answer: resolveAnswer(answer ?? usual) }
+  const { action, max } = typeof limit === "number" ? { max: limit, action: undefined } : limit
+  return { max: positive(name, max), action: resolveAction(action ?? usual) }
 }
 
 const resolveWithin = (
   name: string,
-  limit: Duration.Input | { readonly within: Duration.Input; readonly answer?: Answer | undefined },
+  limit: Duration.Input | { readonly within: Duration.Input; readonly action?: LimitAction | undefined },
   usual: "reset" | "close"
 ): Within => {
   const isLong = (value: typeof limit): value is Exclude<typeof limit, Duration.Input> =>
     Predicate.hasProperty(value, "within")
   return isLong(limit)
-    ? { within: millis(name, limit.within), answer: resolveAnswer(limit.answer ?? usual) }
-    : { within: millis(name, limit), answer: usual }
+    ? { within: millis(name, limit.within), action: resolveAction(limit.action ?? usual) }
+    : { within: millis(name, limit), action: usual }
 }

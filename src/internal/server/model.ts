@@ -48,9 +48,9 @@ export interface Server {
    *
    * **Interruption**: stops waiting. The drain goes on.
    */
-  readonly drain: (deadline?: Duration.Input, ladder?: Ladder) => Effect.Effect<Drained>
+  readonly drain: (deadline?: Duration.Input, ladder?: DrainPhases) => Effect.Effect<DrainReport>
   /** Waits until the server has ended. **Interruption**: stops waiting. */
-  readonly stopped: Effect.Effect<Drained>
+  readonly stopped: Effect.Effect<DrainReport>
 }
 
 export interface Connection {
@@ -81,7 +81,7 @@ export const Connection: Context.Service<Connection, Connection> = Context.Servi
 
 export type State = "listening" | "paused" | "draining" | "stopped"
 
-export interface Drained {
+export interface DrainReport {
   readonly finished: number
   readonly total: number
   readonly partial: number
@@ -114,7 +114,7 @@ export interface Health {
   readonly bytesInFlight: number
 }
 
-export interface Ladder {
+export interface DrainPhases {
   /** For handlers to finish by themselves. */
   readonly finish?: number | undefined
   readonly total?: number | undefined

@@ -9,11 +9,11 @@ import { type Native, nativeOf, type NativeStream } from "../base/nativeStream.t
 import * as Memory from "./memory.ts"
 
 /** The connection below TLS, as `node:tls` and the backing above it see it. */
-export interface Ground {
+export interface Carrier {
   /** What `node:tls` is given. */
   readonly stream: Duplex
   /** The backing whose place it takes: for addresses and options. */
-  readonly lower: Backing
+  readonly underlying: Backing
   /**
    * Whether TLS learns of the end of the connection only by `Listener.ended`. Otherwise `node:tls` reports it as the end
    * of the TLS stream, and nobody can tell the two apart.
@@ -40,15 +40,15 @@ export interface Listener {
 }
 
 /** A socket of `node:net`: OpenSSL reads and writes its descriptor without any JavaScript in between. */
-export class NativeGround implements Ground {
+export class NativeCarrier implements Carrier {
   readonly stream: NativeStream
-  readonly lower: Backing
+  readonly underlying: Backing
   readonly tellsEnd = false
   isClosed: boolean
   private listener: Listener = deaf
 
-  constructor(lower: Backing, native: Native, unread: Uint8Array) {
-    this.lower = lower
+  constructor(underlying: Backing, native: Native, unread: Uint8Array) {
+    this.underlying = underlying
     this.stream = native.release()
     if (unread.byteLength > 0) this.stream.unshift(Buffer.from(unread))
     this.isClosed = this.stream.closed
@@ -70,7 +70,7 @@ export class NativeGround implements Ground {
   abort(isShut: boolean): void {
     if (this.stream.destroyed) return
     // Node never releases the descriptor of a socket that is reset while it shuts down.
-    if (isShut || NetAddress.isUnixPathAddress(this.lower.remoteAddress)) this.stream.destroy()
+    if (isShut || NetAddress.isUnixPathAddress(this.underlying.remoteAddress)) this.stream.destroy()
     else this.stream.resetAndDestroy()
   }
 }
@@ -79,9 +79,9 @@ export class NativeGround implements Ground {
  * Any other backing, as a `Duplex` whose writes never fail and whose reads never end, as far as `node:tls` can see:
  * either would end both directions, and an end without `close_notify` is not the end of a TLS stream.
  */
-export class BackingGround implements Ground, Events {
+export class BackingCarrier implements Carrier, Events {
   readonly stream: Duplex
-  readonly lower: Backing
+  readonly underlying: Backing
   readonly tellsEnd = true
   isClosed = false
   private listener: Listener = deaf
@@ -98,8 +98,8 @@ export class BackingGround implements Ground, Events {
   private onDestroyed: (() => void) | undefined = undefined
   private aborts = false
 
-  constructor(lower: Backing, unread: Uint8Array) {
-    this.lower = lower
+  constructor(underlying: Backing, unread: Uint8Array) {
+    this.underlying = underlying
     this.early = unread
     this.stream = new Duplex({
       autoDestroy: false,
@@ -119,7 +119,7 @@ export class BackingGround implements Ground, Events {
       destroy: (_error, done) => this.destroy(() => done(null))
     })
     this.stream.on("error", ignore)
-    lower.attach(this)
+    underlying.attach(this)
   }
 
   listen(listener: Listener): void {
@@ -135,7 +135,7 @@ export class BackingGround implements Ground, Events {
     this.aborts = !isShut
     if (isOpen) this.stream.destroy()
     // What was closed, now or earlier, may wait for the peer.
-    if ((isShut || !isOpen) && !this.isClosed) this.lower.abort()
+    if ((isShut || !isOpen) && !this.isClosed) this.underlying.abort()
   }
 
   // ---- what the backing reports
@@ -143,7 +143,7 @@ export class BackingGround implements Ground, Events {
   // Node cuts what it receives, and what OpenSSL decrypts, out of one slab of 64 KiB; but where the two take turns, each
   // message gets a slab of its own, and the collector has no rest. So all sockets of a turn are read first.
   readable(): void {
-    if (nativeOf(this.lower) === undefined) this.pump()
+    if (nativeOf(this.underlying) === undefined) this.pump()
     else if (!this.isScheduled) {
       this.isScheduled = true
       setImmediate(() => {
@@ -180,13 +180,13 @@ export class BackingGround implements Ground, Events {
   /** @param isAsked from inside the stream, which then keeps what it gets until it is asked itself */
   private pump(isAsked = false): void {
     while (this.wantsBytes && !this.readIsOver && this.onDestroyed === undefined) {
-      const slab = Slab.acquire(slabSize)
-      const answer = this.early.byteLength > 0 ? this.takeEarly(slab) : this.lower.read(slab)
+      const buffer = Slab.acquire(bufferSize)
+      const answer = this.early.byteLength > 0 ? this.takeEarly(buffer) : this.underlying.read(buffer)
       if (typeof answer === "number" && answer > 0) {
-        this.deliver(slab, answer, isAsked)
+        this.deliver(buffer, answer, isAsked)
         continue
       }
-      Slab.release(slab)
+      Slab.release(buffer)
       if (answer === WouldBlock) return
       this.readIsOver = true
       this.report = () => typeof answer === "number" ? this.listener.ended() : this.listener.readFailed(answer)
@@ -197,16 +197,16 @@ export class BackingGround implements Ground, Events {
   }
 
   /** What the stream need not keep is OpenSSL's before `push` returns, and the slab is free; anything else is a copy. */
-  private deliver(slab: Buffer, count: number, isAsked: boolean): void {
+  private deliver(buffer: Buffer, count: number, isAsked: boolean): void {
     const { stream } = this
     const isKept = isAsked || !Memory.isNode || stream.readableFlowing !== true || stream.readableLength > 0
-    const bytes = slab.subarray(0, count)
+    const bytes = buffer.subarray(0, count)
     // While they are delivered anything may happen, and what comes meanwhile stays behind them.
     this.wantsBytes = false
     const hasRoom = stream.push(isKept ? Buffer.from(bytes) : bytes)
     // A stream that is paused asks again.
     if (hasRoom && stream.readableFlowing === true) this.wantsBytes = true
-    if (isKept || stream.readableLength === 0) Slab.release(slab)
+    if (isKept || stream.readableLength === 0) Slab.release(buffer)
   }
 
   private tell(): void {
@@ -216,9 +216,9 @@ export class BackingGround implements Ground, Events {
     report()
   }
 
-  private takeEarly(slab: Buffer): number {
-    const count = Math.min(this.early.byteLength, slab.byteLength)
-    slab.set(this.early.subarray(0, count))
+  private takeEarly(buffer: Buffer): number {
+    const count = Math.min(this.early.byteLength, buffer.byteLength)
+    buffer.set(this.early.subarray(0, count))
     this.early = this.early.subarray(count)
     return count
   }
@@ -233,7 +233,7 @@ export class BackingGround implements Ground, Events {
     if (outgoing === undefined) return
     const { chunks, cursor, done } = outgoing
     while (cursor.remaining > 0 && !this.writeIsOver) {
-      const answer = this.lower.write(cursor, Infinity)
+      const answer = this.underlying.write(cursor, Infinity)
       if (answer === WouldBlock) return
       if (typeof answer === "number") cursor.advance(answer)
       else this.loseWrites(answer)
@@ -249,7 +249,7 @@ export class BackingGround implements Ground, Events {
     const done = this.onFinal
     if (done === undefined) return
     if (!this.writeIsOver) {
-      const answer = this.lower.shutdownWrite()
+      const answer = this.underlying.shutdownWrite()
       if (answer === WouldBlock) return
       if (typeof answer !== "number") this.loseWrites(answer)
     }
@@ -270,8 +270,8 @@ export class BackingGround implements Ground, Events {
     if (this.isClosed) {
       done()
       this.listener.closed()
-    } else if (this.aborts) this.lower.abort()
-    else this.lower.close()
+    } else if (this.aborts) this.underlying.abort()
+    else this.underlying.close()
   }
 }
 
@@ -284,7 +284,7 @@ interface Outgoing {
   readonly done: () => void
 }
 
-const slabSize = 65_536
+const bufferSize = 65_536
 
 const ignore = (): void => {}
 

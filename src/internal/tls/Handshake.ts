@@ -3,8 +3,8 @@ import type * as Fiber from "effect/Fiber"
 import { AsyncLocalStorage } from "node:async_hooks"
 import * as Tls from "node:tls"
 import { Reason, SocketError } from "../../SocketError.ts"
-import type { Deadline } from "../base/timerQueue.ts"
-import type { Ground, Listener } from "./Carrier.ts"
+import type { Timer } from "../base/timerQueue.ts"
+import type { Carrier, Listener } from "./Carrier.ts"
 import { type Context, fromTls, rejected, tlsError, truncated } from "./errors.ts"
 
 /** Runs an effect in the environment of whoever asked for the handshake. */
@@ -16,7 +16,7 @@ type KeyLog = (line: Uint8Array) => void
 
 /** One handshake, from its first byte until it has succeeded or its connection is released. */
 export class Handshake implements Listener {
-  readonly ground: Ground
+  readonly carrier: Carrier
   readonly fork: Fork
   private readonly operation: string
   private readonly onSuccess: (socket: Tls.TLSSocket) => void
@@ -27,7 +27,7 @@ export class Handshake implements Listener {
   // What has happened to the connection below, while the reason may be on its way.
   private loss: SocketError | undefined = undefined
   isLate = false
-  private deadline: Deadline | undefined = undefined
+  private deadline: Timer | undefined = undefined
   private readonly helpers = new Set<Fiber.Fiber<unknown, unknown>>()
   private readonly onNativeClose = () => {
     // The reason, if there is one, comes in an event of its own.
@@ -35,8 +35,8 @@ export class Handshake implements Listener {
   }
 
   /** @param onSuccess takes the socket over at once, before anything else can happen to it */
-  constructor(ground: Ground, operation: string, fork: Fork, onSuccess: (socket: Tls.TLSSocket) => void) {
-    this.ground = ground
+  constructor(carrier: Carrier, operation: string, fork: Fork, onSuccess: (socket: Tls.TLSSocket) => void) {
+    this.carrier = carrier
     this.operation = operation
     this.fork = fork
     this.onSuccess = onSuccess
@@ -45,8 +45,8 @@ export class Handshake implements Listener {
   /** Starts it; what starting throws about wrong arguments is a defect. */
   run(start: () => void): Effect.Effect<void, SocketError> {
     return Effect.callback((resume) => {
-      this.ground.listen(this)
-      this.ground.stream.once("close", this.onNativeClose)
+      this.carrier.listen(this)
+      this.carrier.stream.once("close", this.onNativeClose)
       try {
         start()
       } catch (defect) {
@@ -59,7 +59,7 @@ export class Handshake implements Listener {
   }
 
   get context() {
-    return { operation: this.operation, address: this.ground.lower.remoteAddress, stage: "handshake" } as const
+    return { operation: this.operation, address: this.carrier.underlying.remoteAddress, stage: "handshake" } as const
   }
 
   get isRunning(): boolean {
@@ -74,7 +74,7 @@ export class Handshake implements Listener {
       return
     }
     this.phase = "succeeded"
-    this.ground.stream.off("close", this.onNativeClose)
+    this.carrier.stream.off("close", this.onNativeClose)
     this.onSuccess(socket)
     // At once, as Node tells its own listeners: an answer then leaves in one packet with the rest of the handshake.
     this.settle(Effect.void)?.(Effect.void)
@@ -91,7 +91,7 @@ export class Handshake implements Listener {
   }
 
   /** Needed no longer than the handshake runs. */
-  endsBy(deadline: Deadline): void {
+  endsBy(deadline: Timer): void {
     if (this.phase === "running") this.deadline = deadline
     else deadline.cancel()
   }
@@ -121,7 +121,7 @@ export class Handshake implements Listener {
     return Effect.callback((resume) => {
       const { address, operation } = this.context
       this.conclude(Effect.fail(new SocketError({ reason: Reason.Closed(), operation, address, transferred: 0 })))
-      if (this.ground.isClosed) {
+      if (this.carrier.isClosed) {
         resume(Effect.void)
         return
       }
@@ -131,8 +131,8 @@ export class Handshake implements Listener {
         released?.()
         resume(Effect.void)
       }
-      if (how === "close") this.ground.close()
-      else this.ground.abort(false)
+      if (how === "close") this.carrier.close()
+      else this.carrier.abort(false)
     })
   }
 
@@ -185,7 +185,7 @@ export const startClient = (
   options: Tls.ConnectionOptions,
   on: { readonly keyLog: KeyLog | undefined; readonly session: (session: Buffer) => void }
 ): void => {
-  const socket = Tls.connect({ ...options, socket: handshake.ground.stream })
+  const socket = Tls.connect({ ...options, socket: handshake.carrier.stream })
   if (options.session !== undefined) forgetSession(socket)
   // Stays for good: an error that comes late must find somebody.
   socket.on("error", (cause) => handshake.fail(cause))
@@ -213,7 +213,7 @@ export const serverSide = (
       const handshake = this.#handshake
       const [first, second] = rest
       if (event === "secureConnection" && first instanceof Tls.TLSSocket) {
-        first.allowHalfOpen = handshake.ground.stream.allowHalfOpen = true
+        first.allowHalfOpen = handshake.carrier.stream.allowHalfOpen = true
         handshake.succeed(first)
       } else if (event === "tlsClientError") handshake.fail(rejection(second, handshake.context) ?? first)
       else if (event === "keylog" && keyLog !== undefined && first instanceof Uint8Array) {
@@ -225,7 +225,7 @@ export const serverSide = (
   Object.setPrototypeOf(View.prototype, server)
   const begin = (handshake: Handshake) => {
     const view = new View(handshake)
-    const { stream } = handshake.ground
+    const { stream } = handshake.carrier
     // While it lasts, an end of stream ends the connection; `node:tls` copies this to the socket that it makes.
     stream.allowHalfOpen = false
     for (const listener of server.listeners("connection")) Reflect.apply(listener, view, [stream])

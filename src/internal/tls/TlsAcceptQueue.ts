@@ -8,8 +8,8 @@ import * as Acceptor from "../../Acceptor.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Tls from "../../Tls.ts"
-import { kept } from "../base/detachScope.ts"
-import { Line, Operation } from "../core/OperationQueue.ts"
+import { detachScope } from "../base/detachScope.ts"
+import { Operation, OperationQueue } from "../core/OperationQueue.ts"
 
 type OnFailure = ((error: SocketError) => unknown) | undefined
 
@@ -17,11 +17,11 @@ type OnFailure = ((error: SocketError) => unknown) | undefined
  * The connections of an acceptor over TLS, in the order in which their handshakes end: none waits for another's. Nothing
  * is taken from the acceptor while no `accept` waits.
  */
-export class SecureAccepts {
+export class TlsAcceptQueue {
   readonly acceptor: Acceptor.Acceptor
   private readonly context: Tls.ServerContext
   private readonly onHandshakeFailure: OnFailure
-  private readonly line: Line = new Line(this)
+  private readonly queue: OperationQueue = new OperationQueue(this)
   private readonly handshakes = Scope.makeUnsafe("parallel")
   /** Done, and not accepted yet. */
   private readonly ready: Array<Tls.TlsSocket> = []
@@ -39,7 +39,7 @@ export class SecureAccepts {
   }
 
   get take(): Effect.Effect<Tls.TlsSocket, SocketError> {
-    return Effect.withFiber((fiber) => this.line.run(fiber, new AcceptSecure(this)))
+    return Effect.withFiber((fiber) => this.queue.run(fiber, new AcceptSecure(this)))
   }
 
   get close(): Effect.Effect<void> {
@@ -74,23 +74,23 @@ export class SecureAccepts {
   }
 
   /** Nobody waits any more. */
-  idle(): void {
+  interestDropped(): void {
     const { taking } = this
     this.taking = undefined
     taking?.interruptUnsafe()
   }
 
   private fail(exit: Exit.Exit<never, SocketError>): void {
-    if (this.line.front !== undefined) this.line.settle(this.line.front, exit)
-    this.line.rest()
+    if (this.queue.front !== undefined) this.queue.settle(this.queue.front, exit)
+    this.queue.pumpUnreported()
   }
 
   private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
-    return Effect.matchCauseEffect(Effect.interruptible(kept(Tls.server(plain, this.context))), {
+    return Effect.matchCauseEffect(Effect.interruptible(detachScope(Tls.server(plain, this.context))), {
       onSuccess: (socket) =>
         Effect.sync(() => {
           this.ready.push(socket)
-          this.line.rest()
+          this.queue.pumpUnreported()
         }),
       onFailure: (cause) =>
         Effect.andThen(plain.abort, Cause.hasInterruptsOnly(cause) ? Effect.void : this.report(Cause.squash(cause)))
@@ -118,9 +118,9 @@ export class SecureAccepts {
 class AcceptSecure extends Operation<Tls.TlsSocket, SocketError> {
   readonly operation = "accept"
   readonly total = 0
-  private readonly accepts: SecureAccepts
+  private readonly accepts: TlsAcceptQueue
 
-  constructor(accepts: SecureAccepts) {
+  constructor(accepts: TlsAcceptQueue) {
     super()
     this.accepts = accepts
   }
@@ -129,7 +129,7 @@ class AcceptSecure extends Operation<Tls.TlsSocket, SocketError> {
     return this.accepts.acceptor.address
   }
 
-  perform(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
+  attempt(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
     return this.accepts.attempt()
   }
 }

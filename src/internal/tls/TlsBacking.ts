@@ -5,7 +5,7 @@ import type * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Slab from "../base/bufferPool.ts"
-import type { Ground, Listener } from "./Carrier.ts"
+import type { Carrier, Listener } from "./Carrier.ts"
 import { fromTls, truncated } from "./errors.ts"
 import * as Memory from "./memory.ts"
 
@@ -17,20 +17,20 @@ import * as Memory from "./memory.ts"
  */
 export class TlsBacking implements Backing, Listener {
   private readonly socket: TLSSocket
-  private readonly ground: Ground
+  private readonly carrier: Carrier
   private readonly sliceSize: number
   private attached: Events = deaf
   // What `node:tls` has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
   // Full records behind it, and whether the reader is to hear of them in this turn of the event loop.
-  private behind: Array<Buffer> = []
+  private queuedRecords: Array<Buffer> = []
   private isGathering = false
   private flowing = false
   private pulling = false
   private hasEnded = false
   // The connection below has: nothing comes any more, whether the TLS stream has ended or not.
-  private lowerHasEnded = false
+  private underlyingHasEnded = false
   private sawCloseNotify = false
   private readFailure: SocketError | undefined = undefined
   private writeFailure: SocketError | undefined = undefined
@@ -44,25 +44,25 @@ export class TlsBacking implements Backing, Listener {
   private silence: NodeJS.Timeout | undefined = undefined
   private socketIsClosed = false
 
-  constructor(socket: TLSSocket, ground: Ground, sliceSize: number) {
+  constructor(socket: TLSSocket, carrier: Carrier, sliceSize: number) {
     this.socket = socket
-    this.ground = ground
+    this.carrier = carrier
     this.sliceSize = sliceSize
-    ground.listen(this)
+    carrier.listen(this)
     socket.on("data", (chunk: Buffer) => this.onData(chunk))
     socket.pause()
     socket.on("end", () => this.onEnd())
     socket.on("error", (cause) => this.onError(cause))
     socket.on("close", () => this.onClose())
-    if (ground.tellsEnd) this.watchForCloseNotify()
+    if (carrier.tellsEnd) this.watchForCloseNotify()
   }
 
   get localAddress(): NetAddress.SocketAddress {
-    return this.ground.lower.localAddress
+    return this.carrier.underlying.localAddress
   }
 
   get remoteAddress(): NetAddress.SocketAddress {
-    return this.ground.lower.remoteAddress
+    return this.carrier.underlying.remoteAddress
   }
 
   attach(events: Events): void {
@@ -93,7 +93,7 @@ export class TlsBacking implements Backing, Listener {
     const { sliceSize, socket } = this
     if (socket.writableLength > sliceSize) return this.waitForRoom()
     const length = Math.min(source.remaining, limit, sliceSize)
-    if (length < smallerThanSlab) {
+    if (length < poolThreshold) {
       const slice = Buffer.allocUnsafe(length)
       source.copyTo(slice)
       this.isWriting = true
@@ -155,23 +155,23 @@ export class TlsBacking implements Backing, Listener {
     const isShut = socket.writableFinished ? phase === "closing" : socket.writableEnded && socket.writableLength === 0
     // The TLS socket follows when that is closed. Destroyed here, with nothing below it any more, it would free OpenSSL's
     // memory at once; and this may be a callback of OpenSSL.
-    this.ground.abort(isShut)
+    this.carrier.abort(isShut)
   }
 
   configure(options: Parameters<Backing["configure"]>[0]): ReturnType<Backing["configure"]> {
-    return this.ground.lower.configure(options)
+    return this.carrier.underlying.configure(options)
   }
 
   // ---- what happens below
 
   ended(): void {
-    this.lowerHasEnded = true
+    this.underlyingHasEnded = true
     if (!this.sawCloseNotify) this.failReading(truncated(this.context()))
     else this.endClosing()
   }
 
   readFailed(error: SocketError): void {
-    this.lowerHasEnded = true
+    this.underlyingHasEnded = true
     this.failReading(error)
   }
 
@@ -181,7 +181,7 @@ export class TlsBacking implements Backing, Listener {
   }
 
   closed(): void {
-    this.settle()
+    this.reportClosed()
   }
 
   // ---- what `node:tls` reports
@@ -195,9 +195,9 @@ export class TlsBacking implements Backing, Listener {
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
-    else this.behind.push(chunk)
+    else this.queuedRecords.push(chunk)
     // Behind a full record there mostly is another one, and waking a fiber costs as much as decrypting one.
-    if (chunk.byteLength < recordSize || this.behind.length >= mostBehind) this.deliver()
+    if (chunk.byteLength < recordSize || this.queuedRecords.length >= maxQueuedRecords) this.deliver()
     else if (!this.isGathering) {
       this.isGathering = true
       setImmediate(() => {
@@ -215,7 +215,7 @@ export class TlsBacking implements Backing, Listener {
 
   private forget(): void {
     this.chunk = undefined
-    this.behind = []
+    this.queuedRecords = []
   }
 
   /** Moves bytes of the first chunk. */
@@ -226,7 +226,7 @@ export class TlsBacking implements Backing, Listener {
     target.set(count === chunk.byteLength ? chunk : chunk.subarray(chunkOffset, chunkOffset + count))
     if (count === rest) {
       Memory.release(chunk)
-      this.chunk = this.behind.shift()
+      this.chunk = this.queuedRecords.shift()
       this.chunkOffset = 0
     } else this.chunkOffset += count
     return count
@@ -252,7 +252,7 @@ export class TlsBacking implements Backing, Listener {
   private onClose(): void {
     clearTimeout(this.silence)
     this.socketIsClosed = true
-    this.settle()
+    this.reportClosed()
   }
 
   private waitForRoom(): typeof WouldBlock | SocketError {
@@ -265,8 +265,8 @@ export class TlsBacking implements Backing, Listener {
   // answers none of those that follow. The kernel knows that there is no peer any more; and Node asks it, until the first
   // time that there is one, which is soon enough. Where addresses say nothing of that, `close` has its linger time.
   private isForgotten(): boolean {
-    const { ground, socket } = this
-    return socket.writableLength > 0 && !ground.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
+    const { carrier, socket } = this
+    return socket.writableLength > 0 && !carrier.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
       NetAddress.isInetAddress(this.remoteAddress)
   }
 
@@ -277,8 +277,8 @@ export class TlsBacking implements Backing, Listener {
     }
   }
 
-  private settle(): void {
-    if (!this.socketIsClosed || !this.ground.isClosed || this.phase === "closed") return
+  private reportClosed(): void {
+    if (!this.socketIsClosed || !this.carrier.isClosed || this.phase === "closed") return
     this.phase = "closed"
     this.attached.closed()
   }
@@ -299,10 +299,10 @@ export class TlsBacking implements Backing, Listener {
   // `close` knows how long it may. Of any other peer only what has come by now is read: it may be a session ticket.
   private release(): void {
     const letGo = () => {
-      if (this.hasEnded || this.lowerHasEnded || !this.sawUnread || this.ground.tellsEnd) this.socket.destroy()
+      if (this.hasEnded || this.underlyingHasEnded || !this.sawUnread || this.carrier.tellsEnd) this.socket.destroy()
     }
-    if (this.hasEnded || this.lowerHasEnded) this.socket.destroy()
-    else if (this.hasWritten && this.hasHeard) this.silence = setTimeout(letGo, patience)
+    if (this.hasEnded || this.underlyingHasEnded) this.socket.destroy()
+    else if (this.hasWritten && this.hasHeard) this.silence = setTimeout(letGo, closeNotifyTimeout)
     else setImmediate(() => setImmediate(letGo))
   }
 
@@ -345,16 +345,16 @@ export class TlsBacking implements Backing, Listener {
 // ---- internal
 
 // Node has a pool for less.
-const smallerThanSlab = 4096
+const poolThreshold = 4096
 
 // Of plaintext, at most; and how many of them are gathered.
 const recordSize = 16_384
-const mostBehind = 3
+const maxQueuedRecords = 3
 
 const ignore = (): void => {}
 
 // Milliseconds in which a peer answers, if it means to.
-const patience = 500
+const closeNotifyTimeout = 500
 
 const forgotten = () => Object.assign(new Error("the peer was gone already"), { code: "ECONNRESET" })
 

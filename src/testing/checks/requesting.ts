@@ -44,9 +44,9 @@ const aborted = (
   equal(`${what}: total`, reason.total, expected.total)
 }
 
-const ended = (what: string, report: Cancellation.Report, count: number, ranOn: number): void => {
+const ended = (what: string, report: Cancellation.Report, count: number, continued: number): void => {
   equal(`${what}: operations that ended`, report.ended.length, count)
-  equal(`${what}: operations that ran on`, report.ranOn.length, ranOn)
+  equal(`${what}: operations that ran on`, report.continued.length, continued)
 }
 
 export const requesting: ReadonlyArray<Check> = [

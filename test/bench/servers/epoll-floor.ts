@@ -21,7 +21,7 @@ const linux = Linux.load()
 const reactor = new Reactor(linux)
 reactor.use()
 // Stays as long as it is not killed.
-reactor.owe()
+reactor.ref()
 
 class Connection implements Registered {
   fd: number

@@ -267,7 +267,7 @@ const reported = ({ report }: Wire, { operation, request }: Cell, expected: Expe
   equal("what emit says has ended", ended, isEnded ? `${name} ${guarantees[expected]} after ${k}` : "")
   equal(
     "what emit says ran on",
-    answer?.ranOn.map((it) => `${it.operation} after ${it.transferred}`).join(),
+    answer?.continued.map((it) => `${it.operation} after ${it.transferred}`).join(),
     expected === "runs on" ? `${name} after ${k}` : ""
   )
 }

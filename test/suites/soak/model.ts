@@ -205,9 +205,9 @@ export const describeExit = (exit: Exit.Exit<unknown, unknown>): string => {
 const describePending = ({ operation, total, transferred }: Cancellation.Pending): string =>
   `${operation} ${progress(transferred, total)}`
 
-export const describeReport = ({ ended, ranOn }: Cancellation.Report): string =>
+export const describeReport = ({ ended, continued }: Cancellation.Report): string =>
   `ended [${ended.map((one) => `${describePending(one)} ${one.guarantee}`).join(", ")}], ran on [${
-    ranOn.map(describePending).join(", ")
+    continued.map(describePending).join(", ")
   }]`
 
 // ---- rules
@@ -351,7 +351,7 @@ export class Model {
     const id = ++this.ids
     this.tally.operation()
     const bytes = offered ?? letters(step.op === "writeAll" || step.op === "writeSome" ? step.size : 0, id)
-    const callsBack = (step.op === "writeAll" && step.until.until === "function") ||
+    const runsCallerCode = (step.op === "writeAll" && step.until.until === "function") ||
       (step.op === "readUntil" && step.by === "function")
     const operation: Operation = {
       id,
@@ -370,7 +370,7 @@ export class Model {
         : totalOfRead(step),
       transferred: 0,
       pending: true,
-      awake: !callsBack,
+      awake: !runsCallerCode,
       parked: false,
       finishing: undefined,
       asked: false,
@@ -385,7 +385,7 @@ export class Model {
       side.closers.push(operation)
       if (side.phase === "closed") this.settle(operation, { exit: "success" })
     } else if (isWrite(step)) {
-      if (this.isEmptyWrite(operation) && !callsBack) {
+      if (this.isEmptyWrite(operation) && !runsCallerCode) {
         const refusal = this.refusalOf(operation)
         this.settle(operation, refusal === undefined ? { exit: "success with 0" } : this.fails(operation, refusal))
       } else {

@@ -22,14 +22,14 @@ export class EpollBacking implements Backing, Registered {
    */
   private asksTwice: boolean
   // What may be moved until the next event.
-  private readsLeft = perTurn
-  private writesLeft = perTurn
-  private isWaitingForTurn = false
+  private readBudget = turnBudget
+  private writeBudget = turnBudget
+  private hasYielded = false
   // The end of the stream was read: nothing is unread, and nothing comes.
   private hasEnded = false
   // Whether the reactor has been told that somebody waits.
-  private owesRead = false
-  private owesWrite = false
+  private waitsToRead = false
+  private waitsToWrite = false
   /** The connection is broken: writing has failed, and so does reading, behind what has arrived. */
   private error: SocketError | undefined = undefined
   private writeError: SocketError | undefined = undefined
@@ -64,12 +64,12 @@ export class EpollBacking implements Backing, Registered {
   read(target: Uint8Array): number | SocketError {
     const { linux } = this.reactor
     while (!this.isDrained) {
-      if (this.readsLeft <= 0) return this.waitForTurn()
-      const most = Math.min(target.byteLength, this.readsLeft)
-      const count = linux.recv(this.fd, target, most)
+      if (this.readBudget <= 0) return this.yieldTurn()
+      const max = Math.min(target.byteLength, this.readBudget)
+      const count = linux.recv(this.fd, target, max)
       if (count > 0) {
-        this.readsLeft -= count + perCall
-        this.isDrained = count < most && !this.asksTwice
+        this.readBudget -= count + callCost
+        this.isDrained = count < max && !this.asksTwice
         return count
       }
       if (count === 0) {
@@ -81,9 +81,9 @@ export class EpollBacking implements Backing, Registered {
       if (this.error !== undefined) return this.error
       this.isDrained = true
     }
-    if (!this.owesRead) {
-      this.owesRead = true
-      this.reactor.owe()
+    if (!this.waitsToRead) {
+      this.waitsToRead = true
+      this.reactor.ref()
     }
     return WouldBlock
   }
@@ -91,15 +91,15 @@ export class EpollBacking implements Backing, Registered {
   write(source: Buffers.Cursor, limit: number): number | SocketError {
     if (this.writeError !== undefined) return this.writeError
     const { linux } = this.reactor
-    const most = Math.min(limit, source.remaining, Math.max(1, this.writesLeft))
-    const first = source.chunk(most)
-    if (first.byteLength < source.remaining && source.transferred === 0) assertFixed(source, most)
+    const max = Math.min(limit, source.remaining, Math.max(1, this.writeBudget))
+    const first = source.chunk(max)
+    if (first.byteLength < source.remaining && source.transferred === 0) assertFixed(source, max)
     try {
       while (!this.isFull) {
-        if (this.writesLeft <= 0) return this.waitForTurn()
-        const count = first.byteLength === most ? linux.send(this.fd, first) : this.sendPieces(source, most)
+        if (this.writeBudget <= 0) return this.yieldTurn()
+        const count = first.byteLength === max ? linux.send(this.fd, first) : this.sendPieces(source, max)
         if (count >= 0) {
-          this.writesLeft -= count + perCall
+          this.writeBudget -= count + callCost
           return count
         }
         if (count === -Linux.EINTR) continue
@@ -107,21 +107,21 @@ export class EpollBacking implements Backing, Registered {
         this.isFull = true
       }
     } catch (cause) {
-      if (!mayCopy(source, most)) throw cause
-      const length = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+      if (!mayCopy(source, max)) throw cause
+      const length = source.copyTo(scratch.subarray(0, Math.min(max, scratch.byteLength)))
       return this.write(new Buffers.Cursor(scratch.subarray(0, length)), length)
     }
-    if (!this.owesWrite) {
-      this.owesWrite = true
-      this.reactor.owe()
+    if (!this.waitsToWrite) {
+      this.waitsToWrite = true
+      this.reactor.ref()
     }
     return WouldBlock
   }
 
   /** Large pieces leave from where they are, by one call; small ones are put together first, which costs less. */
-  private sendPieces(source: Buffers.Cursor, most: number): number {
+  private sendPieces(source: Buffers.Cursor, max: number): number {
     const { linux } = this.reactor
-    const pieces = source.pieces(most, Linux.mostPieces)
+    const pieces = source.pieces(max, Linux.maxPieces)
     let gathered = 0
     let length = 0
     for (let i = 0; i < pieces.length; i++) {
@@ -132,7 +132,7 @@ export class EpollBacking implements Backing, Registered {
     if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
       return linux.sendAll(this.fd, pieces, gathered)
     }
-    const copied = source.copyTo(scratch.subarray(0, Math.min(most, scratch.byteLength)))
+    const copied = source.copyTo(scratch.subarray(0, Math.min(max, scratch.byteLength)))
     return linux.send(this.fd, scratch.subarray(0, copied))
   }
 
@@ -175,7 +175,7 @@ export class EpollBacking implements Backing, Registered {
     this.release()
   }
 
-  idle(direction: "read" | "write"): void {
+  interestDropped(direction: "read" | "write"): void {
     // Closing waits by itself.
     if (this.phase !== "open") return
     if (direction === "read") this.settleRead()
@@ -201,9 +201,9 @@ export class EpollBacking implements Backing, Registered {
 
   /** Takes in what an event says. */
   note(flags: number): void {
-    if (flags === 0) this.isWaitingForTurn = false
+    if (flags === 0) this.hasYielded = false
     // Who is to have another turn has it then, and not a second one for an event in between.
-    if (!this.isWaitingForTurn) this.readsLeft = this.writesLeft = perTurn
+    if (!this.hasYielded) this.readBudget = this.writeBudget = turnBudget
     if ((flags & (Linux.EPOLLRDHUP | Linux.EPOLLPRI | broken)) !== 0) this.asksTwice = true
     if ((flags & (Linux.EPOLLIN | Linux.EPOLLPRI | Linux.EPOLLRDHUP | broken)) !== 0) {
       this.isDrained = false
@@ -217,8 +217,8 @@ export class EpollBacking implements Backing, Registered {
 
   onEvents(flags: number): void {
     if (this.phase === "closing") {
-      if (flags === 0) this.isWaitingForTurn = false
-      if (!this.isWaitingForTurn) this.onClosing()
+      if (flags === 0) this.hasYielded = false
+      if (!this.hasYielded) this.onClosing()
       return
     }
     this.note(flags)
@@ -252,9 +252,9 @@ export class EpollBacking implements Backing, Registered {
       this.release()
       return
     }
-    if (!this.owesRead) {
-      this.owesRead = true
-      this.reactor.owe()
+    if (!this.waitsToRead) {
+      this.waitsToRead = true
+      this.reactor.ref()
     }
   }
 
@@ -262,23 +262,23 @@ export class EpollBacking implements Backing, Registered {
   private discard(): "nothing" | "some" | "end" {
     const { linux } = this.reactor
     let found: "nothing" | "some" = "nothing"
-    for (let left = perTurn; left > 0;) {
+    for (let left = turnBudget; left > 0;) {
       const count = linux.recv(this.fd, scratch, scratch.byteLength)
       if (count > 0) {
         found = "some"
-        left -= count + perCall
+        left -= count + callCost
       } else if (count === -Linux.EAGAIN) return found
       else if (count !== -Linux.EINTR) return "end"
     }
-    this.waitForTurn()
+    this.yieldTurn()
     return found
   }
 
   /** It has moved enough for this turn; the next one is an event. */
-  private waitForTurn(): typeof WouldBlock {
-    if (!this.isWaitingForTurn) {
-      this.isWaitingForTurn = true
-      this.reactor.again(this)
+  private yieldTurn(): typeof WouldBlock {
+    if (!this.hasYielded) {
+      this.hasYielded = true
+      this.reactor.reschedule(this)
     }
     return WouldBlock
   }
@@ -298,15 +298,15 @@ export class EpollBacking implements Backing, Registered {
   }
 
   private settleRead(): void {
-    if (!this.owesRead) return
-    this.owesRead = false
-    this.reactor.settle()
+    if (!this.waitsToRead) return
+    this.waitsToRead = false
+    this.reactor.unref()
   }
 
   private settleWrite(): void {
-    if (!this.owesWrite) return
-    this.owesWrite = false
-    this.reactor.settle()
+    if (!this.waitsToWrite) return
+    this.waitsToWrite = false
+    this.reactor.unref()
   }
 }
 
@@ -319,12 +319,12 @@ const scratch = new Uint8Array(65_536)
 const gatheredFrom = 4096
 
 // Bytes that a connection may move before the others have their turn; a call counts as some, so that tiny ones end too.
-const perTurn = 1024 * 1024
-const perCall = 1024
+const turnBudget = 1024 * 1024
+const callCost = 1024
 
 /** The whole of what takes several calls, once: what is refused is refused before anything of it has left. */
-const assertFixed = (source: Buffers.Cursor, most: number): void => {
-  if (source.remaining <= most && most <= scratch.byteLength) return
+const assertFixed = (source: Buffers.Cursor, max: number): void => {
+  if (source.remaining <= max && max <= scratch.byteLength) return
   for (const piece of source.pieces()) {
     if (piece.byteLength >= gatheredFrom) Linux.assertFixed(piece)
   }
@@ -334,8 +334,8 @@ const assertFixed = (source: Buffers.Cursor, most: number): void => {
  * Whether the kernel was to be shown memory that it must not see, and it can have a copy instead: of small pieces, and
  * of whatever comes behind bytes that have left, where a refusal would be too late.
  */
-const mayCopy = (source: Buffers.Cursor, most: number): boolean => {
-  const hidden = source.pieces(most).filter((piece) => !Linux.isFixed(piece))
+const mayCopy = (source: Buffers.Cursor, max: number): boolean => {
+  const hidden = source.pieces(max).filter((piece) => !Linux.isFixed(piece))
   const isAlone = source.chunk().byteLength === source.remaining
   return hidden.length > 0 &&
     (source.transferred > 0 || (!isAlone && hidden.every(({ byteLength }) => byteLength < gatheredFrom)))

@@ -66,10 +66,10 @@ export class EpollListener implements ListenerBacking, Registered {
   private readonly options: ResolvedOptions
   private readonly file: BoundFile | undefined
   private acceptable: () => void = ignore
-  private isOwed = false
+  private waitsToAccept = false
   /** Accepted in this turn. */
-  private taken = 0
-  private isWaitingForTurn = false
+  private acceptedThisTurn = 0
+  private hasYielded = false
   /** Others may have the same socket, in this process or another one. */
   private readonly isShared: boolean
 
@@ -96,37 +96,37 @@ export class EpollListener implements ListenerBacking, Registered {
 
   accept(): Backing | typeof WouldBlock | SocketError {
     const { linux } = this.reactor
-    while (this.taken < mostAccepted) {
-      this.taken++
+    while (this.acceptedThisTurn < maxAcceptsPerTurn) {
+      this.acceptedThisTurn++
       const fd = linux.accept(this.fd)
       if (fd >= 0) return this.opened(fd, linux.accepted())
       if (fd === -Linux.EAGAIN) {
-        this.taken--
-        if (!this.isOwed) {
-          this.isOwed = true
-          this.reactor.owe()
+        this.acceptedThisTurn--
+        if (!this.waitsToAccept) {
+          this.waitsToAccept = true
+          this.reactor.ref()
         }
         return WouldBlock
       }
       if (!passing.has(-fd)) return failure("accept", this.address, -fd)
     }
-    if (!this.isWaitingForTurn) {
-      this.isWaitingForTurn = true
-      this.reactor.again(this)
+    if (!this.hasYielded) {
+      this.hasYielded = true
+      this.reactor.reschedule(this)
     }
     return WouldBlock
   }
 
   onEvents(flags: number): void {
-    if (flags === 0) this.isWaitingForTurn = false
+    if (flags === 0) this.hasYielded = false
     // Who is to have another turn has it then, and not a second one for an event in between.
-    if (!this.isWaitingForTurn) this.taken = 0
-    this.settle()
+    if (!this.hasYielded) this.acceptedThisTurn = 0
+    this.stopWaiting()
     this.acceptable()
   }
 
   close(): void {
-    this.settle()
+    this.stopWaiting()
     // Before the descriptor goes: afterwards the path may be that of another listener.
     if (this.file !== undefined) remove(this.file)
     if (this.isShared) this.reactor.remove(this)
@@ -135,22 +135,22 @@ export class EpollListener implements ListenerBacking, Registered {
     this.fd = -1
   }
 
-  idle(): void {
-    this.settle()
+  interestDropped(): void {
+    this.stopWaiting()
   }
 
   detach(): number {
-    this.settle()
+    this.stopWaiting()
     this.reactor.remove(this)
     const { fd } = this
     this.fd = -1
     return fd
   }
 
-  private settle(): void {
-    if (!this.isOwed) return
-    this.isOwed = false
-    this.reactor.settle()
+  private stopWaiting(): void {
+    if (!this.waitsToAccept) return
+    this.waitsToAccept = false
+    this.reactor.unref()
   }
 
   private opened(fd: number, remote: NetAddress.SocketAddress): Backing | SocketError {
@@ -210,7 +210,7 @@ const remove = (file: BoundFile): void => {
 }
 
 // In one turn.
-const mostAccepted = 64
+const maxAcceptsPerTurn = 64
 
 // Of a connection that was gone before it was accepted, or that met a network error on its way here.
 const passing: ReadonlySet<number> = new Set([

@@ -21,19 +21,19 @@ export interface Registered {
 export class Reactor {
   readonly linux: Linux
   private epfd = -1
-  private watching: ReturnType<Linux["watch"]> | undefined = undefined
+  private watcher: ReturnType<Linux["watch"]> | undefined = undefined
   private readonly registered: Array<Registered | undefined> = []
   private readonly generations: Array<number> = []
   /** Those that have asked for another turn. */
-  private readonly waiting: Array<Registered> = []
+  private readonly yielded: Array<Registered> = []
   private users = 0
-  private owed = 0
+  private pendingWaits = 0
   private isRef = false
   private isDispatching = false
   private isScheduled = false
   // Events of the turn, and how many of them have been told.
   private count = 0
-  private told = 0
+  private delivered = 0
 
   constructor(linux: Linux) {
     this.linux = linux
@@ -41,16 +41,16 @@ export class Reactor {
 
   /** 0, or the negative number of an error. */
   use(): number {
-    if (this.users === 0 && this.watching === undefined) {
+    if (this.users === 0 && this.watcher === undefined) {
       const epfd = this.linux.epollCreate()
       if (epfd < 0) return epfd
       try {
-        this.watching = this.linux.watch(epfd, this.schedule)
+        this.watcher = this.linux.watch(epfd, this.schedule)
       } catch (cause) {
         this.linux.close(epfd)
         throw cause
       }
-      this.watching.unref()
+      this.watcher.unref()
       this.epfd = epfd
     }
     this.users++
@@ -59,7 +59,7 @@ export class Reactor {
 
   release(): void {
     this.users--
-    if (!this.isDispatching) this.settleDown()
+    if (!this.isDispatching) this.updateWatcher()
   }
 
   /** 0, or the negative number of an error. */
@@ -79,7 +79,7 @@ export class Reactor {
   }
 
   /** Somebody else hears from a registered descriptor from now on. */
-  hand(entry: Registered): void {
+  replace(entry: Registered): void {
     this.registered[entry.fd] = entry
   }
 
@@ -103,36 +103,36 @@ export class Reactor {
   }
 
   /** It has had enough for this turn, and hears from the next one. Asks once per turn. */
-  again(entry: Registered): void {
-    this.waiting.push(entry)
+  reschedule(entry: Registered): void {
+    this.yielded.push(entry)
     this.schedule()
   }
 
   /** Somebody waits for an event from now on. */
-  owe(): void {
-    this.owed++
-    if (!this.isDispatching) this.settleDown()
+  ref(): void {
+    this.pendingWaits++
+    if (!this.isDispatching) this.updateWatcher()
   }
 
   /** Nobody waits for that one any more. */
-  settle(): void {
-    this.owed--
-    if (!this.isDispatching) this.settleDown()
+  unref(): void {
+    this.pendingWaits--
+    if (!this.isDispatching) this.updateWatcher()
   }
 
   /** Brings the event loop's view of things up to date, once for all that a turn has changed. */
-  private settleDown(): void {
-    if (this.watching === undefined) return
+  private updateWatcher(): void {
+    if (this.watcher === undefined) return
     if (this.users === 0) {
-      this.watching.stop()
-      this.watching = undefined
+      this.watcher.stop()
+      this.watcher = undefined
       this.linux.close(this.epfd)
       this.epfd = -1
       this.isRef = false
-    } else if (this.isRef !== this.owed > 0) {
+    } else if (this.isRef !== this.pendingWaits > 0) {
       this.isRef = !this.isRef
-      if (this.isRef) this.watching.ref()
-      else this.watching.unref()
+      if (this.isRef) this.watcher.ref()
+      else this.watcher.unref()
     }
   }
 
@@ -148,25 +148,25 @@ export class Reactor {
     this.isDispatching = true
     try {
       // Those that ask from here on have had their turn.
-      let again = Math.min(this.waiting.length, mostAgain)
-      if (this.told === this.count) {
-        this.told = 0
+      let rescheduled = Math.min(this.yielded.length, maxRescheduledPerTurn)
+      if (this.delivered === this.count) {
+        this.delivered = 0
         this.count = Math.max(0, this.linux.epollWait(this.epfd))
       }
-      while (this.told < this.count) this.tell(this.told++)
-      for (; again > 0; again--) {
-        const entry = this.waiting.shift()
+      while (this.delivered < this.count) this.deliver(this.delivered++)
+      for (; rescheduled > 0; rescheduled--) {
+        const entry = this.yielded.shift()
         if (entry !== undefined && this.registered[entry.fd] === entry) entry.onEvents(0)
       }
     } finally {
       // A fiber's observer may have thrown, which is for the process to judge. The others hear theirs in another turn.
       this.isDispatching = false
-      if (this.told < this.count || this.waiting.length > 0) this.schedule()
-      this.settleDown()
+      if (this.delivered < this.count || this.yielded.length > 0) this.schedule()
+      this.updateWatcher()
     }
   }
 
-  private tell(index: number): void {
+  private deliver(index: number): void {
     const fd = this.linux.eventFd(index)
     const entry = this.registered[fd]
     // The number may belong to another socket by now.
@@ -176,7 +176,7 @@ export class Reactor {
 }
 
 /** Those that have another turn in the same turn of the event loop. Each may do work of a millisecond, or more. */
-const mostAgain = 16
+const maxRescheduledPerTurn = 16
 
 /** Flags after which an attempt of either direction may have another answer. */
 export const broken = EPOLLERR | EPOLLHUP

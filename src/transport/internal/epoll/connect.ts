@@ -83,14 +83,14 @@ class ConnectAttempt implements Registered {
     if (!this.isPending) return
     const errno = this.reactor.linux.takeError(this.fd)
     if (errno === 0 && (flags & (Linux.EPOLLOUT | broken)) === 0) return
-    this.settle()
+    this.stopWaiting()
     if (errno === 0) this.succeed(flags)
     else this.fail(errno)
   }
 
   cancel(): void {
     clearTimeout(this.retry)
-    if (this.isPending) this.settle()
+    if (this.isPending) this.stopWaiting()
     this.release()
   }
 
@@ -110,13 +110,13 @@ class ConnectAttempt implements Registered {
     else if (connected === 0) this.succeed(0)
     else {
       this.isPending = true
-      this.reactor.owe()
+      this.reactor.ref()
     }
   }
 
-  private settle(): void {
+  private stopWaiting(): void {
     this.isPending = false
-    this.reactor.settle()
+    this.reactor.unref()
   }
 
   /** What the event of the connection says besides, nobody says again: the peer may have ended already. */
@@ -125,7 +125,7 @@ class ConnectAttempt implements Registered {
     this.fd = -1
     const backing = new EpollBacking(this.reactor, fd, this.remoteOf(fd), undefined, false)
     backing.note(flags)
-    this.reactor.hand(backing)
+    this.reactor.replace(backing)
     this.resume(Effect.succeed(backing))
   }
 

@@ -176,7 +176,7 @@ export const load = () => {
         pieces[2 * i] = koffi.address(view)
         pieces[2 * i + 1] = BigInt(lengthOfView(view))
       }
-      message[messageLayout.count] = BigInt(Math.min(count, mostPieces))
+      message[messageLayout.count] = BigInt(Math.min(count, maxPieces))
       return answer(sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL))
     },
     shutdownWrite: (fd: number): number => answer(shutdown(fd, SHUT_WR)),
@@ -215,7 +215,7 @@ export const load = () => {
     /** Needed only where closing the descriptor does not do it: others may have the same socket under another number. */
     epollDelete: (epfd: number, fd: number): number => answer(epollCtl(epfd, EPOLL_CTL_DEL, fd, event)),
     /** Leaves the events in `eventFlags` and its like. */
-    epollWait: (epfd: number): number => answer(epollWait(epfd, events, mostEvents, 0)),
+    epollWait: (epfd: number): number => answer(epollWait(epfd, events, maxEvents, 0)),
     eventFlags: (index: number): number => events.getUint32(index * eventSize, littleEndian),
     eventFd: (index: number): number => events.getInt32(index * eventSize + eventData, littleEndian),
     eventGeneration: (index: number): number => events.getUint32(index * eventSize + eventData + 4, littleEndian),
@@ -255,10 +255,10 @@ export const load = () => {
 export const errnoCode = (errno: number): string => getSystemErrorName(-errno)
 
 /** The most events of one `epollWait`. */
-export const mostEvents = 512
+export const maxEvents = 512
 
 /** The most views of one `sendAll`; the kernel allows 1,024. Telling it the address of one costs 0.1 us. */
-export const mostPieces = 64
+export const maxPieces = 64
 
 /** `struct epoll_event`, which is packed on x86-64 only: its size, and where its `data` begins. */
 export const eventLayout = (arch: string) => arch === "x64" ? { size: 12, data: 4 } : { size: 16, data: 8 }
@@ -268,10 +268,10 @@ const { data: eventData, size: eventSize } = eventLayout(process.arch)
 export const messageLayout = { words: 7, pieces: 2, count: 3 }
 
 /** Of `struct sockaddr_storage`. */
-export const mostAddressBytes = 128
+export const maxAddressBytes = 128
 
 /** Of `sun_path`, with the zero at its end that an abstract name has not. */
-export const mostPathBytes = 108
+export const maxPathBytes = 108
 
 /** `struct linger { 1, 0 }` */
 export const lingerZero = new Int32Array([1, 0])
@@ -371,8 +371,8 @@ const at = (views: ReadonlyArray<Uint8Array>, index: number): Uint8Array => {
 // Memory that calls fill in or read. One call at a time uses it.
 const int = new DataView(new ArrayBuffer(4))
 const lengthOf = new DataView(new ArrayBuffer(4))
-const sockaddr = new DataView(new ArrayBuffer(mostAddressBytes))
+const sockaddr = new DataView(new ArrayBuffer(maxAddressBytes))
 const event = new DataView(new ArrayBuffer(16))
 // `struct iovec`, one behind the other: address and length of each piece.
-const pieces = new BigUint64Array(2 * mostPieces)
-const events = new DataView(new ArrayBuffer(mostEvents * eventSize))
+const pieces = new BigUint64Array(2 * maxPieces)
+const events = new DataView(new ArrayBuffer(maxEvents * eventSize))

@@ -9,7 +9,7 @@ import * as Linux from "./linux.ts"
 import type { Reactor } from "./Reactor.ts"
 
 /** `INT_MAX`, the largest descriptor and the largest value of an option. */
-export const mostInt = 2 ** 31 - 1
+export const maxInt = 2 ** 31 - 1
 
 /** The error of a number that the kernel has answered with. */
 export const failure = (
@@ -56,7 +56,7 @@ export const tcpSettings = ({ keepAlive, noDelay, userTimeout }: Partial<Resolve
 }
 
 export const setting = (option: string, level: number, name: number, value: unknown): Settings =>
-  typeof value === "number" ? [[option, level, name, Math.min(mostInt, value)]] : []
+  typeof value === "number" ? [[option, level, name, Math.min(maxInt, value)]] : []
 
 /** The error of the first one that the kernel refuses. */
 export const setAll = (
@@ -79,7 +79,7 @@ export const badPath = (operation: string, address: NetAddress.SocketAddress): S
   if (!NetAddress.isUnixPathAddress(address)) return undefined
   const { path } = address
   const isAbstract = path.startsWith("\0")
-  const limit = isAbstract ? Linux.mostPathBytes : Linux.mostPathBytes - 1
+  const limit = isAbstract ? Linux.maxPathBytes : Linux.maxPathBytes - 1
   if (Buffer.byteLength(path) > limit) {
     return new SocketError({
       reason: Reason.LimitExceeded({ limit, subject: "the path" }),
