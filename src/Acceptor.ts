@@ -4,7 +4,6 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as AddressResolver from "effect/net/AddressResolver"
@@ -13,15 +12,12 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/base/format.ts"
 import { cancellable } from "./internal/cancellation/cancellable.ts"
-import { withoutSignals } from "./internal/cancellation/signal.ts"
 import { nameOf, resolveHost } from "./internal/connect/resolveHost.ts"
-import { Operation, OperationQueue } from "./internal/core/OperationQueue.ts"
-import { during, isSocketError, Reason, SocketError } from "./SocketError.ts"
-import * as StreamSocket from "./StreamSocket.ts"
-import type { Backing, ListenerBacking, ListenOptions } from "./Transport.ts"
-import { resolveOptions, Transport, WouldBlock } from "./Transport.ts"
-
-const TypeId: unique symbol = Symbol.for("~effect-asio/Acceptor")
+import { accepting } from "./internal/core/acceptLoop.ts"
+import { errorOf, Listener, TypeId } from "./internal/core/Listener.ts"
+import { isSocketError, Reason, type SocketError } from "./SocketError.ts"
+import type { StreamSocket } from "./StreamSocket.ts"
+import { type ListenerBacking, type ListenOptions, resolveOptions, Transport } from "./Transport.ts"
 
 /**
  * A listening address.
@@ -43,14 +39,14 @@ export interface Acceptor {
    *
    * **Interruption**: *total*. No connection is lost: the next `accept` gets it.
    */
-  readonly accept: Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope>
+  readonly accept: Effect.Effect<StreamSocket, SocketError, Scope.Scope>
   /**
    * {@link accept} without a scope: the caller owns the connection and has to
    * close it.
    *
    * **Interruption**: *total*, as for `accept`.
    */
-  readonly take: Effect.Effect<StreamSocket.StreamSocket, SocketError>
+  readonly take: Effect.Effect<StreamSocket, SocketError>
   /**
    * Releases the address: waiting `accept`s fail with `Closed`, connections
    * that nobody has accepted are reset. Accepted ones go on. Idempotent.
@@ -206,7 +202,7 @@ export function listen(
  */
 export const serve = <E, R>(
   acceptor: Acceptor,
-  handler: (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, E, R>
+  handler: (socket: StreamSocket) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<never, SocketError, R> =>
   Effect.suspend(() => {
     // A number and not a set of fibers: an idle connection should cost little.
@@ -242,49 +238,7 @@ export const serve = <E, R>(
 
 // ---- internal
 
-/**
- * The next connection, if one is there already and nobody waits for it.
- *
- * @internal
- */
-export const takeNow = (acceptor: Acceptor): StreamSocket.StreamSocket | undefined =>
-  acceptor instanceof Listener ? acceptor.takeNow() : undefined
-
-/**
- * The loop of every server: takes one connection after the other, and pauses when one could not be taken. Fails with
- * `Closed`, and with `OperationAborted` when it was asked to stop.
- *
- * @internal
- */
-export const accepting = <R>(acceptor: Acceptor, on: {
-  /** What to wait for before the next connection is taken. */
-  readonly ready?: Effect.Effect<void> | undefined
-  /** Runs uninterruptibly, from the moment in which the connection is taken. */
-  readonly taken: (
-    socket: StreamSocket.StreamSocket,
-    restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  ) => Effect.Effect<unknown, never, R>
-  readonly failed: (error: SocketError) => Effect.Effect<unknown, never, R>
-}): Effect.Effect<never, SocketError, R> => {
-  const next = on.ready === undefined ? acceptor.take : Effect.andThen(on.ready, acceptor.take)
-  return Effect.forever(
-    Effect.uninterruptibleMask((restore) =>
-      Effect.matchEffect(restore(next), {
-        onSuccess: (socket) => on.taken(socket, restore),
-        onFailure: (error) =>
-          error.reason._tag === "Closed" || error.reason._tag === "OperationAborted"
-            ? Effect.fail(error)
-            : Effect.andThen(on.failed(error), restore(Effect.sleep(acceptPause)))
-      })
-    ),
-    // As many in a turn as there are: on a busy process, one in each would be too few.
-    { disableYield: true }
-  )
-}
-
-const acceptPause: Duration.Input = "50 millis"
-
-const end = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+const end = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Exit.isSuccess(exit) || exit.cause.reasons.every(isQuiet)
     ? socket.close
     : Effect.andThen(
@@ -292,95 +246,6 @@ const end = (socket: StreamSocket.StreamSocket, exit: Exit.Exit<unknown, unknown
       Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
     )
 
-const errorOf = ({ address }: Acceptor, reason: Reason, operation: string): SocketError =>
-  new SocketError({ reason, operation, address, transferred: 0 })
-
 const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
   Cause.isInterruptReason(reason) ||
   (Cause.isFailReason(reason) && (isSocketError(reason.error) || Cause.isDone(reason.error)))
-
-class Accept extends Operation<Backing, SocketError> {
-  readonly operation = "accept"
-  readonly total = 0
-  private readonly acceptor: Listener
-
-  constructor(acceptor: Listener) {
-    super()
-    this.acceptor = acceptor
-  }
-
-  override get address(): NetAddress.SocketAddress {
-    return this.acceptor.address
-  }
-
-  attempt(): Exit.Exit<Backing, SocketError> | undefined {
-    return this.acceptor.attempt()
-  }
-}
-
-class Listener implements Acceptor {
-  readonly [TypeId]: typeof TypeId = TypeId
-  private readonly queue: OperationQueue = new OperationQueue(this)
-  private readonly backing: ListenerBacking
-  private readonly linger: Duration.Duration
-  private isClosed = false
-
-  constructor(backing: ListenerBacking, linger: Duration.Duration) {
-    this.backing = backing
-    this.linger = linger
-    backing.attach({ acceptable: () => this.queue.pump() })
-  }
-
-  get address(): NetAddress.SocketAddress {
-    return this.backing.address
-  }
-
-  get accept(): Effect.Effect<StreamSocket.StreamSocket, SocketError, Scope.Scope> {
-    return Effect.acquireRelease(this.take, (socket) => withoutSignals(socket.close), { interruptible: true })
-  }
-
-  get take(): Effect.Effect<StreamSocket.StreamSocket, SocketError> {
-    return Effect.map(
-      Effect.withFiber((fiber) => this.queue.run(fiber, new Accept(this))),
-      (backing) => new StreamSocket.Socket(backing, this.linger)
-    )
-  }
-
-  get close(): Effect.Effect<void> {
-    return Effect.sync(() => {
-      if (this.isClosed) return
-      this.isClosed = true
-      this.backing.close()
-      this.queue.pump()
-    })
-  }
-
-  takeNow(): StreamSocket.StreamSocket | undefined {
-    const exit = this.attempt()
-    return exit !== undefined && Exit.isSuccess(exit) ? new StreamSocket.Socket(exit.value, this.linger) : undefined
-  }
-
-  interestDropped(): void {
-    if (!this.isClosed) this.backing.interestDropped?.()
-  }
-
-  detachFd(): number | SocketError {
-    if (this.isClosed) return errorOf(this, Reason.Closed(), "detachFd")
-    if (this.queue.front !== undefined) {
-      return errorOf(this, Reason.Busy({ detail: "accept waits on the address" }), "detachFd")
-    }
-    const answer = this.backing.detach?.() ??
-      errorOf(this, Reason.Unsupported({ feature: "giving away an address of this transport" }), "detachFd")
-    if (typeof answer === "number") this.isClosed = true
-    return answer
-  }
-
-  attempt(): Exit.Exit<Backing, SocketError> | undefined {
-    if (this.isClosed) return Exit.fail(errorOf(this, Reason.Closed(), "accept"))
-    const answer = this.backing.accept()
-    if (answer === WouldBlock) return undefined
-    return isSocketError(answer)
-      ? Exit.fail(during(answer, { operation: "accept", transferred: 0 }))
-      : Exit.succeed(answer)
-  }
-}

@@ -20,6 +20,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { Type } from "./Cancellation.ts"
 import { counters } from "./internal/base/counters.ts"
+import { noop } from "./internal/base/noEvents.ts"
 
 /**
  * Operations of sockets that completed: reads, writes, composed ones (each counts
@@ -236,8 +237,6 @@ export const layer: Layer.Layer<never> = Layer.effectDiscard(
 
 // ---- internal
 
-const ignore = (): void => {}
-
 interface Shown {
   readonly show: (context: Context.Context<never>) => void
   readonly hide: (context: Context.Context<never>) => void
@@ -246,7 +245,7 @@ interface Shown {
 const shownAs =
   <State>(stateOf: (count: number) => State) => (metric: Metric.Metric<number, State>, count: () => number): Shown => ({
     show: (context) =>
-      Metric.registerUnsafe(metric, context, { get: () => stateOf(count()), update: ignore, modify: ignore }),
+      Metric.registerUnsafe(metric, context, { get: () => stateOf(count()), update: noop, modify: noop }),
     hide: (context) => Metric.removeUnsafe(metric, context)
   })
 

@@ -22,6 +22,7 @@ import { transferAll } from "./CompletionCondition.ts"
 import { formatBytes, formatCount } from "./internal/base/format.ts"
 import { chunkSize, type Matcher } from "./internal/core/Matcher.ts"
 import type { ReadBuffer } from "./internal/core/ReadBuffer.ts"
+import { isWriteStream } from "./internal/operations/isStream.ts"
 import * as ComposedRead from "./internal/operations/read.ts"
 import * as ComposedWrite from "./internal/operations/write.ts"
 import { crc32c } from "./internal/proxy/crc32c.ts"
@@ -390,8 +391,6 @@ export const send: {
 // ---- internal
 
 const sending = { operation: "send", atomic: true }
-
-const isWriteStream = (u: unknown): u is WriteStream => typeof u === "object" && u !== null && "writeSome" in u
 
 const networkOf = (entry: string | NetAddress.IpAddress | IpNetwork.IpNetwork): IpNetwork.IpNetwork => {
   if (IpNetwork.isIpNetwork(entry)) return entry

@@ -19,10 +19,12 @@ import type * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import { All, AtLeast, type Find, findBytes, findRegExp, Fixed, Until, Varint } from "./internal/core/Matcher.ts"
 import { readInto } from "./internal/core/ReadHalf.ts"
+import { Socket } from "./internal/core/Socket.ts"
 import * as AnyStream from "./internal/operations/foreignStream.ts"
+import { isReadStream } from "./internal/operations/isStream.ts"
 import { run } from "./internal/operations/read.ts"
 import type { SocketError } from "./SocketError.ts"
-import * as StreamSocket from "./StreamSocket.ts"
+import type * as StreamSocket from "./StreamSocket.ts"
 
 /**
  * Reads exactly as many bytes as `target` holds and succeeds with their number.
@@ -312,7 +314,7 @@ export const unread: {
     Effect.suspend(() => {
       if (!(bytes instanceof Uint8Array)) throw new TypeError("unread: the bytes are not a Uint8Array")
       Buffers.byteLength(bytes)
-      const refusal = stream instanceof StreamSocket.Socket
+      const refusal = stream instanceof Socket
         ? stream.readHalf.unread(bytes)
         : AnyStream.unread(stream, bytes)
       return refusal === undefined ? Effect.void : Effect.fail(refusal)
@@ -485,6 +487,3 @@ const findOf = (delimiter: Delimiter): Find => {
   }
   return findBytes(Uint8Array.of(delimiter))
 }
-
-const isReadStream = (u: unknown): u is StreamSocket.ReadStream =>
-  typeof u === "object" && u !== null && "readSome" in u

@@ -12,12 +12,16 @@ import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
+import { positiveInteger } from "./internal/base/checks.ts"
+import { noop } from "./internal/base/noEvents.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
+import { Socket } from "./internal/core/Socket.ts"
 import * as AnyStream from "./internal/operations/foreignStream.ts"
+import { isReadStream, isWriteStream } from "./internal/operations/isStream.ts"
 import { isTraced, traced } from "./internal/operations/tracing.ts"
 import * as Read from "./Read.ts"
 import { during, Reason, SocketError } from "./SocketError.ts"
-import { type ReadStream, Socket, type WriteStream } from "./StreamSocket.ts"
+import type { ReadStream, WriteStream } from "./StreamSocket.ts"
 import * as Write from "./Write.ts"
 
 /**
@@ -111,7 +115,7 @@ export const copy: {
     from: ReadStream,
     to: WriteStream,
     options?: Pick<Options, "bufferSize">
-  ): Effect.Effect<number, SocketError> => pump("copy", from, to, options?.bufferSize, ignore)
+  ): Effect.Effect<number, SocketError> => pump("copy", from, to, options?.bufferSize, noop)
 )
 
 /**
@@ -184,7 +188,7 @@ export const relay: {
           return Effect.failCause(cause)
         })
       const oneWay = (from: DuplexStream, to: DuplexStream) =>
-        pump("relay", from, to, options?.bufferSize, Duration.isFinite(idle) ? moved : ignore).pipe(
+        pump("relay", from, to, options?.bufferSize, Duration.isFinite(idle) ? moved : noop).pipe(
           Effect.tap(() => to.shutdownWrite),
           Effect.catchCause(fail)
         )
@@ -207,12 +211,6 @@ export const relay: {
 // ---- internal
 
 const defaultBufferSize = 65_536
-
-const ignore = (): void => {}
-
-const isReadStream = (u: unknown): u is ReadStream => typeof u === "object" && u !== null && "readSome" in u
-
-const isWriteStream = (u: unknown): u is WriteStream => typeof u === "object" && u !== null && "writeSome" in u
 
 /** `moved` is told of every byte that was taken, and of every read by a 0. */
 type Moved = (taken: number) => void
@@ -237,9 +235,7 @@ const pumpAll = (
   bufferSize: number,
   moved: Moved
 ): Effect.Effect<number, SocketError> => {
-  if (!Number.isInteger(bufferSize) || bufferSize <= 0) {
-    throw new RangeError(`${operation}: bufferSize ${bufferSize} is not a positive whole number of bytes`)
-  }
+  positiveInteger(`${operation}: bufferSize`, bufferSize, "bytes")
   const buffer = new Uint8Array(bufferSize)
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)

@@ -63,13 +63,14 @@ import * as Deadlines from "./internal/base/timerQueue.ts"
 import { cancellable } from "./internal/cancellation/cancellable.ts"
 import { withoutSignals } from "./internal/cancellation/signal.ts"
 import { chunkSize } from "./internal/core/Matcher.ts"
+import { Socket } from "./internal/core/Socket.ts"
 import { ForeignStreamBacking, leftOver } from "./internal/operations/ForeignStreamBacking.ts"
 import { BackingCarrier, type Carrier, NativeCarrier } from "./internal/tls/Carrier.ts"
 import { badOptions, tlsError } from "./internal/tls/errors.ts"
 import { currentHandshake, type Fork, Handshake, serverSide, startClient } from "./internal/tls/Handshake.ts"
 import { TlsBacking } from "./internal/tls/TlsBacking.ts"
 import { SocketError } from "./SocketError.ts"
-import * as StreamSocket from "./StreamSocket.ts"
+import type * as StreamSocket from "./StreamSocket.ts"
 import { resolveOptions, type SocketOptions } from "./Transport.ts"
 
 const skipsVerification: ClientOptions["dangerouslySkipVerification"] = "anybody can pretend to be the server"
@@ -495,7 +496,7 @@ export const makeServerContext = (options: ServerOptions): Effect.Effect<ServerC
 
 // ---- internal: sockets
 
-class Secured extends StreamSocket.Socket implements TlsSocket {
+class Secured extends Socket implements TlsSocket {
   readonly [TypeId]: typeof TypeId = TypeId
   readonly tls: ConnectionInfo
 
@@ -586,7 +587,7 @@ const refusal = (
   stream: Underlying,
   options: CommonOptions
 ): SocketError | undefined => {
-  if (stream instanceof StreamSocket.Socket) {
+  if (stream instanceof Socket) {
     const occupied = stream.takeOverRefusal()
     if (typeof occupied === "string") {
       return tlsError({ operation, address: stream.remoteAddress }, { kind: "handshake", detail: occupied })
@@ -608,7 +609,7 @@ const refusal = (
 
 /** What has arrived and nobody has read; it stays what the next read gets. */
 const unreadBytes = (stream: Underlying): Uint8Array => {
-  if (!(stream instanceof StreamSocket.Socket)) return leftOver(stream, "keep")
+  if (!(stream instanceof Socket)) return leftOver(stream, "keep")
   const { bytesRead, bytesWritten, readHalf } = stream
   const native = nativeOf(readHalf.backing)
   // What waits in the kernel matters where plaintext has been spoken; else the handshake finds out what it is. Node is
@@ -642,7 +643,7 @@ class Attempt {
     this.role = role
     this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
     this.context = context
-    this.linger = stream instanceof StreamSocket.Socket ? stream.linger : resolved.linger
+    this.linger = stream instanceof Socket ? stream.linger : resolved.linger
     const carrier = groundOf(operation, stream, options, this, fork)
     this.handshake = new Handshake(carrier, operation, fork, (socket) => {
       this.socket = new Secured(new TlsBacking(socket, carrier, resolved.sliceSize), this.linger, role.info(socket))
@@ -685,7 +686,7 @@ const groundOf = (
   heir: Pick<Underlying, "close" | "abort">,
   fork: Fork
 ): Carrier => {
-  if (!(stream instanceof StreamSocket.Socket)) {
+  if (!(stream instanceof Socket)) {
     return new BackingCarrier(new ForeignStreamBacking(stream, fork), leftOver(stream, "take"))
   }
   const [backing, unread] = stream.takeOver(by, heir)

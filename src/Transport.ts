@@ -13,6 +13,7 @@ import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as Buffers from "./Buffers.ts"
+import { positiveInteger } from "./internal/base/checks.ts"
 import type { SocketError } from "./SocketError.ts"
 
 /**
@@ -246,9 +247,9 @@ export const resolveOptions = (
     sendBuffer: optional("SocketOptions.sendBuffer", options.sendBuffer),
     receiveBuffer: optional("SocketOptions.receiveBuffer", options.receiveBuffer),
     linger: options.linger === undefined ? defaultOptions.linger : Duration.fromInputUnsafe(options.linger),
-    sliceSize: positive("SocketOptions.sliceSize", options.sliceSize ?? defaultOptions.sliceSize),
+    sliceSize: positiveInteger("SocketOptions.sliceSize", options.sliceSize ?? defaultOptions.sliceSize),
     localAddress: options.localAddress,
-    backlog: positive("ListenOptions.backlog", options.backlog ?? defaultOptions.backlog),
+    backlog: positiveInteger("ListenOptions.backlog", options.backlog ?? defaultOptions.backlog),
     ipv6Only: options.ipv6Only ?? defaultOptions.ipv6Only,
     reusePort: options.reusePort ?? defaultOptions.reusePort
   }
@@ -366,13 +367,8 @@ export interface ListenerBacking {
 
 // ---- internal
 
-const positive = (name: string, value: number): number => {
-  if (Number.isInteger(value) && value > 0) return value
-  throw new RangeError(`${name}: ${value} is not a positive whole number`)
-}
-
 const optional = (name: string, value: number | undefined): number | undefined =>
-  value === undefined ? undefined : positive(name, value)
+  value === undefined ? undefined : positiveInteger(name, value)
 
 const defaultOptions: ResolvedListenOptions & ResolvedConnectOptions = {
   noDelay: true,
@@ -404,7 +400,7 @@ const resolveKeepAlive = (input: SocketOptions["keepAlive"]): ResolvedOptions["k
     idle: wholeSeconds(idle ?? "2 hours"),
     // What libuv sets: so a program that changes its transport finds a dead peer as soon as before.
     interval: wholeSeconds(interval ?? "1 second"),
-    count: Math.min(127, positive("KeepAlive.count", count ?? 10))
+    count: Math.min(127, positiveInteger("KeepAlive.count", count ?? 10))
   }
 }
 

@@ -7,6 +7,7 @@ import type * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import type * as Buffers from "./Buffers.ts"
 import * as CompletionCondition from "./CompletionCondition.ts"
+import { isWriteStream } from "./internal/operations/isStream.ts"
 import { plain, run } from "./internal/operations/write.ts"
 import type { SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
@@ -76,6 +77,3 @@ export const writeAll: {
 )
 
 // ---- internal
-
-const isWriteStream = (u: unknown): u is StreamSocket.WriteStream =>
-  typeof u === "object" && u !== null && "writeSome" in u

@@ -43,6 +43,7 @@ import * as SocketServer from "effect/socket/SocketServer"
 import * as Acceptor from "../Acceptor.ts"
 import * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
+import { positiveInteger } from "../internal/base/checks.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
@@ -450,9 +451,7 @@ interface Resolved {
 
 const resolve = (options: Options | undefined): Resolved => {
   const chunkSize = options?.chunkSize ?? 65_536
-  if (!Number.isInteger(chunkSize) || chunkSize <= 0) {
-    throw new RangeError(`EffectSocket: chunkSize ${chunkSize} is not a positive whole number of bytes`)
-  }
+  positiveInteger(`EffectSocket: chunkSize`, chunkSize, "bytes")
   const within = Duration.fromInputUnsafe(options?.within ?? "2 seconds")
   return {
     chunkSize,

@@ -11,6 +11,7 @@ import type * as Pull from "effect/Pull"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type * as Buffers from "../Buffers.ts"
+import { positiveInteger } from "../internal/base/checks.ts"
 import { duplex } from "../internal/operations/duplex.ts"
 import type { SocketError } from "../SocketError.ts"
 import type { ReadStream, StreamSocket, WriteStream } from "../StreamSocket.ts"
@@ -131,9 +132,7 @@ const pullFrom = (
   operation: string,
   chunkSize = defaultChunkSize
 ): Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>, SocketError> => {
-  if (!Number.isInteger(chunkSize) || chunkSize <= 0) {
-    throw new RangeError(`${operation}: chunkSize ${chunkSize} is not a positive whole number of bytes`)
-  }
+  positiveInteger(`${operation}: chunkSize`, chunkSize, "bytes")
   // One landing place per stream: what leaves it is copied to the size of what arrived.
   const receiveBuffer = new Uint8Array(chunkSize)
   return Effect.map(socket.readSome(receiveBuffer), (count) => [receiveBuffer.slice(0, count)])

@@ -19,6 +19,9 @@ import { constants } from "node:os"
 import { nextTick } from "node:process"
 import { Duplex } from "node:stream"
 import type * as Buffers from "../Buffers.ts"
+import { positiveInteger } from "../internal/base/checks.ts"
+import { isEndOfStream } from "../internal/base/isEndOfStream.ts"
+import { noEvents, noop } from "../internal/base/noEvents.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
@@ -236,15 +239,13 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
     allowHalfOpen = true,
     highWaterMark = 65_536
   ) {
-    if (!Number.isInteger(highWaterMark) || highWaterMark <= 0) {
-      throw new RangeError(`toDuplex: highWaterMark ${highWaterMark} is not a positive whole number of bytes`)
-    }
+    positiveInteger(`toDuplex: highWaterMark`, highWaterMark, "bytes")
     super({ allowHalfOpen, highWaterMark })
     this.source = source
     this.fork = Effect.runForkWith(context)
     this.clock = Context.get(context, Clock.Clock)
     this.chunkSize = highWaterMark
-    this.on("error", ignore)
+    this.on("error", noop)
   }
 
   get released(): Effect.Effect<void> {
@@ -262,7 +263,7 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
     const receiveBuffer = this.receiveBuffer ??= Buffer.allocUnsafeSlow(this.chunkSize)
     this.run(this.source.readSome(receiveBuffer), (exit) => {
       if (Exit.isFailure(exit)) {
-        if (isEnd(exit.cause)) this.push(null)
+        if (isEndOfStream(exit.cause)) this.push(null)
         else this.fail("read", exit.cause)
         return
       }
@@ -457,11 +458,6 @@ class DuplexOfSocket extends Duplex implements SocketDuplex {
   }
 }
 
-const ignore = (): void => {}
-
-const isEnd = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))
-
 const nativeOf = (address: NetAddress.SocketAddress) =>
   NetAddress.isUnixPathAddress(address) ? undefined : {
     address: NetAddress.formatHost(address),
@@ -512,7 +508,7 @@ class DuplexBacking implements Backing {
   private readonly duplex: Duplex
   private readonly sliceSize: number
   private readonly addresses: { local?: NetAddress.SocketAddress; remote?: NetAddress.SocketAddress } = {}
-  private events: Events = deaf
+  private events: Events = noEvents
   private phase: "open" | "closing" | "closed" = "open"
   private listening = false
   private ended: boolean
@@ -737,8 +733,6 @@ class DuplexBacking implements Backing {
 
 // Milliseconds, after which nobody waits for a stream that was destroyed.
 const closeTimeout = 1000
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
 
 const unnamed = NetAddress.unixPathAddress("")
 

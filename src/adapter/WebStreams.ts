@@ -21,6 +21,9 @@ import type {
 } from "node:stream/web"
 import type * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
+import { positiveInteger } from "../internal/base/checks.ts"
+import { isEndOfStream } from "../internal/base/isEndOfStream.ts"
+import { noEvents, noop } from "../internal/base/noEvents.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import { type Backing, type Events, resolveOptions, type SocketOptions, WouldBlock } from "../Transport.ts"
@@ -71,7 +74,7 @@ export const toReadableStream = (
   socket: StreamSocket.ReadStream,
   options?: { readonly chunkSize?: number | undefined }
 ): Effect.Effect<WebReadableStream<Uint8Array>, never, Scope.Scope> =>
-  Effect.map(acquireSource(socket, options?.chunkSize, ignore), (source) => source.stream)
+  Effect.map(acquireSource(socket, options?.chunkSize, noop), (source) => source.stream)
 
 /**
  * A `WritableStream` that writes every chunk whole, in order.
@@ -101,7 +104,7 @@ export const toReadableStream = (
 export const toWritableStream = (
   socket: StreamSocket.WriteStream & Pick<StreamSocket.StreamSocket, "shutdownWrite" | "abort">
 ): Effect.Effect<WebWritableStream<Chunk>, never, Scope.Scope> =>
-  Effect.map(acquireSink(socket, ignore), (sink) => sink.stream)
+  Effect.map(acquireSink(socket, noop), (sink) => sink.stream)
 
 /**
  * Both directions of a socket, as the sockets of Deno and of Cloudflare's
@@ -210,8 +213,6 @@ export const fromWebStreams = (
 
 // ---- internal: ours as Web streams
 
-const ignore = (): void => {}
-
 const acquireSource = (
   socket: StreamSocket.ReadStream,
   chunkSize: number | undefined,
@@ -248,9 +249,7 @@ class Source {
     chunkSize: number,
     onOver: () => void
   ) {
-    if (!Number.isInteger(chunkSize) || chunkSize <= 0) {
-      throw new RangeError(`toReadableStream: chunkSize ${chunkSize} is not a positive whole number of bytes`)
-    }
+    positiveInteger(`toReadableStream: chunkSize`, chunkSize, "bytes")
     this.socket = socket
     this.fork = Effect.runForkWith(context)
     this.chunkSize = chunkSize
@@ -303,7 +302,7 @@ class Source {
       Effect.sync(() => {
         if (Cause.hasInterrupts(cause)) return
         this.over()
-        if (isEnd(cause)) {
+        if (isEndOfStream(cause)) {
           controller.close()
           // A request that waits has to be answered too.
           controller.byobRequest?.respond(0)
@@ -414,10 +413,7 @@ const exitOf = <A, E>(fiber: Fiber.Fiber<A, E>): Promise<Exit.Exit<A, E>> =>
   })
 
 const ended = (fiber: Fiber.Fiber<void> | undefined): Promise<void> | undefined =>
-  fiber === undefined ? undefined : exitOf(fiber).then(ignore)
-
-const isEnd = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))
+  fiber === undefined ? undefined : exitOf(fiber).then(noop)
 
 const closedError = (operation: string): SocketError =>
   new SocketError({ reason: Reason.Closed(), operation, transferred: 0 })
@@ -458,7 +454,7 @@ class WebBacking implements Backing {
   private readonly reader: ReadableStreamDefaultReader<Uint8Array> | undefined
   private readonly writer: WritableStreamDefaultWriter<Uint8Array> | undefined
   private readonly sliceSize: number
-  private events: Events = deaf
+  private events: Events = noEvents
   private phase: "open" | "closing" | "closed" = "open"
   // What the reader has delivered and no read has taken.
   private chunk: Uint8Array | undefined = undefined
@@ -540,8 +536,8 @@ class WebBacking implements Backing {
       this.phase = "closing"
       const reason = closedError("abort")
       // Nobody can say how long they take.
-      this.writer?.abort(reason).catch(ignore)
-      this.reader?.cancel(reason).catch(ignore)
+      this.writer?.abort(reason).catch(noop)
+      this.reader?.cancel(reason).catch(noop)
     }
     this.onClosed()
   }
@@ -576,7 +572,7 @@ class WebBacking implements Backing {
     if (writer.desiredSize !== null && writer.desiredSize > 0) return true
     if (!this.wantsRoom) {
       this.wantsRoom = true
-      writer.ready.then(() => this.onRoom(), ignore)
+      writer.ready.then(() => this.onRoom(), noop)
     }
     return false
   }
@@ -622,7 +618,5 @@ class WebBacking implements Backing {
     return new SocketError({ reason, operation: "socket", transferred: 0 })
   }
 }
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
 
 const unnamed = NetAddress.unixPathAddress("")

@@ -49,6 +49,7 @@ import { dirname } from "node:path"
 import type * as Buffers from "../Buffers.ts"
 import * as Slab from "../internal/base/bufferPool.ts"
 import { type Native, native } from "../internal/base/nativeStream.ts"
+import { noEvents, noop } from "../internal/base/noEvents.ts"
 import { unsupported, unsupportedLocal } from "../internal/base/unsupported.ts"
 import { fromErrno, Reason, SocketError } from "../SocketError.ts"
 import {
@@ -136,7 +137,7 @@ const connect = (
     return Effect.callback<void>((released) => {
       socket.off("connect", onConnect)
       socket.off("error", onError)
-      socket.on("error", ignore)
+      socket.on("error", noop)
       socket.once("close", () => released(Effect.void))
       socket.destroy()
     })
@@ -189,7 +190,7 @@ const listen = (
     )
     return Effect.sync(() => {
       server.off("error", onError)
-      server.on("error", ignore)
+      server.on("error", noop)
       server.close()
     })
   })
@@ -200,7 +201,7 @@ class NodeListener implements ListenerBacking {
   private readonly sliceSize: number
   private readonly backlog: number
   private readonly keepAlive: ResolvedOptions["keepAlive"]
-  private acceptable: () => void = ignore
+  private acceptable: () => void = noop
   // Node accepts at once; these wait for a fiber, paused.
   private pending: Array<NodeBacking> = []
   private failure: SocketError | undefined = undefined
@@ -266,7 +267,7 @@ class NodeBacking implements Backing, Native {
   private remote: NetAddress.SocketAddress | undefined
   private readonly socket: Net.Socket
   private readonly sliceSize: number
-  private events: Events = deaf
+  private events: Events = noEvents
   // What Node has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
@@ -321,7 +322,7 @@ class NodeBacking implements Backing, Native {
   release(): Net.Socket {
     const { chunk, socket } = this
     this.phase = "closed"
-    this.events = deaf
+    this.events = noEvents
     this.pause()
     socket.off("data", onData)
     socket.off("end", onEnd)
@@ -601,10 +602,6 @@ const free = (chunk: Buffer): void => {
 }
 // For less it is not worth the call.
 const freedFrom = 16_384
-
-const ignore = (): void => {}
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
 
 const unnamed = NetAddress.unixPathAddress("")
 

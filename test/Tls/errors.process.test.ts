@@ -3,6 +3,7 @@ import { Duration, Effect, Exit, Fiber, Pull, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { inspect } from "node:util"
 import { Buffers, Cancellation, Read, SocketError, StreamSocket, Tls, type Transport, Write } from "../../src/index.ts"
+import { Socket } from "../../src/internal/core/Socket.ts"
 import { Reason } from "../../src/SocketError.ts"
 import { eventually, turns } from "../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
@@ -335,7 +336,7 @@ describe("a peer that does not speak TLS", () => {
   it.effect("writing has failed in the turn of the last message: the handshake has, whatever OpenSSL thinks", () =>
     leavingNothing(Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
-      if (!(right instanceof StreamSocket.Socket)) return assert.fail("not a stream of ours")
+      if (!(right instanceof Socket)) return assert.fail("not a stream of ours")
       const [backing] = right.takeOver("a test", { close: Effect.void, abort: Effect.void })
       let flights = 0
       const losing: Transport.Backing = {

@@ -1,5 +1,6 @@
 import { Effect, Exit, Layer, Scope } from "effect"
 import { type SocketError, StreamSocket, Tls, Transport } from "../../src/index.ts"
+import { Socket } from "../../src/internal/core/Socket.ts"
 import { isSocketError } from "../../src/SocketError.ts"
 import { localhost, root } from "./certificates.ts"
 
@@ -36,7 +37,7 @@ const secured = (
     // Nobody closes this scope: the stream above the backing does what it would do.
     Effect.flatMap(Scope.make(), (scope) => Scope.provide(upgrade(StreamSocket.make(backing)), scope)),
     (socket) => {
-      if (!(socket instanceof StreamSocket.Socket)) throw new TypeError("not a stream of ours")
+      if (!(socket instanceof Socket)) throw new TypeError("not a stream of ours")
       return socket.takeOver("a test", { close: Effect.void, abort: Effect.void })[0]
     }
   )

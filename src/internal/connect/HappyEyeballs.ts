@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { type ConnectAttempt, Reason, SocketError } from "../../SocketError.ts"
+import { positiveInteger } from "../base/checks.ts"
 
 /** What `Connector.Options` says about races; its documentation is there. */
 export interface RaceOptions {
@@ -39,8 +40,8 @@ export const resolveRaceOptions = (options: RaceOptions | undefined): ResolvedRa
   attemptTimeout: millis(options?.attemptTimeout, Infinity),
   timeout: millis(options?.timeout, Infinity),
   lookupTimeout: millis(options?.lookupTimeout, 30_000),
-  firstFamilyCount: positive("firstFamilyCount", options?.firstFamilyCount ?? 1),
-  maxAddresses: positive("maxAddresses", options?.maxAddresses ?? 16)
+  firstFamilyCount: positiveInteger("Connector.Options.firstFamilyCount", options?.firstFamilyCount ?? 1),
+  maxAddresses: positiveInteger("Connector.Options.maxAddresses", options?.maxAddresses ?? 16)
 })
 
 export interface Runner<A, E, R> {
@@ -107,11 +108,6 @@ export const interleave = (
 
 const millis = (input: Duration.Input | undefined, otherwise: number): number =>
   input === undefined ? otherwise : Duration.toMillis(Duration.fromInputUnsafe(input))
-
-const positive = (name: string, value: number): number => {
-  if (Number.isInteger(value) && value > 0) return value
-  throw new RangeError(`Connector.Options.${name}: ${value} is not a positive whole number`)
-}
 
 class Attempt {
   readonly address: NetAddress.SocketAddress

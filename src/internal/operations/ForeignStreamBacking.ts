@@ -7,6 +7,8 @@ import { isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import type { ReadStream, StreamSocket, WriteStream } from "../../StreamSocket.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Write from "../../Write.ts"
+import { isEndOfStream } from "../base/isEndOfStream.ts"
+import { noEvents } from "../base/noEvents.ts"
 import * as AnyStream from "./foreignStream.ts"
 
 type Stream =
@@ -20,7 +22,7 @@ type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 export class ForeignStreamBacking implements Backing {
   private readonly stream: Stream
   private readonly fork: Fork
-  private events: Events = deaf
+  private events: Events = noEvents
   private readonly receiveBuffer = new Uint8Array(65_536)
   // What a read has brought and nobody has taken: from `start` to `end` of the landing place.
   private start = 0
@@ -101,7 +103,7 @@ export class ForeignStreamBacking implements Backing {
             this.end = count
           },
           onFailure: (cause) => {
-            this.over = isEnd(cause) ? 0 : this.errorOf(cause)
+            this.over = isEndOfStream(cause) ? 0 : this.errorOf(cause)
           }
         })
       )
@@ -190,10 +192,3 @@ export const leftOver = (stream: ReadStream, what: "keep" | "take"): Uint8Array 
   }))
 
 // ---- internal
-
-const ignore = (): void => {}
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }
-
-const isEnd = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))

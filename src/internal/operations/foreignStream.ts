@@ -7,6 +7,7 @@ import type * as Buffers from "../../Buffers.ts"
 import * as Cancellation from "../../Cancellation.ts"
 import type * as CompletionCondition from "../../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { abortedBy } from "../cancellation/signal.ts"
 import { at, type Matcher } from "../core/Matcher.ts"
@@ -155,7 +156,7 @@ const readInto = <A>(
         return loop
       },
       onFailure: (cause) => {
-        if (!cause.reasons.some((reason) => reason._tag === "Fail" && Cause.isDone(reason.error))) {
+        if (!isEndOfStream(cause)) {
           return Effect.failCause(Cause.map(cause, located))
         }
         if (matcher.endsWithStream) return Effect.succeed(matcher.take(buffer, buffer.length))

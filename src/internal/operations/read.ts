@@ -3,10 +3,11 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import type * as Pull from "effect/Pull"
 import type { SocketError } from "../../SocketError.ts"
-import * as StreamSocket from "../../StreamSocket.ts"
+import type * as StreamSocket from "../../StreamSocket.ts"
 import type { Matcher } from "../core/Matcher.ts"
 import type { Operation } from "../core/OperationQueue.ts"
 import { type ReadHalf, ReadMatch } from "../core/ReadHalf.ts"
+import { Socket } from "../core/Socket.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
@@ -34,6 +35,6 @@ const start = <A, M extends Matcher<A>>(
   matcher: M & Matcher<A>,
   operation: Operate<A, M>
 ): Pull.Pull<A, SocketError> =>
-  stream instanceof StreamSocket.Socket
+  stream instanceof Socket
     ? stream.readHalf.run(fiber, operation(stream.readHalf, matcher))
     : AnyStream.read(stream, matcher)

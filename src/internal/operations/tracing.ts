@@ -8,6 +8,7 @@ import type * as Tracer from "effect/Tracer"
 import * as Cancellation from "../../Cancellation.ts"
 import { isSocketError } from "../../SocketError.ts"
 import { formatAddress } from "../base/format.ts"
+import { isEndOfStream } from "../base/isEndOfStream.ts"
 
 /** Whether anybody looks: a fiber inside a span, or one with a tracer of its own. */
 export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
@@ -30,14 +31,11 @@ export const traced = <A, E>(
         Effect.onExit(effect, (exit) => Effect.sync(() => account(span, operation, exit))),
         {
           onSuccess: (value) => Effect.succeed(Effect.succeed(value)),
-          onFailure: (cause) => isEnd(cause) ? Effect.succeed(Effect.failCause(cause)) : Effect.failCause(cause)
+          onFailure: (cause) => isEndOfStream(cause) ? Effect.succeed(Effect.failCause(cause)) : Effect.failCause(cause)
         }
       )),
     (result) => result
   )
-
-const isEnd = (cause: Cause.Cause<unknown>): boolean =>
-  cause.reasons.some((reason) => Cause.isFailReason(reason) && Cause.isDone(reason.error))
 
 const account = (span: Tracer.Span, operation: string, exit: Exit.Exit<unknown, unknown>): void => {
   const outcome = Cancellation.outcome(exit)

@@ -4,8 +4,9 @@ import * as Buffers from "../../Buffers.ts"
 import * as Cancellation from "../../Cancellation.ts"
 import * as CompletionCondition from "../../CompletionCondition.ts"
 import type { SocketError } from "../../SocketError.ts"
-import * as StreamSocket from "../../StreamSocket.ts"
+import type * as StreamSocket from "../../StreamSocket.ts"
 import type { WriteMode } from "../cancellation/interruption.ts"
+import { Socket } from "../core/Socket.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
@@ -34,12 +35,12 @@ const start = (
 ): Effect.Effect<number, SocketError> => {
   const until = CompletionCondition.fromInput(condition)
   if (
-    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof StreamSocket.Socket
+    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof Socket
   ) {
     return stream.writeHalf.writePiece(fiber, source, mode)
   }
   const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
-  return stream instanceof StreamSocket.Socket
+  return stream instanceof Socket
     ? stream.writeHalf.writeAll(fiber, cursor, until, mode)
     : AnyStream.write(
       stream,

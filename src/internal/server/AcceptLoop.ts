@@ -4,11 +4,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as RateLimiter from "effect/persistence/RateLimiter"
-import * as Acceptor from "../../Acceptor.ts"
+import type * as Acceptor from "../../Acceptor.ts"
 import type { SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import type { ServerCounts } from "../base/counters.ts"
 import { formatAddress } from "../base/format.ts"
+import { accepting } from "../core/acceptLoop.ts"
+import { takeNow } from "../core/Listener.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import { type ConnectionRunner, logSafely } from "./ConnectionRunner.ts"
 import { Limit, type ResolvedLimits } from "./limits.ts"
@@ -77,7 +79,7 @@ export class AcceptLoop {
     for (const [listener, acceptor] of this.acceptors.entries()) {
       // No more than a backlog, however fast new ones come.
       for (let left = this.options.backlog; left > 0 && places > 0; left--, places--) {
-        const socket = Acceptor.takeNow(acceptor)
+        const socket = takeNow(acceptor)
         if (socket === undefined) break
         this.held.push({ listener, socket })
       }
@@ -113,7 +115,7 @@ export class AcceptLoop {
       return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.registry.room.await), ready)
     })
     const where = formatAddress(acceptor.address)
-    return Acceptor.accepting(acceptor, {
+    return accepting(acceptor, {
       ready,
       taken: (socket, restore) => {
         const failed = failures

@@ -2,6 +2,7 @@ import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
+import { positiveInteger } from "../base/checks.ts"
 import { formatBytes, formatCount } from "../base/format.ts"
 
 /** Which limit of a server was reached, with what was set. */
@@ -175,7 +176,7 @@ export const resolve = (limits: Limits = {}): ResolvedLimits => {
       ipv6Prefix: prefix(typeof limits.perPeer === "number" ? undefined : limits.perPeer.ipv6Prefix)
     },
     acceptRate: acceptRate === undefined ? undefined : {
-      limit: positive("acceptRate.limit", acceptRate.limit),
+      limit: positiveInteger("Server.Limits.acceptRate.limit", acceptRate.limit),
       window: Duration.millis(millis("acceptRate.window", acceptRate.window)),
       action: resolveAction(acceptRate.action ?? "wait")
     },
@@ -184,7 +185,7 @@ export const resolve = (limits: Limits = {}): ResolvedLimits => {
     firstByte: limits.firstByte === undefined ? undefined : resolveWithin("firstByte", limits.firstByte, "reset"),
     idle: limits.idle === undefined ? undefined : resolveWithin("idle", limits.idle, "close"),
     progress: progress === undefined ? undefined : {
-      bytes: positive("progress.bytes", progress.bytes),
+      bytes: positiveInteger("Server.Limits.progress.bytes", progress.bytes),
       per: millis("progress.per", progress.per)
     }
   }
@@ -218,11 +219,6 @@ export const peerKey = (address: NetAddress.SocketAddress, ipv6Prefix: number): 
 }
 
 // ---- internal
-
-const positive = (name: string, value: number): number => {
-  if (Number.isInteger(value) && value > 0) return value
-  throw new RangeError(`Server.Limits.${name}: ${value} is not a positive whole number`)
-}
 
 const millis = (name: string, input: Duration.Input): number => {
   const value = Duration.toMillis(Duration.fromInputUnsafe(input))
@@ -260,7 +256,7 @@ function resolveMax<A extends string>(
 ): { readonly max: number; readonly action: A | ResolvedRejectMessage } | undefined {
   if (limit === undefined) return undefined
   const { action, max } = typeof limit === "number" ? { max: limit, action: undefined } : limit
-  return { max: positive(name, max), action: resolveAction(action ?? usual) }
+  return { max: positiveInteger(`Server.Limits.${name}`, max), action: resolveAction(action ?? usual) }
 }
 
 const resolveWithin = (

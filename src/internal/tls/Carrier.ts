@@ -6,6 +6,7 @@ import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Slab from "../base/bufferPool.ts"
 import { type Native, nativeOf, type NativeStream } from "../base/nativeStream.ts"
+import { noop } from "../base/noEvents.ts"
 import * as Memory from "./memory.ts"
 
 /** The connection below TLS, as `node:tls` and the backing above it see it. */
@@ -52,7 +53,7 @@ export class NativeCarrier implements Carrier {
     this.stream = native.release()
     if (unread.byteLength > 0) this.stream.unshift(Buffer.from(unread))
     this.isClosed = this.stream.closed
-    this.stream.on("error", ignore)
+    this.stream.on("error", noop)
     this.stream.once("close", () => {
       this.isClosed = true
       this.listener.closed()
@@ -118,7 +119,7 @@ export class BackingCarrier implements Carrier, Events {
       },
       destroy: (_error, done) => this.destroy(() => done(null))
     })
-    this.stream.on("error", ignore)
+    this.stream.on("error", noop)
     underlying.attach(this)
   }
 
@@ -286,6 +287,4 @@ interface Outgoing {
 
 const bufferSize = 65_536
 
-const ignore = (): void => {}
-
-const deaf: Listener = { ended: ignore, readFailed: ignore, writeFailed: ignore, closed: ignore }
+const deaf: Listener = { ended: noop, readFailed: noop, writeFailed: noop, closed: noop }

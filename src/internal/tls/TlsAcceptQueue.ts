@@ -4,11 +4,12 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
-import * as Acceptor from "../../Acceptor.ts"
+import type * as Acceptor from "../../Acceptor.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Tls from "../../Tls.ts"
 import { detachScope } from "../base/detachScope.ts"
+import { accepting } from "../core/acceptLoop.ts"
 import { Operation, OperationQueue } from "../core/OperationQueue.ts"
 
 type OnFailure = ((error: SocketError) => unknown) | undefined
@@ -58,7 +59,7 @@ export class TlsAcceptQueue {
     const socket = this.isClosed ? undefined : this.ready.shift()
     if (socket !== undefined) return Exit.succeed(socket)
     if (this.taking !== undefined) return undefined
-    const taking = Effect.runFork(Acceptor.accepting(this.acceptor, {
+    const taking = Effect.runFork(accepting(this.acceptor, {
       taken: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
       failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
     }))

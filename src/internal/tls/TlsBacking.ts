@@ -5,6 +5,7 @@ import type * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Slab from "../base/bufferPool.ts"
+import { noEvents } from "../base/noEvents.ts"
 import type { Carrier, Listener } from "./Carrier.ts"
 import { fromTls, truncated } from "./errors.ts"
 import * as Memory from "./memory.ts"
@@ -19,7 +20,7 @@ export class TlsBacking implements Backing, Listener {
   private readonly socket: TLSSocket
   private readonly carrier: Carrier
   private readonly sliceSize: number
-  private attached: Events = deaf
+  private attached: Events = noEvents
   // What `node:tls` has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
@@ -351,11 +352,7 @@ const poolThreshold = 4096
 const recordSize = 16_384
 const maxQueuedRecords = 3
 
-const ignore = (): void => {}
-
 // Milliseconds in which a peer answers, if it means to.
 const closeNotifyTimeout = 500
 
 const forgotten = () => Object.assign(new Error("the peer was gone already"), { code: "ECONNRESET" })
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

@@ -1,5 +1,6 @@
 import * as NetAddress from "effect/net/NetAddress"
 import * as Buffers from "../../../Buffers.ts"
+import { noEvents } from "../../../internal/base/noEvents.ts"
 import type { SocketError } from "../../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
 import * as Linux from "./linux.ts"
@@ -12,7 +13,7 @@ export class EpollBacking implements Backing, Registered {
   readonly remoteAddress: NetAddress.SocketAddress
   private local: NetAddress.SocketAddress | undefined
   private readonly reactor: Reactor
-  private events: Events = deaf
+  private events: Events = noEvents
   // What the kernel was last known to answer, so that it is not asked twice.
   private isDrained = false
   private isFull = false
@@ -340,7 +341,3 @@ const mayCopy = (source: Buffers.Cursor, max: number): boolean => {
   return hidden.length > 0 &&
     (source.transferred > 0 || (!isAlone && hidden.every(({ byteLength }) => byteLength < gatheredFrom)))
 }
-
-const ignore = (): void => {}
-
-const deaf: Events = { readable: ignore, writable: ignore, failed: ignore, closed: ignore }

@@ -2,6 +2,7 @@ import * as Effect from "effect/Effect"
 import * as NetAddress from "effect/net/NetAddress"
 import { lstatSync, unlinkSync } from "node:fs"
 import { isAbsolute } from "node:path"
+import { noop } from "../../../internal/base/noEvents.ts"
 import type { SocketError } from "../../../SocketError.ts"
 import {
   type Backing,
@@ -65,7 +66,7 @@ export class EpollListener implements ListenerBacking, Registered {
   private readonly reactor: Reactor
   private readonly options: ResolvedOptions
   private readonly file: BoundFile | undefined
-  private acceptable: () => void = ignore
+  private acceptable: () => void = noop
   private waitsToAccept = false
   /** Accepted in this turn. */
   private acceptedThisTurn = 0
@@ -176,8 +177,6 @@ export class EpollListener implements ListenerBacking, Registered {
 }
 
 // ---- internal
-
-const ignore = (): void => {}
 
 /** What binding to a path has made there. */
 interface BoundFile {

@@ -1,0 +1,136 @@
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import * as NetAddress from "effect/net/NetAddress"
+import type * as Scope from "effect/Scope"
+import { type Address, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import type { StreamSocket } from "../../StreamSocket.ts"
+import { type ConnectOptions, type ResolvedConnectOptions, resolveOptions, Transport } from "../../Transport.ts"
+import { counters } from "../base/counters.ts"
+import { unsupported, unsupportedLocal } from "../base/unsupported.ts"
+import { cancellable } from "../cancellation/cancellable.ts"
+import { withoutSignals } from "../cancellation/signal.ts"
+import { endsTurn } from "../core/OperationQueue.ts"
+import { Socket } from "../core/Socket.ts"
+import { interleave, race, type RaceOptions, type ResolvedRaceOptions, resolveRaceOptions } from "./HappyEyeballs.ts"
+import { nameOf, resolveHost, type Target } from "./resolveHost.ts"
+
+/** The one way to a connection: `connect`, and `Connector` with rules of its own for the race. */
+export const open = (
+  target: Target,
+  options: ConnectOptions | undefined,
+  raceOptions: RaceOptions | undefined
+): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.flatMap(ownTurn, () => {
+      const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
+      return Effect.onExit(
+        cancellable(opening.run, { operation: "connect", address: () => nameOf(target) }),
+        (exit) => {
+          if (Exit.isSuccess(exit)) counters.completed++
+          else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
+          // A connection that was made as it was cut is nobody's.
+          return Exit.isFailure(exit) && opening.socket !== undefined ? opening.socket.abort : Effect.void
+        }
+      )
+    }),
+    (socket) => withoutSignals(socket.close),
+    { interruptible: true }
+  )
+
+// ---- internal
+
+// A connection that is made at once must reach the scope before its fiber's turn ends.
+const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
+
+/** From a target to a connection. */
+class Opening {
+  /** Set in the moment in which a connection is made. */
+  socket: Socket | undefined = undefined
+  private readonly target: Target
+  private readonly options: ResolvedConnectOptions
+  private readonly rules: ResolvedRaceOptions
+
+  constructor(target: Target, options: ResolvedConnectOptions, rules: ResolvedRaceOptions) {
+    this.target = target
+    this.options = options
+    this.rules = rules
+  }
+
+  get run(): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver> {
+    return Effect.andThen(
+      NetAddress.isSocketAddress(this.target)
+        ? this.tryAll(this.target, [this.target], this.rules.timeout)
+        : this.lookUpAndTry(this.target),
+      Effect.suspend(() => this.socket === undefined ? Effect.die("no connection") : Effect.as(ownTurn, this.socket))
+    )
+  }
+
+  private lookUpAndTry(
+    target: Target
+  ): Effect.Effect<void, SocketError, Transport | AddressResolver.AddressResolver> {
+    const { lookupTimeout, timeout } = this.rules
+    return Clock.clockWith((clock) => {
+      const startedAt = clock.monotonicTimeNanosUnsafe()
+      return Effect.flatMap(
+        resolveHost("connect", target, Duration.millis(Math.min(lookupTimeout, timeout))),
+        ({ addresses, name }) =>
+          this.tryAll(name, addresses, timeout - Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6)
+      )
+    })
+  }
+
+  private tryAll(
+    name: Address,
+    addresses: ReadonlyArray<NetAddress.SocketAddress>,
+    timeout: number
+  ): Effect.Effect<void, SocketError, Transport> {
+    const { attemptDelay, attemptTimeout, firstFamilyCount, maxAddresses } = this.rules
+    const { localAddress } = this.options
+    // Somebody who says where to come from must not come from elsewhere.
+    const reachable = addresses.filter((address) => unsupportedLocal(address, localAddress) === undefined)
+    const ordered = interleave(reachable, firstFamilyCount)
+    const [only] = ordered
+    if (only === undefined) {
+      const features = addresses.map((address) => unsupportedLocal(address, localAddress))
+      return Effect.fail(unsupported("connect", name, features.find((feature) => feature !== undefined) ?? ""))
+    }
+    return Effect.andThen(
+      ownTurn,
+      Effect.flatMap(Transport, (transport) => {
+        const connect = (address: NetAddress.SocketAddress) =>
+          Effect.map(transport.connect(address, this.options), (backing) => new Socket(backing, this.options.linger))
+        if (ordered.length === 1 && attemptTimeout === Infinity && timeout === Infinity) {
+          return Effect.map(connect(only), this.keep)
+        }
+        return Effect.mapError(
+          race(
+            ordered.slice(0, maxAddresses),
+            { attemptDelay, attemptTimeout, timeout },
+            { connect, keep: this.keep, release: (socket) => socket.abort }
+          ),
+          (failed) => {
+            if (isSocketError(failed)) return failed
+            const { attempts, errors } = failed
+            return ordered.length > 1
+              ? new SocketError({
+                reason: Reason.ConnectFailed({ attempts, untried: ordered.length - attempts.length }),
+                operation: "connect",
+                address: name,
+                transferred: 0
+              })
+              : errors[0] ??
+                new SocketError({ reason: Reason.TimedOut(), operation: "connect", address: only, transferred: 0 })
+          }
+        )
+      })
+    )
+  }
+
+  private readonly keep = (socket: Socket): void => {
+    this.socket = socket
+  }
+}

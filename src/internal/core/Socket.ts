@@ -1,0 +1,299 @@
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as NetAddress from "effect/net/NetAddress"
+import type * as Pull from "effect/Pull"
+import * as Buffers from "../../Buffers.ts"
+import { type Address, isSocketError, Reason, type SocketError } from "../../SocketError.ts"
+import type { State, StreamSocket } from "../../StreamSocket.ts"
+import { type Backing, type Events, type LiveOptions, resolveLiveOptions } from "../../Transport.ts"
+import { formatAddress, formatBytes } from "../base/format.ts"
+import * as TimerQueue from "../base/timerQueue.ts"
+import {
+  type Cancellable,
+  type CancellationScope,
+  CurrentCancellationScope,
+  type Request,
+  type Type
+} from "../cancellation/signal.ts"
+import { ReadHalf } from "./ReadHalf.ts"
+import { ShutdownWrite, WriteHalf, WriteSome } from "./WriteHalf.ts"
+
+export const TypeId: unique symbol = Symbol.for("~effect-asio/StreamSocket")
+
+/** Waits for the release, where requests can reach it if anybody may make some. */
+const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.withFiber((fiber) => {
+    const scope = fiber.getRef(CurrentCancellationScope)
+    return scope === undefined ? waiting : new Closing(backing, scope).watch(waiting)
+  })
+
+/** A `close` that waits for the release. A terminal request makes it an abort. */
+class Closing implements Cancellable {
+  readonly operation = "close"
+  readonly transferred = 0
+  readonly total = 0
+  readonly address: Address
+  private readonly backing: Backing
+  private scope: CancellationScope | undefined
+
+  constructor(backing: Backing, scope: CancellationScope) {
+    this.address = backing.remoteAddress
+    this.backing = backing
+    this.scope = scope
+  }
+
+  watch(waiting: Effect.Effect<void>): Effect.Effect<void> {
+    this.scope?.register(this)
+    return Effect.ensuring(waiting, Effect.sync(() => this.leave()))
+  }
+
+  requestCancel({ type }: Request): Type | undefined {
+    if (type !== "terminal" || this.scope === undefined) return undefined
+    this.leave()
+    return "terminal"
+  }
+
+  private leave(): void {
+    this.scope?.unregister(this)
+    this.scope = undefined
+  }
+
+  resume(): void {
+    this.backing.abort()
+  }
+}
+
+/** The one implementation of `StreamSocket`. */
+export class Socket implements StreamSocket, Events {
+  readonly [TypeId]: typeof TypeId = TypeId
+  readonly readHalf: ReadHalf
+  readonly writeHalf: WriteHalf
+  readonly linger: Duration.Duration
+  private readonly backing: Backing
+  private phase: State["socket"] = "open"
+  private releaseWaiters: Set<() => void> | undefined = undefined
+  // Whoever has taken the backing over, and ends it from then on.
+  private successor: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
+
+  constructor(backing: Backing, linger: Duration.Duration) {
+    this.backing = backing
+    this.linger = linger
+    this.readHalf = new ReadHalf(backing)
+    this.writeHalf = new WriteHalf(backing)
+    backing.attach(this)
+  }
+
+  get localAddress(): NetAddress.SocketAddress {
+    return this.backing.localAddress
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.backing.remoteAddress
+  }
+
+  get bytesRead(): number {
+    return this.readHalf.bytesRead
+  }
+
+  get bytesWritten(): number {
+    return this.writeHalf.bytesWritten
+  }
+
+  get state(): State {
+    return { socket: this.phase, read: this.readHalf.state, write: this.writeHalf.state }
+  }
+
+  /** For logs: the whole of it goes in circles, and through the transport. */
+  toJSON(): unknown {
+    const { bytesRead, bytesWritten, state } = this
+    return {
+      _id: "StreamSocket",
+      localAddress: formatAddress(this.localAddress),
+      remoteAddress: formatAddress(this.remoteAddress),
+      bytesRead,
+      bytesWritten,
+      state
+    }
+  }
+
+  // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
+  get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
+    return (target) => this.readHalf.readSome(target)
+  }
+
+  get writeSome(): (source: Buffers.Input) => Effect.Effect<number, SocketError> {
+    return (source) =>
+      Effect.withFiber((fiber) => this.writeHalf.run(fiber, new WriteSome(this.writeHalf, Buffers.cursor(source))))
+  }
+
+  get shutdownWrite(): Effect.Effect<void, SocketError> {
+    return Effect.withFiber((fiber) => this.writeHalf.run(fiber, new ShutdownWrite(this.writeHalf)))
+  }
+
+  get close(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.successor !== undefined) return this.successor.close
+      if (this.phase === "open") {
+        if (Duration.isZero(this.linger)) return this.abort
+        this.refuse()
+        // A fiber that was just woken may have ended the stream already.
+        if (!this.isReleased()) this.backing.close()
+      }
+      return this.isReleased()
+        ? Effect.void
+        : Effect.onInterrupt(closing(this.backing, this.releasedInTime), () => this.abort)
+    })
+  }
+
+  get abort(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.successor !== undefined) return this.successor.abort
+      if (this.phase === "open") this.refuse()
+      if (this.isReleased()) return Effect.void
+      this.backing.abort()
+      return this.released
+    })
+  }
+
+  get configure(): (options: LiveOptions) => Effect.Effect<void, SocketError> {
+    return (options) =>
+      Effect.suspend(() => {
+        if (this.phase !== "open") return Effect.fail(this.readHalf.error(this.readHalf.refusal, "configure", 0))
+        const refused = this.backing.configure(resolveLiveOptions(options))
+        return isSocketError(refused) ? Effect.fail(refused) : Effect.void
+      })
+  }
+
+  detachFd(): number | SocketError {
+    const { backing, readHalf, writeHalf } = this
+    if (this.phase !== "open") return readHalf.error(readHalf.refusal, "detachFd", 0)
+    if (writeHalf.state === "torn" || writeHalf.state === "failed") {
+      if (writeHalf.failure !== undefined) {
+        return writeHalf.refused(writeHalf.failure, { operation: "detachFd", transferred: 0 })
+      }
+    }
+    const unread = readHalf.unreadBytes().byteLength
+    const refused = (reason: Reason) => readHalf.error(reason, "detachFd", 0)
+    const busy = this.busy()
+    if (busy !== undefined) return refused(busy)
+    if (unread > 0) return refused(Reason.Busy({ detail: `${formatBytes(unread)} in its read buffer` }))
+    const answer = backing.detach?.() ??
+      refused(Reason.Unsupported({ feature: "giving away a stream of this transport" }))
+    if (typeof answer !== "number") return answer
+    this.refuse()
+    this.phase = "closed"
+    return answer
+  }
+
+  /** Why the backing cannot be handed over just now; a stream in the middle of something cannot. */
+  takeOverRefusal(): Reason | string | undefined {
+    const { readHalf, writeHalf } = this
+    if (readHalf.state === "closed") return readHalf.refusal
+    const refused = writeHalf.reason
+    if (refused !== undefined) return refused
+    return this.busy() ?? (readHalf.state === "open" ? undefined : "the stream has ended")
+  }
+
+  private busy(): Reason | undefined {
+    const waiting = this.readHalf.queue.front ?? this.writeHalf.queue.front
+    return waiting === undefined ? undefined : Reason.Busy({ detail: `${waiting.operation} waits on the stream` })
+  }
+
+  /**
+   * Hands the backing over, with what was received and not read: from here on every operation fails with `Consumed`,
+   * and closing this stream closes its heir.
+   */
+  takeOver(
+    by: string,
+    successor: Pick<StreamSocket, "close" | "abort">
+  ): readonly [backing: Backing, unread: Uint8Array] {
+    const unread = this.readHalf.unreadBytes()
+    this.successor = successor
+    this.phase = "closed"
+    this.writeHalf.close(Reason.Consumed({ by }))
+    this.readHalf.close(Reason.Consumed({ by }))
+    return [this.backing, unread]
+  }
+
+  readable(): void {
+    this.readHalf.queue.pump()
+  }
+
+  writable(): void {
+    this.writeHalf.queue.pump()
+  }
+
+  failed(error: SocketError): void {
+    this.writeHalf.fail(error)
+    this.readHalf.queue.pump()
+  }
+
+  closed(): void {
+    if (this.successor !== undefined) return
+    // A backing may lose its descriptor by failure: what it has received can still be read.
+    if (this.phase === "open") {
+      this.readable()
+      this.writable()
+      return
+    }
+    this.phase = "closed"
+    const waiters = this.releaseWaiters
+    this.releaseWaiters = undefined
+    if (waiters !== undefined) { for (const resume of waiters) resume() }
+  }
+
+  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  private isReleased(): boolean {
+    return this.phase === "closed"
+  }
+
+  private refuse(): void {
+    this.phase = "closing"
+    this.writeHalf.close()
+    this.readHalf.close()
+  }
+
+  private get released(): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (this.phase === "closed") {
+        resume(Effect.void)
+        return
+      }
+      const forget = this.onRelease(() => resume(Effect.void))
+      return Effect.sync(forget)
+    })
+  }
+
+  private get releasedInTime(): Effect.Effect<void> {
+    if (!Duration.isFinite(this.linger)) return this.released
+    return Effect.withFiber((fiber) =>
+      Effect.callback((resume) => {
+        const deadline = TimerQueue.after(this.linger, fiber.context, () => {
+          forget()
+          resume(this.overdue)
+        })
+        const forget = this.onRelease(() => {
+          deadline.cancel()
+          resume(Effect.void)
+        })
+        return Effect.sync(() => {
+          deadline.cancel()
+          forget()
+        })
+      })
+    )
+  }
+
+  private get overdue(): Effect.Effect<void> {
+    return Effect.andThen(
+      Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
+      this.abort
+    )
+  }
+
+  private onRelease(waiter: () => void): () => void {
+    const waiters = this.releaseWaiters ??= new Set()
+    waiters.add(waiter)
+    return () => waiters.delete(waiter)
+  }
+}
