@@ -301,7 +301,7 @@ describe("what a cause prints", () => {
       assert.notInclude(places, -1)
       assert.deepStrictEqual(places, places.toSorted((a, b) => a - b))
       // With the line of code where each span was made.
-      assert.match(text, /at sending \(.*Cancellation\.outcome\.test\.ts/)
+      assert.match(text, /at sending \(.*outcome\.test\.ts/)
       assert.match(text, /at serving \(.*Cancellation\.outcome\.test\.ts/)
     }))
 

@@ -1183,7 +1183,7 @@ describe("promises", () => {
         assert.strictEqual(tlsReason(error).kind, "certificate")
         assert.deepInclude(error, { operation: "Tls.client", code, transferred: 0 })
         assert.strictEqual(error.address !== undefined && "port" in error.address && error.address.port, server.port)
-        assert.match(error.stack ?? "", /promises\.test\.ts/)
+        assert.match(error.stack ?? "", /promises\.process\.test\.ts/)
       }
     })
 
