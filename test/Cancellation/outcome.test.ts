@@ -302,7 +302,7 @@ describe("what a cause prints", () => {
       assert.deepStrictEqual(places, places.toSorted((a, b) => a - b))
       // With the line of code where each span was made.
       assert.match(text, /at sending \(.*outcome\.test\.ts/)
-      assert.match(text, /at serving \(.*Cancellation\.outcome\.test\.ts/)
+      assert.match(text, /at serving \(.*outcome\.test\.ts/)
     }))
 
   it.effect("over a stream that is not ours it is the account of the whole", () =>
