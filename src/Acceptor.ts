@@ -6,8 +6,6 @@
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/base/format.ts"
@@ -17,7 +15,14 @@ import { accepting } from "./internal/core/acceptLoop.ts"
 import { errorOf, Listener, TypeId } from "./internal/core/Listener.ts"
 import { isSocketError, Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
-import { type ListenerBacking, type ListenOptions, resolveOptions, Transport } from "./Transport.ts"
+import {
+  type ListenerBacking,
+  type ListenOptions,
+  resolveOptions,
+  type ResolverFor,
+  type Target,
+  Transport
+} from "./Transport.ts"
 
 /**
  * A listening address.
@@ -125,43 +130,25 @@ export const detachFd = (acceptor: Acceptor): Effect.Effect<number, SocketError>
  * @category constructors
  * @since 0.1.0
  */
-export function listen(
-  address: NetAddress.SocketAddress,
+export const listen = <T extends Target>(
+  target: T,
   options?: ListenOptions
-): Effect.Effect<Acceptor, SocketError, Transport | Scope.Scope>
-/**
- * Listens on the first address of a host and port until the scope closes. An
- * address alone needs no resolver; everything else is as for an address.
- *
- * **Interruption**: *total*. The address is released.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function listen(
-  address: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ListenOptions
-): Effect.Effect<Acceptor, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
-export function listen(
-  address: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ListenOptions
-): Effect.Effect<Acceptor, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
-  return Effect.acquireRelease(
+): Effect.Effect<Acceptor, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
+  Effect.acquireRelease(
     Effect.gen(function*() {
       const resolved = resolveOptions(options)
       const transport = yield* Transport
-      const bound = NetAddress.isSocketAddress(address)
-        ? address
-        : (yield* cancellable(resolveHost("listen", address), { operation: "listen", address: () => nameOf(address) }))
+      const address = NetAddress.isSocketAddress(target)
+        ? target
+        : (yield* cancellable(resolveHost("listen", target), { operation: "listen", address: () => nameOf(target) }))
           .addresses[0]
-      const backing = yield* transport.listen(bound, resolved)
+      const backing = yield* transport.listen(address, resolved)
       const acceptor: Acceptor = new Listener(backing, resolved.linger)
       return acceptor
     }),
     (acceptor) => acceptor.close,
     { interruptible: true }
   )
-}
 
 /**
  * Runs a handler for every connection, each in a fiber of its own, and closes

@@ -27,17 +27,7 @@ import { nameOf } from "./internal/connect/resolveHost.ts"
 import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
-import { type ConnectOptions, Transport } from "./Transport.ts"
-
-/**
- * What can be connected to: an address; a host and port, also as a string
- * `host:port`; and `tcp://host:port` or `unix:///path`, as errors print them.
- * IPv6 literals are in brackets, and may have a zone: `[fe80::1%eth0]:80`.
- *
- * @category models
- * @since 0.1.0
- */
-export type Target = NetAddress.SocketAddress | Host.HostPortInput
+import { type ConnectOptions, type ResolverFor, type Target, Transport } from "./Transport.ts"
 
 /**
  * Options of a connection, and of the way to it.
@@ -65,30 +55,14 @@ export interface Options extends ConnectOptions {
   readonly firstFamilyCount?: number | undefined
   /** The most addresses of a name that are tried; the others are left out. Default 16. */
   readonly maxAddresses?: number | undefined
-  /** Speak TLS with the peer. Default: do not. */
-  readonly tls?: TlsOptions | undefined
-}
-
-/**
- * Options of a connection over TLS. What is prepared for them is kept with the
- * object, so use one for many connections.
- *
- * @category options
- * @since 0.1.0
- */
-export interface TlsOptions extends Omit<Tls.ClientOptions, "servername"> {
-  /** Whom the certificate of the server has to name. Default: the host of the target; a Unix-domain path has none. */
-  readonly servername?: string | undefined
-}
-
-/**
- * Options of a connection that is known to be over TLS.
- *
- * @category options
- * @since 0.1.0
- */
-export interface SecureOptions extends Options {
-  readonly tls: TlsOptions
+  /**
+   * Speak TLS with the peer. Default: do not. `servername` is the name that the certificate of the server has to have; by
+   * default it is the host of the target, and a Unix-domain path has none. What is prepared for these options is kept
+   * with the object, so use one object for many connections.
+   */
+  readonly tls?:
+    | Omit<Tls.ClientOptions, "servername"> & { readonly servername?: string | undefined }
+    | undefined
 }
 
 /**
@@ -167,57 +141,23 @@ export interface SecureOptions extends Options {
  * @category constructors
  * @since 0.1.0
  */
-export function connect(
-  target: NetAddress.SocketAddress,
-  options: SecureOptions
-): Effect.Effect<Tls.TlsSocket, SocketError, Transport | Scope.Scope>
-/**
- * Connects to an address and closes the stream with the scope.
- *
- * **Interruption**: *total*, at any moment; during the handshake of `tls`
- * *terminal*. The attempts release their descriptors.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function connect(
-  target: NetAddress.SocketAddress,
+export const connect: {
+  <T extends Target>(
+    target: T,
+    options: Options & { readonly tls: NonNullable<Options["tls"]> }
+  ): Effect.Effect<Tls.TlsSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope>
+  <T extends Target>(
+    target: T,
+    options?: Options
+  ): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope>
+} = <T extends Target>(
+  target: T,
   options?: Options
-): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
-/**
- * Connects to a target and closes the stream with the scope. An address alone
- * needs no resolver; everything else is as for an address.
- *
- * **Interruption**: *total*, at any moment. The attempts release their
- * descriptors.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function connect(
-  target: Target,
-  options: SecureOptions
-): Effect.Effect<Tls.TlsSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
-/**
- * Connects to a target and closes the stream with the scope.
- *
- * **Interruption**: *total*, at any moment; during the handshake of `tls`
- * *terminal*. The attempts release their descriptors.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function connect(
-  target: Target,
-  options?: Options
-): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
-export function connect(
-  target: Target,
-  options?: Options
-): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
-  const tls = options?.tls
-  return tls === undefined ? open(target, options, options) : openSecure(target, { ...options, tls })
-}
+): Effect.Effect<Tls.TlsSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
+  // Without `tls` it is a plain stream, and the second signature says so.
+  (options?.tls === undefined
+    ? open(target, options, options)
+    : openSecure(target, options, options.tls)) as ReturnType<typeof openSecure<T>>
 
 /**
  * Connecting as a service: a program that asks for it leaves transport, resolver
@@ -350,12 +290,13 @@ const make = (
     })
   })
 
-const openSecure = (
-  target: Target,
-  options: SecureOptions
-): Effect.Effect<Tls.TlsSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> =>
+const openSecure = <T extends Target>(
+  target: T,
+  options: Options,
+  tls: NonNullable<Options["tls"]>
+): Effect.Effect<Tls.TlsSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
   Clock.clockWith((clock) => {
-    const { timeout = Duration.infinity, tls } = options
+    const { timeout = Duration.infinity } = options
     const name = nameOf(target)
     const servername = tls.servername ?? (name === undefined ? "" : hostOf(name))
     if (servername === undefined) {

@@ -8,13 +8,11 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import type * as Buffers from "./Buffers.ts"
 import { open } from "./internal/connect/open.ts"
-import type { Target } from "./internal/connect/resolveHost.ts"
 import { Socket, TypeId } from "./internal/core/Socket.ts"
 import { Reason, SocketError } from "./SocketError.ts"
 import {
@@ -22,7 +20,9 @@ import {
   type ConnectOptions,
   type LiveOptions,
   resolveOptions,
+  type ResolverFor,
   type SocketOptions,
+  type Target,
   type Transport
 } from "./Transport.ts"
 
@@ -248,27 +248,8 @@ export const detachFd = (socket: StreamSocket): Effect.Effect<number, SocketErro
  * @category constructors
  * @since 0.1.0
  */
-export function connect(
-  target: NetAddress.SocketAddress,
+export const connect = <T extends Target>(
+  target: T,
   options?: ConnectOptions
-): Effect.Effect<StreamSocket, SocketError, Transport | Scope.Scope>
-/**
- * Connects to a host and port and closes the stream with the scope; the addresses
- * of a name race. An address alone needs no resolver; everything else is as for
- * an address.
- *
- * **Interruption**: *total*. Cut attempts release their descriptors.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function connect(
-  target: Target,
-  options?: ConnectOptions
-): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
-export function connect(
-  target: Target,
-  options?: ConnectOptions
-): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> {
-  return open(target, options, undefined)
-}
+): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
+  open(target, options, undefined)

@@ -11,6 +11,8 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import type * as AddressResolver from "effect/net/AddressResolver"
+import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as Buffers from "./Buffers.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
@@ -45,6 +47,36 @@ export class Transport extends Context.Service<Transport, {
     options: ResolvedListenOptions
   ) => Effect.Effect<ListenerBacking, SocketError>
 }>()("effect-asio/Transport") {}
+
+/**
+ * A place to connect to or to listen on: an address; a host and port, also as a
+ * string `host:port`; and `tcp://host:port` or `unix:///path`, as errors print
+ * addresses. IPv6 literals are in brackets and may have a zone:
+ * `[fe80::1%eth0]:80`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Target = NetAddress.SocketAddress | Host.HostPortInput
+
+/**
+ * The resolver that a target of type `T` needs: none where `T` is an address,
+ * and an `AddressResolver` for everything else.
+ *
+ * **Example** (A function of your own that connects)
+ *
+ * ```ts
+ * const ping = <T extends Transport.Target>(
+ *   target: T
+ * ): Effect.Effect<void, SocketError.SocketError, Transport.Transport | Transport.ResolverFor<T>> =>
+ *   Effect.scoped(Effect.asVoid(StreamSocket.connect(target)))
+ * ```
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ResolverFor<T extends Target> = [T] extends [NetAddress.SocketAddress] ? never
+  : AddressResolver.AddressResolver
 
 /**
  * Options of a connection, whichever side opened it.

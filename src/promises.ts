@@ -33,7 +33,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
@@ -50,7 +49,7 @@ import * as Read from "./Read.ts"
 import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
-import type { ListenOptions, LiveOptions, Transport } from "./Transport.ts"
+import type { ListenOptions, LiveOptions, Target, Transport } from "./Transport.ts"
 import * as NodeTransport from "./transport/NodeTransport.ts"
 import * as Write from "./Write.ts"
 
@@ -113,16 +112,6 @@ export interface ListenerOptions extends ListenOptions, Abortable {
    * failure is logged: for debugging, and as an error where `identityFor` has failed.
    */
   readonly onHandshakeFailure?: ((error: SocketError) => unknown) | undefined
-}
-
-/**
- * Options of a listener that is known to speak TLS.
- *
- * @category options
- * @since 0.1.0
- */
-export interface SecureListenerOptions extends ListenerOptions {
-  readonly tls: Tls.ServerOptions | Tls.ServerContext
 }
 
 /**
@@ -364,6 +353,14 @@ export interface TlsSocket extends Socket {
 }
 
 /**
+ * The socket over a stream of type `S`: a `TlsSocket` over a `Tls.TlsSocket`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type SocketOver<S extends StreamSocket.StreamSocket> = S extends Tls.TlsSocket ? TlsSocket : Socket
+
+/**
  * A listening address.
  *
  * @category models
@@ -447,34 +444,19 @@ export interface Listener<S extends Socket = Socket> extends AsyncIterable<S, un
  * @category constructors
  * @since 0.1.0
  */
-export function connect(
-  target: NetAddress.SocketAddress | Host.HostPortInput,
-  options: Connector.SecureOptions & Abortable
-): Promise<TlsSocket>
-/**
- * Connects to an address or to a host and port, over `NodeTransport`. The caller
- * has to close the socket.
- *
- * **Abort**: *total*, whatever was asked for; during the handshake of `tls`
- * *terminal*, and asked for less it runs on.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function connect(
-  target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: Connector.Options & Abortable
-): Promise<Socket>
-export function connect(
-  target: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: Connector.Options & Abortable
-): Promise<Socket> {
-  return run(
-    Effect.map(onNode(Connector.connect(target, options)), fromStreamSocket),
+export const connect: {
+  (
+    target: Target,
+    options: Connector.Options & Abortable & { readonly tls: NonNullable<Connector.Options["tls"]> }
+  ): Promise<TlsSocket>
+  (target: Target, options?: Connector.Options & Abortable): Promise<Socket>
+} = (target: Target, options?: Connector.Options & Abortable): Promise<TlsSocket> =>
+  // Without `tls` it is a plain socket, and the second signature says so.
+  run(
+    Effect.map(onNode(Connector.connect(target, options)), socketOver),
     options,
     () => ({ operation: "connect", address: nameOf(target), total: 0 })
-  )
-}
+  ) as Promise<TlsSocket>
 
 /**
  * Listens on an address, or on the first address of a host and port, over
@@ -514,29 +496,16 @@ export function connect(
  * @category constructors
  * @since 0.1.0
  */
-export function listen(
-  address: NetAddress.SocketAddress | Host.HostPortInput,
-  options: SecureListenerOptions
-): Promise<Listener<TlsSocket>>
-/**
- * Listens on an address, or on the first address of a host and port, over
- * `NodeTransport`. The caller has to close the listener.
- *
- * **Abort**: *total*, while a name is looked up; binding completes.
- *
- * @category constructors
- * @since 0.1.0
- */
-export function listen(
-  address: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ListenerOptions
-): Promise<Listener>
-export function listen(
-  address: NetAddress.SocketAddress | Host.HostPortInput,
-  options?: ListenerOptions
-): Promise<Listener> {
-  const listening = onNode(Acceptor.listen(address, options))
+export const listen: {
+  (
+    target: Target,
+    options: ListenerOptions & { readonly tls: NonNullable<ListenerOptions["tls"]> }
+  ): Promise<Listener<TlsSocket>>
+  (target: Target, options?: ListenerOptions): Promise<Listener>
+} = (target: Target, options?: ListenerOptions): Promise<Listener<TlsSocket>> => {
+  const listening = onNode(Acceptor.listen(target, options))
   const tls = options?.tls
+  // Without `tls` it gives plain sockets, and the second signature says so.
   return run(
     tls === undefined ? Effect.map(listening, fromAcceptor) : Effect.suspend(() =>
       // At once: a key that cannot be used is not the fault of those who connect.
@@ -549,8 +518,8 @@ export function listen(
         }))
     ),
     options,
-    () => ({ operation: "listen", address: nameOf(address), total: 0 })
-  )
+    () => ({ operation: "listen", address: nameOf(target), total: 0 })
+  ) as Promise<Listener<TlsSocket>>
 }
 
 /**
@@ -569,17 +538,9 @@ export function listen(
  * @category conversions
  * @since 0.1.0
  */
-export function fromStreamSocket(stream: Tls.TlsSocket): TlsSocket
-/**
- * Hands a connection of Effect code, over whatever transport, to async code.
- *
- * @category conversions
- * @since 0.1.0
- */
-export function fromStreamSocket(stream: StreamSocket.StreamSocket): Socket
-export function fromStreamSocket(stream: StreamSocket.StreamSocket): Socket {
-  return Tls.isTlsSocket(stream) ? new SecurePromiseSocket(stream) : new PromiseSocket(stream)
-}
+export const fromStreamSocket = <S extends StreamSocket.StreamSocket>(stream: S): SocketOver<S> =>
+  // That is what `SocketOver` says.
+  socketOver(stream) as SocketOver<S>
 
 /**
  * Hands an acceptor of Effect code, over whatever transport, to async code.
@@ -598,6 +559,9 @@ export const fromAcceptor = (acceptor: Acceptor.Acceptor): Listener =>
   new PromiseListener(acceptor, Effect.map(acceptor.take, (socket) => fromStreamSocket(socket)), acceptor.close)
 
 // ---- internal
+
+const socketOver = (stream: StreamSocket.StreamSocket): Socket =>
+  Tls.isTlsSocket(stream) ? new SecurePromiseSocket(stream) : new PromiseSocket(stream)
 
 class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
   readonly stream: S

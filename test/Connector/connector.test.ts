@@ -22,7 +22,7 @@ import * as Connector from "../../src/Connector.ts"
 import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
-import { type Backing, type ResolvedConnectOptions, Transport } from "../../src/Transport.ts"
+import { type Backing, type ResolvedConnectOptions, type Target, Transport } from "../../src/Transport.ts"
 import { defect, ending, failure, FakeBacking, start } from "../support/effects.ts"
 import { connects, hangs, play, refuses } from "./stage.ts"
 
@@ -66,7 +66,7 @@ const zone = (hosts: Readonly<Record<string, ReadonlyArray<string>>>) =>
 const noResolver = resolver(() => Effect.die(new Error("nobody may be asked")))
 
 describe("Connector.connect: targets", () => {
-  const target = (input: Connector.Target) =>
+  const target = (input: Target) =>
     Effect.gen(function*() {
       const tried: Array<string> = []
       const exit = yield* Connector.connect(input).pipe(
@@ -77,7 +77,7 @@ describe("Connector.connect: targets", () => {
       return Exit.isSuccess(exit) ? tried.join(", ") : `${ending(exit)}: ${failure(exit).message}`
     })
 
-  const good: ReadonlyArray<readonly [Connector.Target, string]> = [
+  const good: ReadonlyArray<readonly [Target, string]> = [
     ["db.internal:5432", "192.0.2.1:5432"],
     ["DB.Internal:5432", "192.0.2.1:5432"],
     ["tcp://db.internal:5432", "192.0.2.1:5432"],
@@ -340,7 +340,7 @@ describe("Connector.connect: many addresses", () => {
 })
 
 describe("Connector.connect: local address", () => {
-  const local = (localAddress: NetAddress.SocketAddress, target: Connector.Target) =>
+  const local = (localAddress: NetAddress.SocketAddress, target: Target) =>
     Effect.gen(function*() {
       const tried: Array<string> = []
       const exit = yield* Connector.connect(target, { localAddress, attemptTimeout: "1 second" }).pipe(
@@ -475,7 +475,7 @@ describe("Connector as a service", () => {
 
   it.effect("a program can be given another one", () =>
     Effect.gen(function*() {
-      const asked: Array<Connector.Target> = []
+      const asked: Array<Target> = []
       const program = Effect.flatMap(Connector.Connector, (connector) => connector.connect("db.internal:1"))
       yield* program.pipe(Effect.provideService(Connector.Connector, {
         connect: (target) =>
@@ -636,7 +636,7 @@ describe("Connector.isTransient", () => {
     Effect.gen(function*() {
       const acceptorAt = address("127.0.0.1:7000")
       const tries = { count: 0 }
-      const connect = (target: Connector.Target) =>
+      const connect = (target: Target) =>
         Effect.retry(
           Effect.suspend(() => {
             tries.count++

@@ -1174,7 +1174,7 @@ describe("promises", () => {
 
     test("a certificate that cannot be trusted rejects, and everything is closed", async () => {
       await using server = await tlsEcho()
-      const rows: ReadonlyArray<readonly [Connector.TlsOptions, code: string]> = [
+      const rows: ReadonlyArray<readonly [NonNullable<Connector.Options["tls"]>, code: string]> = [
         [{ ca: stranger.certificate }, "UNABLE_TO_VERIFY_LEAF_SIGNATURE"],
         [{ ...tls, servername: "elsewhere.test" }, "ERR_TLS_CERT_ALTNAME_INVALID"]
       ]

@@ -13,13 +13,15 @@ import type { SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { type Backing, type ListenerBacking, Transport } from "../../src/Transport.ts"
+import { type Backing, type ListenerBacking, type ResolverFor, type Target, Transport } from "../../src/Transport.ts"
 import * as AutoTransport from "../../src/transport/AutoTransport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { expectType } from "./expect.ts"
 
 type Connected<R> = Effect.Effect<StreamSocket.StreamSocket, SocketError, R | Scope.Scope>
+declare const resolverFor: <T extends Target>(target: T) => ResolverFor<T>
+
 type Listening<R> = Effect.Effect<Acceptor.Acceptor, SocketError, R | Scope.Scope>
 
 export const connect = (
@@ -37,6 +39,12 @@ export const connect = (
   expectType<Connected<Transport | AddressResolver.AddressResolver>>()(StreamSocket.connect({ host: "::1", port: 1 }))
   expectType<Connected<Transport | AddressResolver.AddressResolver>>()(StreamSocket.connect(host))
   expectType<Connected<Transport | AddressResolver.AddressResolver>>()(StreamSocket.connect(either))
+  // So does a function that connects to any target.
+  const wrapped = <T extends Target>(target: T) => StreamSocket.connect(target)
+  expectType<Connected<Transport>>()(wrapped(inet))
+  expectType<Connected<Transport | AddressResolver.AddressResolver>>()(wrapped("localhost:7000"))
+  expectType<AddressResolver.AddressResolver>()(resolverFor("localhost:7000"))
+  expectType<never>()(resolverFor(unix))
   expectType<Connected<Transport>>()(
     StreamSocket.connect(address, { keepAlive: "30 seconds", linger: 0, sliceSize: 1, noDelay: undefined })
   )
@@ -53,6 +61,8 @@ export const connect = (
 export const listen = (address: NetAddress.SocketAddress, acceptor: Acceptor.Acceptor) => {
   expectType<Listening<Transport>>()(Acceptor.listen(address, { backlog: 5, ipv6Only: true, linger: "1 second" }))
   expectType<Listening<Transport | AddressResolver.AddressResolver>>()(Acceptor.listen("localhost:0"))
+  // @ts-expect-error a port alone is no place to listen
+  Acceptor.listen(7000)
   expectType<Connected<never>>()(acceptor.accept)
   expectType<Effect.Effect<void>>()(acceptor.close)
   expectType<NetAddress.SocketAddress>()(acceptor.address)

@@ -11,7 +11,15 @@ import * as Connector from "../../src/Connector.ts"
 import type { ConnectAttempt, Reason, SocketError } from "../../src/SocketError.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
 import type { TlsSocket } from "../../src/Tls.ts"
-import type { Backing, ConnectOptions, KeepAlive, ListenOptions, LiveOptions, Transport } from "../../src/Transport.ts"
+import type {
+  Backing,
+  ConnectOptions,
+  KeepAlive,
+  ListenOptions,
+  LiveOptions,
+  Target,
+  Transport
+} from "../../src/Transport.ts"
 import { expectType } from "./expect.ts"
 
 type Connected<R> = Effect.Effect<StreamSocket, SocketError, R | Scope.Scope>
@@ -21,7 +29,9 @@ export const connect = (
   address: NetAddress.InetAddress,
   unix: NetAddress.UnixPathAddress,
   host: Host.HostPort,
-  target: Connector.Target
+  target: Target,
+  tls: NonNullable<Connector.Options["tls"]>,
+  perhaps: Connector.Options
 ) => {
   // An address needs no resolver, a name does.
   expectType<Connected<Transport>>()(Connector.connect(address))
@@ -36,6 +46,13 @@ export const connect = (
     Connector.connect(address, { tls: { servername: "a.test" } })
   )
   expectType<Effect.Effect<TlsSocket, SocketError, Needs | Scope.Scope>>()(Connector.connect("a.test:443", { tls: {} }))
+  expectType<Effect.Effect<TlsSocket, SocketError, Needs | Scope.Scope>>()(Connector.connect(target, { tls }))
+  // With TLS or without it, the stream is the one that both are.
+  expectType<Connected<Transport>>()(Connector.connect(address, { tls: undefined }))
+  expectType<Connected<Needs>>()(Connector.connect(target, perhaps))
+  expectType<Connected<Needs>>()(Connector.connect(target, { tls: perhaps.tls }))
+  // @ts-expect-error no such option of TLS
+  Connector.connect("a.test:443", { tls: { alpn: ["h2"], minVersoin: "TLSv1.3" } })
   // @ts-expect-error a host alone is no endpoint
   Connector.connect(host.host)
   // @ts-expect-error a port alone is no endpoint

@@ -6,18 +6,14 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
+import type { Options } from "../../Connector.ts"
 import { type ConnectAttempt, Reason, SocketError } from "../../SocketError.ts"
 import { positiveInteger } from "../base/checks.ts"
 
-/** What `Connector.Options` says about races; its documentation is there. */
-export interface RaceOptions {
-  readonly attemptDelay?: Duration.Input | undefined
-  readonly attemptTimeout?: Duration.Input | undefined
-  readonly timeout?: Duration.Input | undefined
-  readonly lookupTimeout?: Duration.Input | undefined
-  readonly firstFamilyCount?: number | undefined
-  readonly maxAddresses?: number | undefined
-}
+export type RaceOptions = Pick<
+  Options,
+  "attemptDelay" | "attemptTimeout" | "timeout" | "lookupTimeout" | "firstFamilyCount" | "maxAddresses"
+>
 
 /** How a race goes. Times are milliseconds, and may be infinite. */
 export interface Rules {

@@ -3,12 +3,18 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as AddressResolver from "effect/net/AddressResolver"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import { type Address, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
-import { type ConnectOptions, type ResolvedConnectOptions, resolveOptions, Transport } from "../../Transport.ts"
+import {
+  type ConnectOptions,
+  type ResolvedConnectOptions,
+  resolveOptions,
+  type ResolverFor,
+  type Target,
+  Transport
+} from "../../Transport.ts"
 import { counters } from "../base/counters.ts"
 import { unsupported, unsupportedLocal } from "../base/unsupported.ts"
 import { cancellable } from "../cancellation/cancellable.ts"
@@ -16,14 +22,14 @@ import { withoutSignals } from "../cancellation/signal.ts"
 import { endsTurn } from "../core/OperationQueue.ts"
 import { Socket } from "../core/Socket.ts"
 import { interleave, race, type RaceOptions, type ResolvedRaceOptions, resolveRaceOptions } from "./HappyEyeballs.ts"
-import { nameOf, resolveHost, type Target } from "./resolveHost.ts"
+import { nameOf, resolveHost } from "./resolveHost.ts"
 
 /** The one way to a connection: `connect`, and `Connector` with rules of its own for the race. */
-export const open = (
-  target: Target,
+export const open = <T extends Target>(
+  target: T,
   options: ConnectOptions | undefined,
   raceOptions: RaceOptions | undefined
-): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope> =>
+): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
   Effect.acquireRelease(
     Effect.flatMap(ownTurn, () => {
       const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
@@ -47,36 +53,34 @@ export const open = (
 const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
 
 /** From a target to a connection. */
-class Opening {
+class Opening<T extends Target> {
   /** Set in the moment in which a connection is made. */
   socket: Socket | undefined = undefined
-  private readonly target: Target
+  private readonly target: T
   private readonly options: ResolvedConnectOptions
   private readonly rules: ResolvedRaceOptions
 
-  constructor(target: Target, options: ResolvedConnectOptions, rules: ResolvedRaceOptions) {
+  constructor(target: T, options: ResolvedConnectOptions, rules: ResolvedRaceOptions) {
     this.target = target
     this.options = options
     this.rules = rules
   }
 
-  get run(): Effect.Effect<StreamSocket, SocketError, Transport | AddressResolver.AddressResolver> {
+  get run(): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T>> {
     return Effect.andThen(
       NetAddress.isSocketAddress(this.target)
         ? this.tryAll(this.target, [this.target], this.rules.timeout)
-        : this.lookUpAndTry(this.target),
+        : this.lookUpAndTry,
       Effect.suspend(() => this.socket === undefined ? Effect.die("no connection") : Effect.as(ownTurn, this.socket))
     )
   }
 
-  private lookUpAndTry(
-    target: Target
-  ): Effect.Effect<void, SocketError, Transport | AddressResolver.AddressResolver> {
+  private get lookUpAndTry(): Effect.Effect<void, SocketError, Transport | ResolverFor<T>> {
     const { lookupTimeout, timeout } = this.rules
     return Clock.clockWith((clock) => {
       const startedAt = clock.monotonicTimeNanosUnsafe()
       return Effect.flatMap(
-        resolveHost("connect", target, Duration.millis(Math.min(lookupTimeout, timeout))),
+        resolveHost("connect", this.target, Duration.millis(Math.min(lookupTimeout, timeout))),
         ({ addresses, name }) =>
           this.tryAll(name, addresses, timeout - Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6)
       )

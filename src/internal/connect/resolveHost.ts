@@ -9,23 +9,30 @@ import * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { type Address, Reason, SocketError } from "../../SocketError.ts"
-
-/** Whatever names a place to connect to or to listen on. */
-export type Target = NetAddress.SocketAddress | Host.HostPortInput
+import type { ResolverFor, Target } from "../../Transport.ts"
 
 /** What an error names as the place, before any address is known. */
 export const nameOf = (target: Target): Address | undefined => Result.getOrUndefined(parseTarget(target))
 
 /** The addresses of a target, in the resolver's order; only a name needs the resolver. */
-export const resolveHost = (
+export const resolveHost = <T extends Target>(
+  operation: string,
+  target: T,
+  timeout: Duration.Duration = Duration.infinity
+): Effect.Effect<Resolved, SocketError, ResolverFor<T>> =>
+  // An address is never looked up, so the resolver is asked for only where the type says so.
+  resolve(operation, target, timeout) as Effect.Effect<Resolved, SocketError, ResolverFor<T>>
+
+interface Resolved {
+  readonly name: Address
+  readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
+}
+
+const resolve = (
   operation: string,
   target: Target,
-  timeout: Duration.Duration = Duration.infinity
-): Effect.Effect<
-  { readonly name: Address; readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress> },
-  SocketError,
-  AddressResolver.AddressResolver
-> => {
+  timeout: Duration.Duration
+): Effect.Effect<Resolved, SocketError, AddressResolver.AddressResolver> => {
   const unresolved = (host: string, detail: string, address?: Address, cause?: Error) =>
     Effect.fail(
       new SocketError({ reason: Reason.NameResolution({ host, detail }), operation, address, transferred: 0, cause })
