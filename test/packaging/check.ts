@@ -3,6 +3,7 @@
  *
  * Usage: node test/packaging/check.ts TARBALL RESULT.json
  */
+import { deepStrictEqual } from "node:assert"
 import { execFile } from "node:child_process"
 import { existsSync, globSync } from "node:fs"
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
@@ -57,18 +58,17 @@ try {
   const inside = (pattern: string) =>
     globSync(pattern, { cwd: home }).map((file) => file.replaceAll("\\", "/")).toSorted()
   const modules = inside("dist/**/*.js").map((file) => file.slice("dist/".length, -".js".length))
-  const specifierOf = (module: string): string =>
-    [manifest.name, module.replace(/\/?index$/, "")].join("/").replace(/\/$/, "")
   // The modules of testing/ are reached through `effect-asio/testing` alone.
   const isInternal = (module: string): boolean =>
     module.split("/").includes("internal") || (module.startsWith("testing/") && module !== "testing/index")
   const isIndex = (module: string): boolean => /(^|\/)index$/.test(module)
-  const entries = modules.filter((module) => !isInternal(module)).map(specifierOf)
+  const keyOf = (module: string): string => `./${module}`.replace(/\/index$/, "")
+  const open = modules.filter((module) => !isInternal(module))
+  const entries = open.map((module) => join(manifest.name, keyOf(module)).replaceAll("\\", "/"))
 
-  await check("the entries named in the design exist", async () => {
-    for (const entry of ["", "/promises", "/testing"]) {
-      expect(entries.includes(manifest.name + entry), `no ${manifest.name}${entry}`)
-    }
+  await check("package.json exports every public module, by its name, and nothing else", async () => {
+    const wanted = Object.fromEntries(open.map((module) => [keyOf(module), `./dist/${module}.js`]))
+    deepStrictEqual(manifest.exports, { ...wanted, "./package.json": "./package.json" })
   })
   for (const entry of entries) {
     await check(`import ${entry}`, async () => {
