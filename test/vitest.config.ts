@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import { configDefaults, defineConfig } from "vitest/config"
 import { BaseSequencer, type TestSpecification } from "vitest/node"
@@ -6,30 +7,23 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
  * A file's name says how it runs (test/README.md):
  *
  * - `*.wide.test.ts`: left out of `npm test`; `npm run test:wide` and CI run it.
- * - `*.process.test.ts`: has a process of its own.
+ * - `*.process.test.ts`: has a process of its own, because it looks at or changes what belongs to the whole process.
  * - `*.properties.test.ts`: `npm test` runs a part of its random cases, `npm run test:wide` all of them.
- * - any other `*.test.ts`: shares a process with others.
+ * - any other `*.test.ts`: shares a process with others, as the properties do.
  */
 export const wide = ["test/**/*.wide.test.ts"]
 export const properties = ["test/**/*.properties.test.ts"]
-const alone = [...wide, ...properties, "test/**/*.process.test.ts"]
+const alone = ["test/**/*.process.test.ts"]
 
-// A clone that is fresh knows no durations: were one of these among the last, the others would wait for it.
+// The first run in a clone knows no durations: if one of these came last, the other workers would idle.
 const longest = [
-  "adapter/NodeDuplex",
   "suites/soak/",
-  "suites/matrix/tls-epoll",
-  "suites/matrix/tls-node",
-  "suites/matrix/epoll",
-  "suites/matrix/node-tcp",
-  "suites/conformance/tls",
-  "Tls/closing",
-  "suites/accounting/",
-  "adapter/EffectSocket",
-  "Server/restart",
-  "suites/matrix/node",
   "suites/conformance/",
-  "adapter/cluster",
+  "Tls/",
+  "suites/accounting/",
+  "Server/restart",
+  "suites/matrix/",
+  "adapter/",
   "examples/"
 ]
 
@@ -50,12 +44,13 @@ process.env["NODE_COMPILE_CACHE"] ??= fileURLToPath(new URL("../node_modules/.ca
 
 export const shared = {
   root,
-  // A process per file: leak checks look at /proc/self/fd and at the process's own handles and signals.
+  // Processes and not threads: leak checks look at /proc/self/fd and at the handles of the process.
   pool: "forks",
-  // Much of the time goes into waiting for the kernel and for other processes, so no core needs to be kept free.
-  maxWorkers: "100%",
-  testTimeout: 10_000,
-  hookTimeout: 10_000,
+  // A test mostly waits for the kernel, a timer or another process: two workers for each core keep it busy.
+  maxWorkers: 2 * availableParallelism(),
+  // For what hangs. No test may depend on how fast the machine is.
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
   sequence: { sequencer: LongestFirst }
 } as const
 

@@ -27,12 +27,10 @@ import * as Cancellation from "../../src/Cancellation.ts"
 import * as Read from "../../src/Read.ts"
 import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { StreamChecks } from "../../src/testing/index.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { conformance, impatient } from "../suites/conformance/bind.ts"
 import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 
@@ -709,50 +707,6 @@ describe("SocketServer", () => {
 })
 
 describe("fromSocket", () => {
-  const all = { reset: true, halfClose: true, readAfterWriteFailure: true }
-
-  conformance({
-    name: "a stream as a Socket as a stream, in memory",
-    pair: (options) =>
-      Effect.gen(function*() {
-        const [left, right] = yield* MemoryTransport.pair(options)
-        return [
-          yield* EffectSocket.fromSocket(EffectSocket.toSocket(left), options),
-          yield* EffectSocket.fromSocket(EffectSocket.toSocket(right), options)
-        ]
-      }),
-    advance: TestClock.adjust,
-    can: all
-  }, it.effect)
-
-  const overNodeSocket = impatient({
-    name: "an Effect NodeSocket as a stream",
-    pair: (options) =>
-      Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(anywhere, options)
-        const accepting = yield* start(acceptor.accept)
-        const node = yield* NodeSocket.makeNet({ port: portOf(acceptor.address), allowHalfOpen: true })
-        const left = yield* EffectSocket.fromSocket(node, options)
-        const right = yield* Fiber.join(accepting)
-        yield* acceptor.close
-        return [left, right] as const
-      }).pipe(Effect.provide(NodeTransport.layer)),
-    advance: Effect.sleep,
-    // A `net.Socket` that is destroyed with nothing unread ends like any other.
-    can: { reset: false, halfClose: true, readAfterWriteFailure: false }
-  })
-
-  describe(overNodeSocket.name, () => {
-    // A NodeSocket that is closed does not wait for the peer; the docs of fromSocket say what that costs.
-    const lost = "close flushes although there is unread input"
-    for (const { name, needs, run } of StreamChecks.checks) {
-      it.live.skipIf(name === lost || (needs !== undefined && !overNodeSocket.can[needs]))(
-        name,
-        () => leavingNothing(run(overNodeSocket))
-      )
-    }
-  })
-
   type Step =
     | ReadonlyArray<Uint8Array | string>
     | Socket.SocketErrorReason

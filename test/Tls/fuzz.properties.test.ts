@@ -1,7 +1,7 @@
 /**
  * Handshakes and records that were changed on their way to a server, from seeds. Whatever comes: the server ends, with a
- * typed error or having read what was sent; nothing is thrown, and nothing is left. `FUZZ=10000` runs as many as that, and
- * `SEED=<seed>` one of them.
+ * typed error or having read what was sent; nothing is thrown, and nothing is left. `RUNS=<factor>` runs that many
+ * times as many, and `SEED=<seed>` one of them.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, type Fiber } from "effect"
@@ -11,9 +11,10 @@ import { MemoryTransport } from "../../src/testing/index.ts"
 import { localhost } from "../support/certificates.ts"
 import { ending, failure, start } from "../support/effects.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { some } from "../support/properties.ts"
 import { trusting } from "../support/tlsPairs.ts"
 
-const count = Number(process.env["FUZZ"] ?? 1500)
+const count = some(1500)
 const seeds = process.env["SEED"] === undefined
   ? Array.from({ length: count }, (_, i) => i + 1)
   : [Number(process.env["SEED"])]

@@ -17,7 +17,6 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { conformance } from "../suites/conformance/bind.ts"
 import { assertBytes, defect, ending, failure, pattern, start } from "../support/effects.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 
@@ -634,21 +633,6 @@ describe("WebStreams", () => {
       assert.strictEqual(hash(yield* Read.readAll(socket)), hash(some))
     }))
 })
-
-conformance({
-  name: "a socket as Web streams as a socket",
-  advance: Effect.sleep,
-  can: { reset: true, halfClose: true, readAfterWriteFailure: true },
-  pair: (options) =>
-    Effect.gen(function*() {
-      const [left, right] = yield* MemoryTransport.pair(options)
-      const { readable, writable } = yield* WebStreams.toWebStreams(left)
-      return [
-        yield* WebStreams.fromWebStreams({ readable, writable }, options),
-        right
-      ] as const
-    })
-}, it.live)
 
 describe("WebStreams over TCP", () => {
   it.live("megabytes through compression, a socket, and decompression", () =>

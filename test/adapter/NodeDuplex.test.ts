@@ -32,7 +32,6 @@ import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import type { Transport } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { conformance } from "../suites/conformance/bind.ts"
 import { assertBytes, defect, ending, failure, FakeBacking, pattern, start } from "../support/effects.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 
@@ -843,42 +842,6 @@ describe("NodeDuplex", () => {
       }))
   })
 })
-
-// ---- as a transport: the whole contract
-
-const can = { reset: true, halfClose: true, readAfterWriteFailure: false }
-
-conformance({
-  name: "a socket as a Duplex as a socket",
-  advance: Effect.sleep,
-  can,
-  pair: (options) =>
-    Effect.gen(function*() {
-      const [left, right] = yield* MemoryTransport.pair(options)
-      return [yield* NodeDuplex.fromDuplex(yield* NodeDuplex.toDuplex(left), options), right] as const
-    })
-}, it.live)
-
-conformance({
-  name: "net.Socket as a socket",
-  advance: Effect.sleep,
-  // Before Node 24, a reset behind unread bytes looks like the end of the stream.
-  can: { ...can, reset: Number.parseInt(process.versions.node, 10) >= 24 },
-  pair: (options) =>
-    Effect.gen(function*() {
-      const [near, far] = yield* Effect.promise(async () => {
-        const server = Net.createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(0, "127.0.0.1")
-        await once(server, "listening")
-        const { port } = server.address() as Net.AddressInfo
-        const near = Net.connect({ port, host: "127.0.0.1", allowHalfOpen: true })
-        const [far]: Array<Net.Socket> = await once(server, "connection")
-        if (near.connecting) await once(near, "connect")
-        server.close()
-        return [near, far!]
-      })
-      return [yield* NodeDuplex.fromDuplex(near!, options), yield* NodeDuplex.fromDuplex(far!, options)] as const
-    })
-}, it.live)
 
 // ---- libraries that take a socket, over real TCP
 
