@@ -20,6 +20,31 @@ const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
  * of bytes always completes a transfer, as in Asio. `runsCallerCode` marks a rule of
  * the caller's own.
  *
+ * **Example** (Four ends of a write)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { CompletionCondition, Write } from "effect-asio"
+ * import { MemoryTransport } from "effect-asio/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   // One attempt takes at most 1,000 bytes here.
+ *   const [socket] = yield* MemoryTransport.pair({ chunk: 1000 })
+ *   const bytes = new Uint8Array(5000)
+ *   yield* Console.log(yield* Write.writeAll(socket, bytes))
+ *   yield* Console.log(yield* Write.writeAll(socket, bytes, CompletionCondition.transferAtLeast(1500)))
+ *   yield* Console.log(yield* Write.writeAll(socket, bytes, CompletionCondition.transferExactly(1500)))
+ *   // Pieces of 700 bytes, until at least 1,500 bytes are taken.
+ *   yield* Console.log(yield* Write.writeAll(socket, bytes, (transferred) => transferred < 1500 ? 700 : 0))
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * // => 5000
+ * // => 2000
+ * // => 1500
+ * // => 2100
+ * ```
+ *
  * @category models
  * @since 0.1.0
  */

@@ -53,6 +53,28 @@ export interface Frame {
  * How messages of type `In` are sent and messages of type `Out` are received.
  * `E` is what a message with bad content fails with.
  *
+ * **Example** (Sending and receiving values)
+ *
+ * ```ts
+ * import { Console, Effect, Schema } from "effect"
+ * import { Framing } from "effect-asio"
+ * import { MemoryTransport } from "effect-asio/testing"
+ *
+ * // Four bytes of length, then JSON; a message of more than 64 KiB is refused on both sides.
+ * const Point = Schema.Struct({ x: Schema.Number, y: Schema.Number })
+ * const points = Framing.schema(Framing.lengthPrefixed({ max: 65_536 }), Point)
+ *
+ * const program = Effect.gen(function*() {
+ *   const [client, server] = yield* MemoryTransport.pair()
+ *   yield* Framing.send(client, points, { x: 1, y: 2 })
+ *   const { x, y } = yield* Framing.receive(server, points)
+ *   yield* Console.log(x, y, client.bytesWritten)
+ * })
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * // => 1 2 17
+ * ```
+ *
  * @category models
  * @since 0.1.0
  */

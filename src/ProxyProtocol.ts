@@ -315,6 +315,8 @@ export const receiveOption: {
  * **Example** (Passing the client on)
  *
  * ```ts
+ * const trusted = ProxyProtocol.trustPeers(["10.0.0.0/8"])
+ * const header = yield* ProxyProtocol.receiveOption(accepted, { trusted, untrusted: "plain" })
  * const endpoints = ProxyProtocol.endpointsOf(accepted, header)
  * yield* ProxyProtocol.send(upstream, { version: 2, command: "proxy", endpoints })
  * ```

@@ -415,7 +415,7 @@ export const serve = <E, R, L extends Addresses, R2 = never>(
  * ```ts
  * const Chat = Server.layer(handler, { listen: "0.0.0.0:7000" })
  *
- * Layer.launch(Layer.mergeAll(Chat, Http)).pipe(
+ * Layer.launch(Layer.mergeAll(Chat, Admin)).pipe(
  *   Effect.provide(NodeTransport.layer),
  *   NodeRuntime.runMain({ teardown: Server.teardown })
  * )

@@ -143,6 +143,23 @@ export type Address = NetAddress.SocketAddress | Host.HostPort
  * is the system's name for the error, such as `"ECONNRESET"`. `message` is one
  * line with all of it, and `JSON.stringify` keeps every field.
  *
+ * **Example** (Handling one reason, and then all others)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { StreamSocket } from "effect-asio"
+ * import { MemoryTransport } from "effect-asio/testing"
+ *
+ * const program = StreamSocket.connect("10.0.0.1:7000").pipe(
+ *   Effect.asVoid,
+ *   Effect.catchReason("SocketError", "ConnectionRefused", (_, error) => Console.log(`try later: ${error.message}`)),
+ *   Effect.catchTag("SocketError", (error) => Console.log(error.message, error.transferred))
+ * )
+ *
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(MemoryTransport.layer)))
+ * // => try later: connect tcp://10.0.0.1:7000: connection refused
+ * ```
+ *
  * @category errors
  * @since 0.1.0
  */

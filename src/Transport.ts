@@ -310,6 +310,44 @@ export const WouldBlock = -1
  *   When the connection is handed over, as to TLS, the new owner attaches again
  *   and gets all events from then on.
  *
+ * **Example** (A connection that reads zeros and forgets what is written)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import * as NetAddress from "effect/net/NetAddress"
+ * import { Read, StreamSocket, type Transport, Write } from "effect-asio"
+ *
+ * const address = NetAddress.unixPathAddress("/dev/zero")
+ *
+ * const makeZero = (): Transport.Backing => {
+ *   let events: Transport.Events | undefined
+ *   // Events come later, never from inside of an attempt.
+ *   const release = () => queueMicrotask(() => events?.closed())
+ *   return {
+ *     localAddress: address,
+ *     remoteAddress: address,
+ *     attach: (attached) => void (events = attached),
+ *     read: (target) => target.fill(0).byteLength,
+ *     write: (source, limit) => Math.min(source.remaining, limit),
+ *     shutdownWrite: () => 0,
+ *     close: release,
+ *     abort: release,
+ *     configure: () => undefined
+ *   }
+ * }
+ *
+ * const program = Effect.gen(function*() {
+ *   const socket = StreamSocket.make(makeZero())
+ *   yield* Console.log(yield* Write.writeAll(socket, new Uint8Array(100_000)))
+ *   yield* Console.log(yield* Read.readExactly(socket, new Uint8Array(4)))
+ *   yield* socket.close
+ * })
+ *
+ * await Effect.runPromise(program)
+ * // => 100000
+ * // => 4
+ * ```
+ *
  * @category contract
  * @since 0.1.0
  */

@@ -95,7 +95,7 @@ export const toSink = (socket: WriteStream): Sink.Sink<number, Buffers.View, nev
  *
  * ```ts
  * const answers = requests.pipe(
- *   Stream.pipeThroughChannel(Ndjson.duplex(EffectStream.toChannel(socket)))
+ *   Stream.pipeThroughChannel(Ndjson.duplex(EffectStream.toChannel<Ndjson.NdjsonError>(socket)))
  * )
  * ```
  *

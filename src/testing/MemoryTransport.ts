@@ -96,6 +96,27 @@ export const clogged = (
  * A transport over a network of its own, together with a resolver that knows
  * `localhost`.
  *
+ * **Example** (A client and a server in one test)
+ *
+ * ```ts
+ * import { Console, Effect } from "effect"
+ * import { Acceptor, Buffers, Read, Relay, StreamSocket, Write } from "effect-asio"
+ * import { MemoryTransport } from "effect-asio/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   const acceptor = yield* Acceptor.listen("localhost:7000")
+ *   yield* Effect.forkScoped(Acceptor.serve(acceptor, (socket) => Relay.copy(socket, socket)))
+ *   const socket = yield* StreamSocket.connect("localhost:7000")
+ *   yield* Write.writeAll(socket, Buffers.utf8("hello\n"))
+ *   yield* Console.log(yield* Read.readLine(socket))
+ * })
+ *
+ * // Every attempt moves 1 to 3 bytes, in the same way in each run.
+ * const network = MemoryTransport.layerWith({ chunk: 3, seed: 1 })
+ * await Effect.runPromise(program.pipe(Effect.scoped, Effect.provide(network)))
+ * // => hello
+ * ```
+ *
  * @category layers
  * @since 0.1.0
  */

@@ -118,12 +118,24 @@ export interface ScriptedStream {
  * **Example** (Interrupting between two slices)
  *
  * ```ts
- * const { socket, written } = yield* ScriptedStream.make({
- *   writes: [ScriptedStream.take(3), ScriptedStream.block]
+ * import { Console, Effect, Fiber } from "effect"
+ * import { Buffers, Write } from "effect-asio"
+ * import { ScriptedStream } from "effect-asio/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   const { socket, written } = yield* ScriptedStream.make({
+ *     writes: [ScriptedStream.take(3), ScriptedStream.block]
+ *   })
+ *   const fiber = yield* Effect.forkChild(Write.writeAll(socket, Buffers.utf8("hello")), { startImmediately: true })
+ *   yield* Fiber.interrupt(fiber)
+ *   yield* Console.log(Buffers.toUtf8(yield* written))
+ *   yield* Effect.catchReason(socket.writeSome(Buffers.utf8("lo")), "SocketError", "Torn", (torn) =>
+ *     Console.log(`torn after ${torn.transferred} of ${torn.total}`))
  * })
- * const fiber = yield* Effect.forkChild(Write.writeAll(socket, Buffers.utf8("hello")), { startImmediately: true })
- * yield* Fiber.interrupt(fiber)
- * // written is "hel"; the stream is torn
+ *
+ * await Effect.runPromise(Effect.scoped(program))
+ * // => hel
+ * // => torn after 3 of 5
  * ```
  *
  * @category constructors
