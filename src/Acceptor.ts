@@ -12,7 +12,7 @@ import { formatAddress } from "./internal/base/format.ts"
 import { cancellable } from "./internal/cancellation/cancellable.ts"
 import { nameOf, resolveHost } from "./internal/connect/resolveHost.ts"
 import { accepting } from "./internal/core/acceptLoop.ts"
-import { errorOf, Listener, TypeId } from "./internal/core/Listener.ts"
+import { errorOf, Listener, listenerOf, TypeId } from "./internal/core/Listener.ts"
 import { isSocketError, Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import {
@@ -107,9 +107,8 @@ export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "li
  */
 export const detachFd = (acceptor: Acceptor): Effect.Effect<number, SocketError> =>
   Effect.suspend(() => {
-    const answer = acceptor instanceof Listener
-      ? acceptor.detachFd()
-      : errorOf(acceptor, Reason.Unsupported({ feature: "giving away an acceptor of another make" }), "detachFd")
+    const answer = listenerOf(acceptor)?.detachFd() ??
+      errorOf(acceptor, Reason.Unsupported({ feature: "giving away an acceptor of another make" }), "detachFd")
     return typeof answer === "number" ? Effect.succeed(answer) : Effect.fail(answer)
   })
 

@@ -8,6 +8,11 @@
  * @since 0.1.0
  */
 
+import { isOfThisVersion, version } from "./internal/base/copies.ts"
+
+/** Tells a `Cursor` of another copy of this package from other objects. */
+const CursorId: unique symbol = Symbol.for("~effect-asio/Cursor")
+
 /**
  * One contiguous piece of memory. `Buffer` is a `Uint8Array`.
  *
@@ -158,6 +163,11 @@ export class Cursor {
     }
   }
 
+  /** The version of the package that made it. @internal */
+  get [CursorId](): string {
+    return version
+  }
+
   /** All bytes from the first to the last view. */
   get total(): number {
     return this.all
@@ -264,7 +274,8 @@ export const cursor = (input: Input): Cursor => new Cursor(input)
  * @category guards
  * @since 0.1.0
  */
-export const isCursor = (u: unknown): u is Cursor => u instanceof Cursor
+export const isCursor = (u: unknown): u is Cursor =>
+  u instanceof Cursor || (typeof u === "object" && u !== null && isOfThisVersion(u, CursorId, "cursor"))
 
 // ---- internal
 

@@ -401,11 +401,11 @@ export const withSignal: {
 } = dual(
   2,
   <A, E, R>(effect: Effect.Effect<A, E, R>, signal: CancellationSignal): Effect.Effect<A, E, R> => {
-    if (!(signal instanceof Signal.Signal)) throw new TypeError("withSignal: not a signal of Cancellation.makeSignal")
+    if (!Signal.isSignal(signal)) throw new TypeError("withSignal: not a signal of Cancellation.makeSignal")
     return Effect.updateService(
       effect,
       Signal.CurrentCancellationScope,
-      (region = outside) => region.within(signal)
+      (region) => (Signal.checked(region) ?? outside).within(signal)
     )
   }
 )
@@ -514,7 +514,7 @@ export const withFilter: {
 } = dual(
   2,
   <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R> =>
-    Effect.updateService(effect, Signal.CurrentCancellationScope, (region) => region?.through(filter))
+    Effect.updateService(effect, Signal.CurrentCancellationScope, (region) => Signal.checked(region)?.through(filter))
 )
 
 // ---- deadlines

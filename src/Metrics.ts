@@ -19,6 +19,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { Type } from "./Cancellation.ts"
+import { sharedByVersion } from "./internal/base/copies.ts"
 import { counters } from "./internal/base/counters.ts"
 import { noop } from "./internal/base/noEvents.ts"
 
@@ -275,7 +276,7 @@ const shown: ReadonlyArray<Shown> = [
 ]
 
 // A registry has each metric once, however many layers show it: the last one to go takes it away.
-const layers = new WeakMap<Metric.MetricRegistry, number>()
+const layers = /* @__PURE__ */ sharedByVersion("metrics", () => new WeakMap<Metric.MetricRegistry, number>())
 
 const show = (context: Context.Context<never>): () => void => {
   const registry = Context.get(context, Metric.MetricRegistry)

@@ -19,7 +19,7 @@ import type * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import { All, AtLeast, type Find, findBytes, findRegExp, Fixed, Until, Varint } from "./internal/core/Matcher.ts"
 import { readInto } from "./internal/core/ReadHalf.ts"
-import { Socket } from "./internal/core/Socket.ts"
+import { coreOf } from "./internal/core/Socket.ts"
 import * as AnyStream from "./internal/operations/foreignStream.ts"
 import { isReadStream } from "./internal/operations/isStream.ts"
 import { run } from "./internal/operations/read.ts"
@@ -314,9 +314,8 @@ export const unread: {
     Effect.suspend(() => {
       if (!(bytes instanceof Uint8Array)) throw new TypeError("unread: the bytes are not a Uint8Array")
       Buffers.byteLength(bytes)
-      const refusal = stream instanceof Socket
-        ? stream.readHalf.unread(bytes)
-        : AnyStream.unread(stream, bytes)
+      const core = coreOf(stream)
+      const refusal = core === undefined ? AnyStream.unread(stream, bytes) : core.readHalf.unread(bytes)
       return refusal === undefined ? Effect.void : Effect.fail(refusal)
     })
 )

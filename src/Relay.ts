@@ -15,7 +15,7 @@ import * as Cancellation from "./Cancellation.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
 import { noop } from "./internal/base/noEvents.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
-import { Socket } from "./internal/core/Socket.ts"
+import { coreOf } from "./internal/core/Socket.ts"
 import * as AnyStream from "./internal/operations/foreignStream.ts"
 import { isReadStream, isWriteStream } from "./internal/operations/isStream.ts"
 import { isTraced, traced } from "./internal/operations/tracing.ts"
@@ -240,7 +240,7 @@ const pumpAll = (
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)
   // What composed reads leave over: our streams show it to every read, others only to composed ones.
-  const read = from instanceof Socket ? from.readSome(buffer) : AnyStream.readSome(operation, from, buffer)
+  const read = coreOf(from)?.readSome(buffer) ?? AnyStream.readSome(operation, from, buffer)
   const loop = Effect.forever(
     Effect.flatMap(read, (count) => {
       total += count

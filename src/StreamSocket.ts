@@ -13,7 +13,7 @@ import type * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import type * as Buffers from "./Buffers.ts"
 import { open } from "./internal/connect/open.ts"
-import { Socket, TypeId } from "./internal/core/Socket.ts"
+import { coreOf, Socket, TypeId } from "./internal/core/Socket.ts"
 import { Reason, SocketError } from "./SocketError.ts"
 import {
   type Backing,
@@ -204,14 +204,12 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
  */
 export const detachFd = (socket: StreamSocket): Effect.Effect<number, SocketError> =>
   Effect.suspend(() => {
-    const answer = socket instanceof Socket
-      ? socket.detachFd()
-      : new SocketError({
-        reason: Reason.Unsupported({ feature: "giving away a stream that is no socket of a transport" }),
-        operation: "detachFd",
-        address: socket.remoteAddress,
-        transferred: 0
-      })
+    const answer = coreOf(socket)?.detachFd() ?? new SocketError({
+      reason: Reason.Unsupported({ feature: "giving away a stream that is no socket of a transport" }),
+      operation: "detachFd",
+      address: socket.remoteAddress,
+      transferred: 0
+    })
     return typeof answer === "number" ? Effect.succeed(answer) : Effect.fail(answer)
   })
 

@@ -63,7 +63,7 @@ import * as Deadlines from "./internal/base/timerQueue.ts"
 import { cancellable } from "./internal/cancellation/cancellable.ts"
 import { withoutSignals } from "./internal/cancellation/signal.ts"
 import { chunkSize } from "./internal/core/Matcher.ts"
-import { Socket } from "./internal/core/Socket.ts"
+import { coreOf, Socket } from "./internal/core/Socket.ts"
 import { ForeignStreamBacking, leftOver } from "./internal/operations/ForeignStreamBacking.ts"
 import { BackingCarrier, type Carrier, NativeCarrier } from "./internal/tls/Carrier.ts"
 import { badOptions, tlsError } from "./internal/tls/errors.ts"
@@ -587,8 +587,9 @@ const refusal = (
   stream: Underlying,
   options: CommonOptions
 ): SocketError | undefined => {
-  if (stream instanceof Socket) {
-    const occupied = stream.takeOverRefusal()
+  const core = coreOf(stream)
+  if (core !== undefined) {
+    const occupied = core.takeOverRefusal()
     if (typeof occupied === "string") {
       return tlsError({ operation, address: stream.remoteAddress }, { kind: "handshake", detail: occupied })
     }
@@ -609,8 +610,9 @@ const refusal = (
 
 /** What has arrived and nobody has read; it stays what the next read gets. */
 const unreadBytes = (stream: Underlying): Uint8Array => {
-  if (!(stream instanceof Socket)) return leftOver(stream, "keep")
-  const { bytesRead, bytesWritten, readHalf } = stream
+  const core = coreOf(stream)
+  if (core === undefined) return leftOver(stream, "keep")
+  const { bytesRead, bytesWritten, readHalf } = core
   const native = nativeOf(readHalf.backing)
   // What waits in the kernel matters where plaintext has been spoken; else the handshake finds out what it is. Node is
   // asked only for what it has: more would set it reading.
@@ -643,7 +645,7 @@ class Attempt {
     this.role = role
     this.deadline = Duration.fromInputUnsafe(options.deadline ?? defaultDeadline)
     this.context = context
-    this.linger = stream instanceof Socket ? stream.linger : resolved.linger
+    this.linger = coreOf(stream)?.linger ?? resolved.linger
     const carrier = groundOf(operation, stream, options, this, fork)
     this.handshake = new Handshake(carrier, operation, fork, (socket) => {
       this.socket = new Secured(new TlsBacking(socket, carrier, resolved.sliceSize), this.linger, role.info(socket))
@@ -686,10 +688,11 @@ const groundOf = (
   heir: Pick<Underlying, "close" | "abort">,
   fork: Fork
 ): Carrier => {
-  if (!(stream instanceof Socket)) {
+  const core = coreOf(stream)
+  if (core === undefined) {
     return new BackingCarrier(new ForeignStreamBacking(stream, fork), leftOver(stream, "take"))
   }
-  const [backing, unread] = stream.takeOver(by, heir)
+  const [backing, unread] = core.takeOver(by, heir)
   const native = options.strictEnd === true ? undefined : nativeOf(backing)
   return native === undefined ? new BackingCarrier(backing, unread) : new NativeCarrier(backing, native, unread)
 }

@@ -44,7 +44,7 @@ import * as Acceptor from "../Acceptor.ts"
 import * as Buffers from "../Buffers.ts"
 import * as Cancellation from "../Cancellation.ts"
 import { positiveInteger } from "../internal/base/checks.ts"
-import { fromErrno, Reason, SocketError } from "../SocketError.ts"
+import { fromErrno, isSocketError, Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
   type Backing,
@@ -809,7 +809,7 @@ const ourError = (
   const { reason } = error
   const cause = "cause" in reason ? reason.cause : undefined
   // What we gave to a `Socket` comes back as it was.
-  if (cause instanceof SocketError) return cause
+  if (isSocketError(cause)) return cause
   const found = fromErrno(cause, context)
   const known = reason._tag === "SocketCloseError"
     ? Reason.ConnectionAborted()

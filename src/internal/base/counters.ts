@@ -1,8 +1,10 @@
+import { sharedByVersion } from "./copies.ts"
+
 /**
  * What all connections of this process did, as plain numbers: the hot paths add
  * to them, and `Metrics` shows them.
  */
-export const counters = {
+export const counters = /* @__PURE__ */ sharedByVersion("counters", () => ({
   completed: 0,
   cancelled: { terminal: 0, partial: 0, total: 0 },
   torn: 0,
@@ -10,7 +12,7 @@ export const counters = {
   bytesWritten: 0,
   servers: { listening: 0, paused: 0, draining: 0, stopped: 0 },
   served: makeServerCounts()
-}
+}))
 
 /** What one server did, and what all of them did. */
 export type ServerCounts = ReturnType<typeof makeServerCounts>

@@ -1,8 +1,9 @@
 import type { Duplex } from "node:stream"
 import type { Backing } from "../../Transport.ts"
+import { version } from "./copies.ts"
 
 /** How a layer above a transport gets at the platform's own stream under a backing, where there is one. */
-export const native: unique symbol = Symbol("effect-asio/native")
+export const native: unique symbol = Symbol.for(`~effect-asio/native@${version}`)
 
 export interface Native {
   /** Bytes that were received and that nobody has read. */
@@ -20,7 +21,7 @@ export interface NativeStream extends Duplex {
 }
 
 export const nativeOf = (backing: Backing): Native | undefined => {
-  // A symbol of this module: whatever has it is what it says.
+  // A key of this version: what has it is what it says.
   const { [native]: found } = backing as Backing & { readonly [native]?: Native }
   return found
 }

@@ -6,8 +6,8 @@ import {
   aborted,
   type Cancellable,
   type CancellationScope,
-  CurrentCancellationScope,
   type Request,
+  scopeOf,
   type Type,
   withoutSignals
 } from "./signal.ts"
@@ -23,7 +23,7 @@ export const cancellable = <A, E, R>(
   keeps: "total" | "terminal" = "total"
 ): Effect.Effect<A, E | SocketError, R> =>
   Effect.withFiber((fiber) => {
-    const scope = fiber.getRef(CurrentCancellationScope)
+    const scope = scopeOf(fiber)
     return scope === undefined
       ? effect
       // What it consists of is cut with it, and not by itself.

@@ -1,7 +1,9 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { type Address, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import { isOfThisVersion, version } from "../base/copies.ts"
 
 /**
  * Graded requests on their way from whoever emits them to the operations that
@@ -53,6 +55,8 @@ export interface Cancellable extends Pending {
   resume(): void
 }
 
+const SignalId: unique symbol = Symbol.for("~effect-asio/CancellationSignal")
+
 export class Signal {
   private readonly operations = new Map<Cancellable, Filter | undefined>()
   private readonly idleWaiters = new Set<() => void>()
@@ -60,6 +64,10 @@ export class Signal {
 
   constructor(origin: Origin) {
     this.origin = origin
+  }
+
+  get [SignalId](): string {
+    return version
   }
 
   get pending(): ReadonlyArray<Pending> {
@@ -225,11 +233,17 @@ export class AbortSource extends StandingSignal {
   }
 }
 
+/** A signal of another copy of this package is a `Signal` too; one of another version is a `TypeError`. */
+export const isSignal = (signal: object): signal is Signal =>
+  signal instanceof Signal || isOfThisVersion(signal, SignalId, "signal")
+
 interface Link {
   readonly signal: Signal
   /** What every filter between the signal and here lets through. */
   readonly filter: Filter | undefined
 }
+
+const ScopeId: unique symbol = Symbol.for("~effect-asio/CancellationScope")
 
 /** The signals that reach the operations of a region, each through its own filters. */
 export class CancellationScope {
@@ -237,6 +251,10 @@ export class CancellationScope {
 
   constructor(links: ReadonlyArray<Link>) {
     this.links = links
+  }
+
+  get [ScopeId](): string {
+    return version
   }
 
   /** A signal that is in force already is in force anew, without the filters of before. */
@@ -269,6 +287,18 @@ export const CurrentCancellationScope: Context.Reference<CancellationScope | und
   "effect-asio/Cancellation/Region",
   { defaultValue: () => undefined }
 )
+
+/**
+ * The scope that a fiber runs in. Throws a `TypeError` when another version of
+ * this package made it: its requests would not be understood.
+ */
+export const scopeOf = (fiber: Fiber.Fiber<unknown, unknown>): CancellationScope | undefined =>
+  checked(fiber.getRef(CurrentCancellationScope))
+
+export const checked = (scope: CancellationScope | undefined): CancellationScope | undefined => {
+  if (scope !== undefined && !(scope instanceof CancellationScope)) isOfThisVersion(scope, ScopeId, "signal")
+  return scope
+}
 
 /** Opening a stream may be cut by a signal that has no say in the stream, nor in its end. */
 export const withoutSignals = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>

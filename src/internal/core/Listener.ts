@@ -7,11 +7,15 @@ import type { Acceptor } from "../../Acceptor.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { type Backing, type ListenerBacking, WouldBlock } from "../../Transport.ts"
+import { isOfThisVersion, version } from "../base/copies.ts"
 import { withoutSignals } from "../cancellation/signal.ts"
 import { Operation, OperationQueue } from "./OperationQueue.ts"
 import { Socket } from "./Socket.ts"
 
 export const TypeId: unique symbol = Symbol.for("~effect-asio/Acceptor")
+
+/** Tells a `Listener` of another copy of this package from an acceptor that is not ours. */
+const CoreId: unique symbol = Symbol.for("~effect-asio/Listener")
 
 class Accept extends Operation<Backing, SocketError> {
   readonly operation = "accept"
@@ -44,6 +48,10 @@ export class Listener implements Acceptor {
     this.backing = backing
     this.linger = linger
     backing.attach({ acceptable: () => this.queue.pump() })
+  }
+
+  get [CoreId](): string {
+    return version
   }
 
   get address(): NetAddress.SocketAddress {
@@ -100,11 +108,14 @@ export class Listener implements Acceptor {
   }
 }
 
-/**
- * The next connection, if one is there already and nobody waits for it.
- */
-export const takeNow = (acceptor: Acceptor): StreamSocket | undefined =>
-  acceptor instanceof Listener ? acceptor.takeNow() : undefined
+/** The core behind an acceptor; as `coreOf` of a stream. */
+export const listenerOf = (acceptor: object): Listener | undefined => isListener(acceptor) ? acceptor : undefined
+
+const isListener = (acceptor: object): acceptor is Listener =>
+  acceptor instanceof Listener || isOfThisVersion(acceptor, CoreId, "acceptor")
+
+/** The next connection, if one is there already. */
+export const takeNow = (acceptor: Acceptor): StreamSocket | undefined => listenerOf(acceptor)?.takeNow()
 
 export const errorOf = ({ address }: Acceptor, reason: Reason, operation: string): SocketError =>
   new SocketError({ reason, operation, address, transferred: 0 })

@@ -7,8 +7,8 @@ import {
   aborted,
   type Cancellable,
   type CancellationScope,
-  CurrentCancellationScope,
   type Request,
+  scopeOf,
   type Type
 } from "../cancellation/signal.ts"
 
@@ -132,13 +132,13 @@ export class OperationQueue {
   }
 
   push<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): void {
+    const region = scopeOf(fiber)
     operation.queue = this
     operation.queued = true
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation
     this.back = operation
-    const region = fiber.getRef(CurrentCancellationScope)
     if (region !== undefined) {
       operation.cancellationScope = region
       region.register(operation)

@@ -1,3 +1,7 @@
+import { isOfThisVersion, version } from "../base/copies.ts"
+
+const BufferId: unique symbol = Symbol.for("~effect-asio/ReadBuffer")
+
 /**
  * Bytes that have arrived and that no operation has consumed yet, in one
  * contiguous piece.
@@ -7,6 +11,11 @@
  * is let go when the last byte leaves.
  */
 export class ReadBuffer {
+  /** For copies of this package that read one foreign stream. */
+  get [BufferId](): string {
+    return version
+  }
+
   private memory: Uint8Array = none
   private start = 0
   private end = 0
@@ -80,6 +89,11 @@ export class ReadBuffer {
     this.start = 0
     this.end = length
   }
+}
+
+/** Throws a `TypeError` for the buffer of another version of this package. */
+export const assertOfThisVersion = (buffer: ReadBuffer): void => {
+  if (!(buffer instanceof ReadBuffer)) isOfThisVersion(buffer, BufferId, "stream")
 }
 
 const none = new Uint8Array(0)

@@ -6,24 +6,22 @@ import * as Buffers from "../../Buffers.ts"
 import { type Address, isSocketError, Reason, type SocketError } from "../../SocketError.ts"
 import type { State, StreamSocket } from "../../StreamSocket.ts"
 import { type Backing, type Events, type LiveOptions, resolveLiveOptions } from "../../Transport.ts"
+import { isOfThisVersion, version } from "../base/copies.ts"
 import { formatAddress, formatBytes } from "../base/format.ts"
 import * as TimerQueue from "../base/timerQueue.ts"
-import {
-  type Cancellable,
-  type CancellationScope,
-  CurrentCancellationScope,
-  type Request,
-  type Type
-} from "../cancellation/signal.ts"
+import { type Cancellable, type CancellationScope, type Request, scopeOf, type Type } from "../cancellation/signal.ts"
 import { ReadHalf } from "./ReadHalf.ts"
 import { ShutdownWrite, WriteHalf, WriteSome } from "./WriteHalf.ts"
 
 export const TypeId: unique symbol = Symbol.for("~effect-asio/StreamSocket")
 
+/** Tells a `Socket` of another copy of this package from a stream that is not ours. */
+const CoreId: unique symbol = Symbol.for("~effect-asio/Socket")
+
 /** Waits for the release, where requests can reach it if anybody may make some. */
 const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
-    const scope = fiber.getRef(CurrentCancellationScope)
+    const scope = scopeOf(fiber)
     return scope === undefined ? waiting : new Closing(backing, scope).watch(waiting)
   })
 
@@ -81,6 +79,10 @@ export class Socket implements StreamSocket, Events {
     this.readHalf = new ReadHalf(backing)
     this.writeHalf = new WriteHalf(backing)
     backing.attach(this)
+  }
+
+  get [CoreId](): string {
+    return version
   }
 
   get localAddress(): NetAddress.SocketAddress {
@@ -297,3 +299,13 @@ export class Socket implements StreamSocket, Events {
     return () => waiters.delete(waiter)
   }
 }
+
+/**
+ * The core behind a stream: the stream itself when this library made it,
+ * `undefined` for every other stream. A socket of another copy of this package
+ * is a `Socket` too; one of another version is a `TypeError`.
+ */
+export const coreOf = (stream: object): Socket | undefined => isCore(stream) ? stream : undefined
+
+const isCore = (stream: object): stream is Socket =>
+  stream instanceof Socket || isOfThisVersion(stream, CoreId, "stream")

@@ -7,11 +7,12 @@ import type * as Buffers from "../../Buffers.ts"
 import * as Cancellation from "../../Cancellation.ts"
 import type * as CompletionCondition from "../../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import { sharedByAll } from "../base/copies.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { abortedBy } from "../cancellation/signal.ts"
 import { at, type Matcher } from "../core/Matcher.ts"
-import { ReadBuffer } from "../core/ReadBuffer.ts"
+import { assertOfThisVersion, ReadBuffer } from "../core/ReadBuffer.ts"
 
 /**
  * The composed operations as loops of effects, for streams that are not ours:
@@ -106,7 +107,7 @@ export const readSome = (
   target: Uint8Array
 ): Effect.Effect<number, SocketError | Cause.Done> =>
   Effect.suspend(() => {
-    const buffer = leftovers.get(stream)
+    const buffer = leftoversOf(stream)
     if (buffer === undefined || buffer.length === 0) {
       return Effect.map(stream.readSome(target), (count) => {
         checkCount(operation, count, target.byteLength)
@@ -123,8 +124,14 @@ export const unread = (stream: ReadStream, bytes: Uint8Array): undefined => {
 }
 
 const bufferOf = (stream: ReadStream): ReadBuffer => {
-  let buffer = leftovers.get(stream)
+  let buffer = leftoversOf(stream)
   if (buffer === undefined) leftovers.set(stream, buffer = new ReadBuffer())
+  return buffer
+}
+
+const leftoversOf = (stream: ReadStream): ReadBuffer | undefined => {
+  const buffer = leftovers.get(stream)
+  if (buffer !== undefined) assertOfThisVersion(buffer)
   return buffer
 }
 
@@ -178,4 +185,5 @@ const checkCount = (operation: string, count: number, offered: number): void => 
   throw new Error(`${operation}: the stream answered ${count} for an attempt of ${offered} bytes`)
 }
 
-const leftovers = new WeakMap<ReadStream, ReadBuffer>()
+// All copies of this package share it: a stream has one order of bytes, whichever copy reads.
+const leftovers = /* @__PURE__ */ sharedByAll("leftovers", () => new WeakMap<ReadStream, ReadBuffer>())

@@ -7,7 +7,7 @@ import type * as StreamSocket from "../../StreamSocket.ts"
 import type { Matcher } from "../core/Matcher.ts"
 import type { Operation } from "../core/OperationQueue.ts"
 import { type ReadHalf, ReadMatch } from "../core/ReadHalf.ts"
-import { Socket } from "../core/Socket.ts"
+import { coreOf } from "../core/Socket.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
@@ -34,7 +34,9 @@ const start = <A, M extends Matcher<A>>(
   stream: StreamSocket.ReadStream,
   matcher: M & Matcher<A>,
   operation: Operate<A, M>
-): Pull.Pull<A, SocketError> =>
-  stream instanceof Socket
-    ? stream.readHalf.run(fiber, operation(stream.readHalf, matcher))
-    : AnyStream.read(stream, matcher)
+): Pull.Pull<A, SocketError> => {
+  const core = coreOf(stream)
+  return core === undefined
+    ? AnyStream.read(stream, matcher)
+    : core.readHalf.run(fiber, operation(core.readHalf, matcher))
+}

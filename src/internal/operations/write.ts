@@ -6,7 +6,7 @@ import * as CompletionCondition from "../../CompletionCondition.ts"
 import type { SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import type { WriteMode } from "../cancellation/interruption.ts"
-import { Socket } from "../core/Socket.ts"
+import { coreOf } from "../core/Socket.ts"
 import * as AnyStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
@@ -34,14 +34,13 @@ const start = (
   mode: WriteMode
 ): Effect.Effect<number, SocketError> => {
   const until = CompletionCondition.fromInput(condition)
-  if (
-    until === CompletionCondition.transferAll && source instanceof Uint8Array && stream instanceof Socket
-  ) {
-    return stream.writeHalf.writePiece(fiber, source, mode)
+  const core = coreOf(stream)
+  if (core !== undefined && until === CompletionCondition.transferAll && source instanceof Uint8Array) {
+    return core.writeHalf.writePiece(fiber, source, mode)
   }
   const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
-  return stream instanceof Socket
-    ? stream.writeHalf.writeAll(fiber, cursor, until, mode)
+  return core !== undefined
+    ? core.writeHalf.writeAll(fiber, cursor, until, mode)
     : AnyStream.write(
       stream,
       cursor,

@@ -4,7 +4,7 @@ import type * as Fiber from "effect/Fiber"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import { formatAddress } from "../base/format.ts"
-import { Socket } from "../core/Socket.ts"
+import { coreOf } from "../core/Socket.ts"
 import type { Limit, Within } from "./limits.ts"
 import type { Connection, Server } from "./model.ts"
 
@@ -74,7 +74,7 @@ export class ServerConnection implements Connection {
     this.phase = "running"
     this.begunAt = now
     this.begunWith = this.bytesRead -
-      (this.socket instanceof Socket ? this.socket.readHalf.unreadBytes().byteLength : 0)
+      (coreOf(this.socket)?.readHalf.unreadBytes().byteLength ?? 0)
   }
 
   /** What its handler has, and before that what was accepted. */
@@ -107,7 +107,7 @@ export class ServerConnection implements Connection {
   }
 
   get bytesWaiting(): number {
-    return this.socket instanceof Socket ? this.socket.writeHalf.bytesWaiting : 0
+    return coreOf(this.socket)?.writeHalf.bytesWaiting ?? 0
   }
 
   get draining(): Effect.Effect<void> {
