@@ -24,9 +24,11 @@ import type * as Scope from "effect/Scope"
 import { maybe, positiveInt, socketOptions } from "./internal/base/config.ts"
 import { open } from "./internal/connect/open.ts"
 import { nameOf } from "./internal/connect/resolveHost.ts"
+import { secureClient } from "./internal/tls/client.ts"
+import { defaultDeadline } from "./internal/tls/options.ts"
 import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
-import * as Tls from "./Tls.ts"
+import type * as Tls from "./Tls.ts"
 import { type ConnectOptions, type ResolverFor, type Target, Transport } from "./Transport.ts"
 
 /**
@@ -308,9 +310,9 @@ const openSecure = <T extends Target>(
         Duration.fromInputUnsafe(timeout),
         Duration.nanos(clock.monotonicTimeNanosUnsafe() - startedAt)
       )
-      return Tls.clientOf(socket, tls, {
+      return secureClient(socket, tls, {
         servername,
-        deadline: Duration.min(left, Duration.fromInputUnsafe(tls.deadline ?? Tls.defaultDeadline))
+        deadline: Duration.min(left, Duration.fromInputUnsafe(tls.deadline ?? defaultDeadline))
       })
     })
   })

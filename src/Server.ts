@@ -33,6 +33,7 @@ import { resolvePhases } from "./internal/server/Drain.ts"
 import * as limits from "./internal/server/limits.ts"
 import * as model from "./internal/server/model.ts"
 import { type Behaviour, ServerCore } from "./internal/server/ServerCore.ts"
+import { secureServer } from "./internal/tls/server.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import { isSocketError, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
@@ -600,7 +601,7 @@ const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<
   return Effect.map(prepared, (context) => (accepted) =>
     Effect.map(
       // The server ends every connection itself, and ending the one below ends this one.
-      Effect.provideService(Tls.serverOf(accepted.socket, context, own), Scope.Scope, Scope.makeUnsafe()),
+      Effect.provideService(secureServer(accepted.socket, context, own), Scope.Scope, Scope.makeUnsafe()),
       (socket) => ({ socket, remoteAddress: accepted.remoteAddress, localAddress: accepted.localAddress })
     ))
 }

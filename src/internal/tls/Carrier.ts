@@ -4,36 +4,37 @@ import { Duplex } from "node:stream"
 import * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
-import * as Slab from "../base/bufferPool.ts"
+import * as BufferPool from "../base/bufferPool.ts"
 import { type Native, nativeOf, type NativeStream } from "../base/nativeStream.ts"
 import { noop } from "../base/noEvents.ts"
 import * as Memory from "./memory.ts"
 
-/** The connection below TLS, as `node:tls` and the backing above it see it. */
+/** The connection that carries the ciphertext. */
 export interface Carrier {
-  /** What `node:tls` is given. */
+  /** The stream that `node:tls` reads and writes. */
   readonly stream: Duplex
-  /** The backing whose place it takes: for addresses and options. */
+  /** The backing that was taken over: it has the addresses and the options of the connection. */
   readonly underlying: Backing
   /**
-   * Whether TLS learns of the end of the connection only by `Listener.ended`. Otherwise `node:tls` reports it as the end
-   * of the TLS stream, and nobody can tell the two apart.
+   * Whether the end of the connection is reported by `CarrierEvents.ended`, and by that alone. If not, `node:tls` sees it
+   * and reports it as the end of the TLS stream, whether `close_notify` has come or not.
    */
-  readonly tellsEnd: boolean
-  listen(listener: Listener): void
+  readonly reportsEnd: boolean
+  /** Sets the receiver of events: first the handshake, then the backing. */
+  attach(events: CarrierEvents): void
   /** Flushes what `node:tls` has written, and ends the connection. */
   close(): void
-  /** Ends the connection now. `isShut`: everything has left, with FIN behind it, so that nothing is there to discard. */
+  /** Ends the connection now. `isShut`: all bytes and FIN have left, so there is nothing to discard. */
   abort(isShut: boolean): void
   /** Whether the descriptor is released. */
   readonly isClosed: boolean
 }
 
-/** What happens below, past what `node:tls` reports itself. */
-export interface Listener {
-  /** The peer's end of stream; all its bytes have been handed to `node:tls`. */
+/** What happens to the connection and is not reported by `node:tls`. */
+export interface CarrierEvents {
+  /** The peer has ended the connection, and all its bytes have been passed to `node:tls`. */
   readonly ended: () => void
-  /** Reading has failed; what had arrived before has been handed to `node:tls`. */
+  /** Reading has failed; the bytes that arrived before have been passed to `node:tls`. */
   readonly readFailed: (error: SocketError) => void
   readonly writeFailed: (error: SocketError) => void
   /** The descriptor is released. */
@@ -44,9 +45,9 @@ export interface Listener {
 export class NativeCarrier implements Carrier {
   readonly stream: NativeStream
   readonly underlying: Backing
-  readonly tellsEnd = false
+  readonly reportsEnd = false
   isClosed: boolean
-  private listener: Listener = deaf
+  private events: CarrierEvents = noCarrierEvents
 
   constructor(underlying: Backing, native: Native, unread: Uint8Array) {
     this.underlying = underlying
@@ -56,12 +57,12 @@ export class NativeCarrier implements Carrier {
     this.stream.on("error", noop)
     this.stream.once("close", () => {
       this.isClosed = true
-      this.listener.closed()
+      this.events.closed()
     })
   }
 
-  listen(listener: Listener): void {
-    this.listener = listener
+  attach(events: CarrierEvents): void {
+    this.events = events
   }
 
   close(): void {
@@ -77,23 +78,24 @@ export class NativeCarrier implements Carrier {
 }
 
 /**
- * Any other backing, as a `Duplex` whose writes never fail and whose reads never end, as far as `node:tls` can see:
- * either would end both directions, and an end without `close_notify` is not the end of a TLS stream.
+ * Any other backing, behind a `Duplex`. `node:tls` never sees a write of it fail or a read of it end: it would end both
+ * directions for either, and an end of the connection without `close_notify` is not the end of the TLS stream. Failures and
+ * the end are reported by `CarrierEvents`.
  */
 export class BackingCarrier implements Carrier, Events {
   readonly stream: Duplex
   readonly underlying: Backing
-  readonly tellsEnd = true
+  readonly reportsEnd = true
   isClosed = false
-  private listener: Listener = deaf
-  // Ciphertext that was received before TLS began.
-  private early: Uint8Array
+  private events: CarrierEvents = noCarrierEvents
+  // Ciphertext that was received before TLS began. It comes before what the backing reads.
+  private receivedEarly: Uint8Array
   private wantsBytes = false
   private isScheduled = false
   private readIsOver = false
   private writeIsOver = false
-  // What there is to tell once OpenSSL has all that came before.
-  private report: (() => void) | undefined = undefined
+  // Reports the end or the failure of reading, once OpenSSL has the bytes that came before it.
+  private reportReadOver: (() => void) | undefined = undefined
   private outgoing: Outgoing | undefined = undefined
   private onFinal: (() => void) | undefined = undefined
   private onDestroyed: (() => void) | undefined = undefined
@@ -101,11 +103,11 @@ export class BackingCarrier implements Carrier, Events {
 
   constructor(underlying: Backing, unread: Uint8Array) {
     this.underlying = underlying
-    this.early = unread
+    this.receivedEarly = unread
     this.stream = new Duplex({
       autoDestroy: false,
       read: () => {
-        // Then the backing owes an event.
+        // The backing has answered "would block", and its event continues the pump.
         if (this.wantsBytes) return
         this.wantsBytes = true
         this.pump(true)
@@ -115,7 +117,7 @@ export class BackingCarrier implements Carrier, Events {
         this.send(chunks.map(({ chunk }) => chunk), done),
       final: (done) => {
         this.onFinal = done
-        this.shut()
+        this.shutdown()
       },
       destroy: (_error, done) => this.destroy(() => done(null))
     })
@@ -123,8 +125,8 @@ export class BackingCarrier implements Carrier, Events {
     underlying.attach(this)
   }
 
-  listen(listener: Listener): void {
-    this.listener = listener
+  attach(events: CarrierEvents): void {
+    this.events = events
   }
 
   close(): void {
@@ -135,14 +137,15 @@ export class BackingCarrier implements Carrier, Events {
     const isOpen = this.onDestroyed === undefined
     this.aborts = !isShut
     if (isOpen) this.stream.destroy()
-    // What was closed, now or earlier, may wait for the peer.
+    // A close, this one or an earlier one, may wait for the peer.
     if ((isShut || !isOpen) && !this.isClosed) this.underlying.abort()
   }
 
-  // ---- what the backing reports
+  // ---- events of the backing
 
-  // Node cuts what it receives, and what OpenSSL decrypts, out of one slab of 64 KiB; but where the two take turns, each
-  // message gets a slab of its own, and the collector has no rest. So all sockets of a turn are read first.
+  // Node cuts the bytes that it receives and the bytes that OpenSSL decrypts out of one slab of 64 KiB. But if receiving and
+  // decrypting alternate, each message gets a slab of its own, and the garbage collector runs all the time. So the sockets
+  // that are readable in a turn are all read first, and decrypted afterwards.
   readable(): void {
     if (nativeOf(this.underlying) === undefined) this.pump()
     else if (!this.isScheduled) {
@@ -156,11 +159,11 @@ export class BackingCarrier implements Carrier, Events {
 
   writable(): void {
     this.flush()
-    this.shut()
+    this.shutdown()
   }
 
   failed(error: SocketError): void {
-    this.loseWrites(error)
+    this.endWrites(error)
     this.pump()
   }
 
@@ -168,59 +171,62 @@ export class BackingCarrier implements Carrier, Events {
     this.isClosed = true
     if (this.onDestroyed !== undefined) {
       this.onDestroyed()
-      this.listener.closed()
+      this.events.closed()
       return
     }
-    // Lost by failure: what it has received can still be read.
+    // The backing has lost its descriptor by a failure. The bytes that it has received can still be read.
     this.readable()
     this.writable()
   }
 
-  // ---- what `node:tls` asks for
+  // ---- requests of `node:tls`
 
-  /** @param isAsked from inside the stream, which then keeps what it gets until it is asked itself */
-  private pump(isAsked = false): void {
+  /** @param insideRead the stream has called `read`, and then keeps what is pushed until `read` has returned */
+  private pump(insideRead = false): void {
     while (this.wantsBytes && !this.readIsOver && this.onDestroyed === undefined) {
-      const buffer = Slab.acquire(bufferSize)
-      const answer = this.early.byteLength > 0 ? this.takeEarly(buffer) : this.underlying.read(buffer)
+      const buffer = BufferPool.acquire(bufferSize)
+      const answer = this.receivedEarly.byteLength > 0 ? this.takeEarly(buffer) : this.underlying.read(buffer)
       if (typeof answer === "number" && answer > 0) {
-        this.deliver(buffer, answer, isAsked)
+        this.deliver(buffer, answer, insideRead)
         continue
       }
-      Slab.release(buffer)
+      BufferPool.release(buffer)
       if (answer === WouldBlock) return
       this.readIsOver = true
-      this.report = () => typeof answer === "number" ? this.listener.ended() : this.listener.readFailed(answer)
-      // Chunks that wait in the stream come first. And not from inside a call that TLS makes.
-      if (this.stream.readableLength > 0) this.stream.on("data", () => this.tell())
-      setImmediate(() => this.tell())
+      this.reportReadOver = () => typeof answer === "number" ? this.events.ended() : this.events.readFailed(answer)
+      // Not before OpenSSL has the chunks that wait in the stream, and not inside a call of `node:tls`.
+      if (this.stream.readableLength > 0) this.stream.on("data", () => this.reportReadOverIfDrained())
+      setImmediate(() => this.reportReadOverIfDrained())
     }
   }
 
-  /** What the stream need not keep is OpenSSL's before `push` returns, and the slab is free; anything else is a copy. */
-  private deliver(buffer: Buffer, count: number, isAsked: boolean): void {
+  /**
+   * A chunk that the stream need not keep has been given to OpenSSL when `push` returns, and its buffer is free again. A
+   * chunk that the stream keeps is a copy.
+   */
+  private deliver(buffer: Buffer, count: number, insideRead: boolean): void {
     const { stream } = this
-    const isKept = isAsked || !Memory.isNode || stream.readableFlowing !== true || stream.readableLength > 0
+    const isKept = insideRead || !Memory.isNode || stream.readableFlowing !== true || stream.readableLength > 0
     const bytes = buffer.subarray(0, count)
-    // While they are delivered anything may happen, and what comes meanwhile stays behind them.
+    // `push` runs code of `node:tls` that may call this class. Bytes that it delivers meanwhile would overtake these.
     this.wantsBytes = false
     const hasRoom = stream.push(isKept ? Buffer.from(bytes) : bytes)
-    // A stream that is paused asks again.
+    // A stream that is paused calls `read` again.
     if (hasRoom && stream.readableFlowing === true) this.wantsBytes = true
-    if (isKept || stream.readableLength === 0) Slab.release(buffer)
+    if (isKept || stream.readableLength === 0) BufferPool.release(buffer)
   }
 
-  private tell(): void {
-    const { report } = this
-    if (report === undefined || this.stream.readableLength > 0 || this.onDestroyed !== undefined) return
-    this.report = undefined
-    report()
+  private reportReadOverIfDrained(): void {
+    const { reportReadOver } = this
+    if (reportReadOver === undefined || this.stream.readableLength > 0 || this.onDestroyed !== undefined) return
+    this.reportReadOver = undefined
+    reportReadOver()
   }
 
   private takeEarly(buffer: Buffer): number {
-    const count = Math.min(this.early.byteLength, buffer.byteLength)
-    buffer.set(this.early.subarray(0, count))
-    this.early = this.early.subarray(count)
+    const count = Math.min(this.receivedEarly.byteLength, buffer.byteLength)
+    buffer.set(this.receivedEarly.subarray(0, count))
+    this.receivedEarly = this.receivedEarly.subarray(count)
     return count
   }
 
@@ -237,32 +243,33 @@ export class BackingCarrier implements Carrier, Events {
       const answer = this.underlying.write(cursor, Infinity)
       if (answer === WouldBlock) return
       if (typeof answer === "number") cursor.advance(answer)
-      else this.loseWrites(answer)
+      else this.endWrites(answer)
     }
-    // Losing the writes has ended it already.
+    // `endWrites` has completed this write already.
     if (this.outgoing !== outgoing) return
     this.outgoing = undefined
     for (const chunk of chunks) Memory.release(chunk)
     done()
   }
 
-  private shut(): void {
+  private shutdown(): void {
     const done = this.onFinal
     if (done === undefined) return
     if (!this.writeIsOver) {
       const answer = this.underlying.shutdownWrite()
       if (answer === WouldBlock) return
-      if (typeof answer !== "number") this.loseWrites(answer)
+      if (typeof answer !== "number") this.endWrites(answer)
     }
     if (this.onFinal !== done) return
     this.onFinal = undefined
     done()
   }
 
-  private loseWrites(error: SocketError): void {
+  /** Writes have failed. For `node:tls` they complete, and their bytes are discarded. */
+  private endWrites(error: SocketError): void {
     if (this.writeIsOver) return
     this.writeIsOver = true
-    this.listener.writeFailed(error)
+    this.events.writeFailed(error)
     this.writable()
   }
 
@@ -270,7 +277,7 @@ export class BackingCarrier implements Carrier, Events {
     this.onDestroyed = done
     if (this.isClosed) {
       done()
-      this.listener.closed()
+      this.events.closed()
     } else if (this.aborts) this.underlying.abort()
     else this.underlying.close()
   }
@@ -278,7 +285,7 @@ export class BackingCarrier implements Carrier, Events {
 
 // ---- internal
 
-/** One write of `node:tls`, in chunks that it has made for us. */
+/** One write of `node:tls`: chunks that it has allocated for this write, and keeps no reference to. */
 interface Outgoing {
   readonly chunks: ReadonlyArray<Buffer>
   readonly cursor: Buffers.Cursor
@@ -287,4 +294,4 @@ interface Outgoing {
 
 const bufferSize = 65_536
 
-const deaf: Listener = { ended: noop, readFailed: noop, writeFailed: noop, closed: noop }
+const noCarrierEvents: CarrierEvents = { ended: noop, readFailed: noop, writeFailed: noop, closed: noop }

@@ -7,16 +7,17 @@ import * as Scope from "effect/Scope"
 import type * as Acceptor from "../../Acceptor.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
-import * as Tls from "../../Tls.ts"
+import type * as Tls from "../../Tls.ts"
 import { detachScope } from "../base/detachScope.ts"
 import { accepting } from "../core/acceptLoop.ts"
 import { Operation, OperationQueue } from "../core/OperationQueue.ts"
+import { secureServer } from "./server.ts"
 
 type OnFailure = ((error: SocketError) => unknown) | undefined
 
 /**
- * The connections of an acceptor over TLS, in the order in which their handshakes end: none waits for another's. Nothing
- * is taken from the acceptor while no `accept` waits.
+ * The connections of an acceptor over TLS, in the order in which their handshakes end. Handshakes run side by side, so a slow
+ * peer delays no other. While no `accept` waits, no connection is taken from the acceptor.
  */
 export class TlsAcceptQueue {
   readonly acceptor: Acceptor.Acceptor
@@ -24,7 +25,7 @@ export class TlsAcceptQueue {
   private readonly onHandshakeFailure: OnFailure
   private readonly queue: OperationQueue = new OperationQueue(this)
   private readonly handshakes = Scope.makeUnsafe("parallel")
-  /** Done, and not accepted yet. */
+  /** Connections whose handshake has succeeded and that no `accept` has taken. */
   private readonly ready: Array<Tls.TlsSocket> = []
   private taking: Fiber.Fiber<never, SocketError> | undefined = undefined
   private isClosed = false
@@ -74,7 +75,7 @@ export class TlsAcceptQueue {
     return undefined
   }
 
-  /** Nobody waits any more. */
+  /** No `accept` waits any more. */
   interestDropped(): void {
     const { taking } = this
     this.taking = undefined
@@ -87,7 +88,7 @@ export class TlsAcceptQueue {
   }
 
   private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
-    return Effect.matchCauseEffect(Effect.interruptible(detachScope(Tls.server(plain, this.context))), {
+    return Effect.matchCauseEffect(Effect.interruptible(detachScope(secureServer(plain, this.context, {}))), {
       onSuccess: (socket) =>
         Effect.sync(() => {
           this.ready.push(socket)
@@ -98,11 +99,11 @@ export class TlsAcceptQueue {
     })
   }
 
-  // Not a part of what `close` waits for: it may be the one who closes.
+  // In a fiber of its own, which `close` does not wait for: `onHandshakeFailure` may be the caller of `close`.
   private report(error: unknown): Effect.Effect<unknown> {
     const { onHandshakeFailure } = this
     if (!isSocketError(error)) return Effect.logError("a handshake failed", error)
-    // The program's own look-up of an identity has failed, which is nothing that the peer did.
+    // A cause of Effect comes from `identityFor`: the program has failed, not the peer.
     if (onHandshakeFailure === undefined) {
       return Cause.isCause(error.cause) ? Effect.logError(error.message, error.cause) : Effect.logDebug(error.message)
     }

@@ -4,33 +4,33 @@ import type { TLSSocket } from "node:tls"
 import type * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
-import * as Slab from "../base/bufferPool.ts"
+import * as BufferPool from "../base/bufferPool.ts"
 import { noEvents } from "../base/noEvents.ts"
-import type { Carrier, Listener } from "./Carrier.ts"
+import type { Carrier, CarrierEvents } from "./Carrier.ts"
 import { fromTls, truncated } from "./errors.ts"
 import * as Memory from "./memory.ts"
 
 /**
  * A `TLSSocket` whose handshake is over, as a backing.
  *
- * Taken bytes are copied into memory of this module, because OpenSSL may keep it; at most two slices are on their way.
- * What was taken becomes records that are always finished.
+ * Bytes that are taken are copied into memory of this module, because OpenSSL may keep a reference to it. At most two slices
+ * are queued at a time. Bytes that were taken always become complete records.
  */
-export class TlsBacking implements Backing, Listener {
+export class TlsBacking implements Backing, CarrierEvents {
   private readonly socket: TLSSocket
   private readonly carrier: Carrier
   private readonly sliceSize: number
   private attached: Events = noEvents
-  // What `node:tls` has delivered and no read has taken.
+  // Plaintext that `node:tls` has delivered and no read has taken, from `chunkOffset` on.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
-  // Full records behind it, and whether the reader is to hear of them in this turn of the event loop.
+  // Full records behind `chunk`, and whether `readable` will be reported for them at the end of this turn of the event loop.
   private queuedRecords: Array<Buffer> = []
   private isGathering = false
   private flowing = false
   private pulling = false
   private hasEnded = false
-  // The connection below has: nothing comes any more, whether the TLS stream has ended or not.
+  // The connection below has ended: nothing comes any more, whether the TLS stream has ended or not.
   private underlyingHasEnded = false
   private sawCloseNotify = false
   private readFailure: SocketError | undefined = undefined
@@ -38,24 +38,25 @@ export class TlsBacking implements Backing, Listener {
   private isWriting = false
   private wantsRoom = false
   private phase: "open" | "closing" | "closed" = "open"
-  private sawUnread = false
+  // The peer has sent bytes that no read has taken, before the close or after it.
+  private foundUnread = false
   private hasWritten = false
-  private hasHeard = false
-  // Set while the answer of the peer to close_notify is awaited.
-  private silence: NodeJS.Timeout | undefined = undefined
+  private hasReceived = false
+  // Runs while a close waits for the close_notify of the peer, from the last bytes that the peer has sent.
+  private closeNotifyTimer: NodeJS.Timeout | undefined = undefined
   private socketIsClosed = false
 
   constructor(socket: TLSSocket, carrier: Carrier, sliceSize: number) {
     this.socket = socket
     this.carrier = carrier
     this.sliceSize = sliceSize
-    carrier.listen(this)
+    carrier.attach(this)
     socket.on("data", (chunk: Buffer) => this.onData(chunk))
     socket.pause()
     socket.on("end", () => this.onEnd())
     socket.on("error", (cause) => this.onError(cause))
     socket.on("close", () => this.onClose())
-    if (carrier.tellsEnd) this.watchForCloseNotify()
+    if (carrier.reportsEnd) this.watchForCloseNotify()
   }
 
   get localAddress(): NetAddress.SocketAddress {
@@ -80,7 +81,7 @@ export class TlsBacking implements Backing, Listener {
       return count
     }
     if (this.hasEnded) return 0
-    // Behind close_notify nothing matters, and "end" is on its way.
+    // After close_notify a failure does not matter: the stream has ended, and "end" will be emitted.
     if (this.readFailure !== undefined && (!this.sawCloseNotify || this.socket.destroyed)) return this.readFailure
     if (!this.flowing) {
       this.flowing = true
@@ -100,17 +101,17 @@ export class TlsBacking implements Backing, Listener {
       this.isWriting = true
       socket.write(slice, this.onFlushed)
     } else {
-      const slab = Slab.acquire(length)
-      const slice = length === slab.byteLength ? slab : slab.subarray(0, length)
+      const buffer = BufferPool.acquire(length)
+      const slice = length === buffer.byteLength ? buffer : buffer.subarray(0, length)
       source.copyTo(slice)
       this.isWriting = true
       socket.write(slice, () => {
-        Slab.release(slab)
+        BufferPool.release(buffer)
         this.onFlushed()
       })
     }
     this.isWriting = false
-    // A refusal on the spot is an answer, although it comes as an event.
+    // A write that fails at once is answered with its error, although Node will also emit it later.
     if (socket.errored !== null) this.writeFailure ??= this.errorOf(socket.errored)
     this.hasWritten = true
     return this.refusal() ?? length
@@ -119,7 +120,7 @@ export class TlsBacking implements Backing, Listener {
   shutdownWrite(): number | SocketError {
     if (this.writeFailure !== undefined) return this.writeFailure
     if (this.socket.writableLength > 0) return this.waitForRoom()
-    // Sends close_notify, and FIN behind it.
+    // Sends close_notify and FIN.
     this.socket.end()
     return 0
   }
@@ -132,15 +133,16 @@ export class TlsBacking implements Backing, Listener {
     if (this.phase === "closing") return
     this.phase = "closing"
     if (this.socket.destroyed) return
-    this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
-    this.forget()
+    this.foundUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.discardReceived()
     if (this.socket.writableFinished) this.release()
-    else if (this.isForgotten()) this.socket.destroy()
+    else if (this.isStalled()) this.socket.destroy()
     else {
       this.socket.once("finish", () => this.release())
       this.socket.end()
     }
-    // Thrown away: left in the kernel, it would cost the peer what it has not received yet.
+    // What the peer sends from now on is read and discarded. Left in the kernel, it would turn the release of the descriptor
+    // into a reset, and the peer would lose what it has not received yet.
     this.flowing = true
     this.socket.resume()
   }
@@ -152,10 +154,10 @@ export class TlsBacking implements Backing, Listener {
     }
     const { phase, socket } = this
     this.phase = "closing"
-    this.forget()
+    this.discardReceived()
     const isShut = socket.writableFinished ? phase === "closing" : socket.writableEnded && socket.writableLength === 0
-    // The TLS socket follows when that is closed. Destroyed here, with nothing below it any more, it would free OpenSSL's
-    // memory at once; and this may be a callback of OpenSSL.
+    // The TLS socket is destroyed by the close of the carrier. Destroyed here, without its connection, it would free the
+    // memory of OpenSSL at once, and OpenSSL may be the caller.
     this.carrier.abort(isShut)
   }
 
@@ -163,7 +165,7 @@ export class TlsBacking implements Backing, Listener {
     return this.carrier.underlying.configure(options)
   }
 
-  // ---- what happens below
+  // ---- events of the connection below
 
   ended(): void {
     this.underlyingHasEnded = true
@@ -185,19 +187,19 @@ export class TlsBacking implements Backing, Listener {
     this.reportClosed()
   }
 
-  // ---- what `node:tls` reports
+  // ---- events of `node:tls`
 
   private onData(chunk: Buffer): void {
-    this.hasHeard = true
+    this.hasReceived = true
     if (this.pulling) return
     if (this.phase !== "open") {
-      this.sawUnread = true
-      this.silence?.refresh()
+      this.foundUnread = true
+      this.closeNotifyTimer?.refresh()
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
     else this.queuedRecords.push(chunk)
-    // Behind a full record there mostly is another one, and waking a fiber costs as much as decrypting one.
+    // A full record is mostly followed by another one, and waking a fiber costs as much as decrypting a record.
     if (chunk.byteLength < recordSize || this.queuedRecords.length >= maxQueuedRecords) this.deliver()
     else if (!this.isGathering) {
       this.isGathering = true
@@ -210,22 +212,22 @@ export class TlsBacking implements Backing, Listener {
 
   private deliver(): void {
     this.attached.readable()
-    // Nobody took all of it, so nobody wants more.
+    // Bytes are left, so no read waits for more.
     if (this.chunk !== undefined) this.pause()
   }
 
-  private forget(): void {
+  private discardReceived(): void {
     this.chunk = undefined
     this.queuedRecords = []
   }
 
-  /** Moves bytes of the first chunk. */
+  /** Moves bytes of the first chunk into the target. */
   private take(chunk: Buffer, target: Uint8Array): number {
     const { chunkOffset } = this
-    const rest = chunk.byteLength - chunkOffset
-    const count = Math.min(rest, target.byteLength)
+    const remaining = chunk.byteLength - chunkOffset
+    const count = Math.min(remaining, target.byteLength)
     target.set(count === chunk.byteLength ? chunk : chunk.subarray(chunkOffset, chunkOffset + count))
-    if (count === rest) {
+    if (count === remaining) {
       Memory.release(chunk)
       this.chunk = this.queuedRecords.shift()
       this.chunkOffset = 0
@@ -243,7 +245,7 @@ export class TlsBacking implements Backing, Listener {
     const error = this.errorOf(cause)
     this.readFailure ??= error
     this.writeFailure ??= error
-    // Of an error of TLS itself, Node only tells.
+    // Node emits an error of TLS itself without destroying the socket.
     if (!this.socket.destroyed) this.socket.destroy()
     if (this.phase !== "open") return
     this.pause()
@@ -251,24 +253,29 @@ export class TlsBacking implements Backing, Listener {
   }
 
   private onClose(): void {
-    clearTimeout(this.silence)
+    clearTimeout(this.closeNotifyTimer)
     this.socketIsClosed = true
     this.reportClosed()
   }
 
   private waitForRoom(): typeof WouldBlock | SocketError {
-    if (this.isForgotten()) return this.writeFailure ??= this.errorOf(forgotten())
+    if (this.isStalled()) return this.writeFailure ??= this.errorOf(peerIsGone())
     this.wantsRoom = true
     return WouldBlock
   }
 
-  // A write of its own that fails, as of the session tickets to a peer that is gone by then, `node:tls` forgets, and it
-  // answers none of those that follow. The kernel knows that there is no peer any more; and Node asks it, until the first
-  // time that there is one, which is soon enough. Where addresses say nothing of that, `close` has its linger time.
-  private isForgotten(): boolean {
+  /**
+   * Whether `node:tls` will never complete the writes that are queued. It reports nothing when a write of its own fails, for
+   * example when it sends session tickets and the peer has disconnected, and from then on it completes no write.
+   *
+   * `remoteAddress` asks the kernel (`getpeername`), which answers that there is no peer. Node keeps the first address that it
+   * is given, but such a failure comes with the last flight of the handshake and so before the first question. A Unix-domain
+   * socket has no such address: there `close` ends by its linger time.
+   */
+  private isStalled(): boolean {
     const { carrier, socket } = this
-    return socket.writableLength > 0 && !carrier.tellsEnd && !socket.destroyed && socket.remoteAddress === undefined &&
-      NetAddress.isInetAddress(this.remoteAddress)
+    return socket.writableLength > 0 && !carrier.reportsEnd && !socket.destroyed &&
+      socket.remoteAddress === undefined && NetAddress.isInetAddress(this.remoteAddress)
   }
 
   private readonly onFlushed = (): void => {
@@ -295,19 +302,27 @@ export class TlsBacking implements Backing, Listener {
     if (this.phase === "closing" && this.socket.writableFinished) this.socket.destroy()
   }
 
-  // Everything has left, with close_notify and FIN behind it. To let go now would cost a peer that still sends what it has
-  // not received yet. So where both have spoken, its end is awaited while it shows signs of life, however long that lasts:
-  // `close` knows how long it may. Of any other peer only what has come by now is read: it may be a session ticket.
+  /**
+   * All bytes, close_notify and FIN have left. If the peer still sends, releasing the descriptor now would reset the connection
+   * and cost the peer what it has not received yet.
+   *
+   * If both sides have sent data, the end of the peer is awaited, for `closeNotifyTimeout` from the last bytes that it has
+   * sent; the linger time of `close` bounds the whole wait. If not, two turns of the event loop read what has arrived by now,
+   * which may be a session ticket.
+   */
   private release(): void {
     const letGo = () => {
-      if (this.hasEnded || this.underlyingHasEnded || !this.sawUnread || this.carrier.tellsEnd) this.socket.destroy()
+      if (this.hasEnded || this.underlyingHasEnded || !this.foundUnread || this.carrier.reportsEnd) {
+        this.socket.destroy()
+      }
     }
     if (this.hasEnded || this.underlyingHasEnded) this.socket.destroy()
-    else if (this.hasWritten && this.hasHeard) this.silence = setTimeout(letGo, closeNotifyTimeout)
+    else if (this.hasWritten && this.hasReceived) this.closeNotifyTimer = setTimeout(letGo, closeNotifyTimeout)
     else setImmediate(() => setImmediate(letGo))
   }
 
-  // Over this ground the only end that `node:tls` hears of is close_notify; "end" comes when all before it was read.
+  // Over such a carrier `node:tls` sees no end but close_notify. It pushes `null` when it has decrypted it; "end" is emitted
+  // later, when everything before it was read.
   private watchForCloseNotify(): void {
     const { socket } = this
     const push = socket.push.bind(socket)
@@ -324,7 +339,7 @@ export class TlsBacking implements Backing, Listener {
     if (chunk !== null) this.chunk = chunk
   }
 
-  // A call, because the compiler cannot know what writing does to it.
+  // A method, because the compiler does not know that `socket.write` may set the field.
   private refusal(): SocketError | undefined {
     return this.writeFailure
   }
@@ -345,14 +360,14 @@ export class TlsBacking implements Backing, Listener {
 
 // ---- internal
 
-// Node has a pool for less.
+// Bytes. `Buffer.allocUnsafe` has a pool of its own for shorter slices.
 const poolThreshold = 4096
 
-// Of plaintext, at most; and how many of them are gathered.
+// Bytes of plaintext that a full record has, and the records that are gathered behind the first one.
 const recordSize = 16_384
 const maxQueuedRecords = 3
 
-// Milliseconds in which a peer answers, if it means to.
+// Milliseconds that a peer which sends nothing has to answer close_notify with its own.
 const closeNotifyTimeout = 500
 
-const forgotten = () => Object.assign(new Error("the peer was gone already"), { code: "ECONNRESET" })
+const peerIsGone = () => Object.assign(new Error("the peer was gone already"), { code: "ECONNRESET" })

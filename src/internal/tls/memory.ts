@@ -1,12 +1,12 @@
 import type { Buffer } from "node:buffer"
 
 /**
- * Gives up a piece of memory that `node:tls` has made for us; called once for each piece, by whoever has used it up. The
- * memory itself is freed when pieces that were given up make up the whole of it: pieces do not overlap, so nobody else
- * can have one.
+ * Gives up a piece of memory that `node:tls` has allocated for us. Its only user calls this once, when it has used the piece
+ * up. The memory behind it is freed when the pieces that were given up in a row cover all of it: pieces do not overlap, so
+ * no other piece of it is in use then.
  *
- * Left to the collector it would cost more than the encryption: V8 counts such memory, and marks its whole heap after
- * every 35 MB to see what of it is still needed.
+ * Without this, collecting garbage would cost more than the encryption: V8 counts such memory, and after every 35 MB of it
+ * marks the whole heap to find what is unused.
  */
 export const release = (piece: Buffer): void => {
   const { buffer } = piece
@@ -22,12 +22,12 @@ export const release = (piece: Buffer): void => {
   free(buffer)
 }
 
-/** What is known here of memory is true of Node; other runtimes may keep theirs, or use it again. */
+/** Whether memory may be freed. Only Node is known to keep no reference to it; other runtimes may keep or reuse theirs. */
 export const isNode = process.versions["bun"] === undefined && process.versions["deno"] === undefined
 
 // ---- internal
 
-// What the last piece was part of, and how much of it was given up in a row.
+// The memory behind the last piece, if the piece was only a part of it, and how many bytes of it were given up in a row.
 let shared: ArrayBufferLike | undefined = undefined
 let released = 0
 
