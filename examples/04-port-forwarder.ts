@@ -4,7 +4,7 @@
 //
 // Put it in front of a web server and talk to it with `curl http://127.0.0.1:7004/`, or in front of
 // `node examples/01-echo-server.ts` with `nc -N 127.0.0.1 7004`: the end of one side is passed on, and the other side
-// goes on. Ctrl-C stops it: connections are reset, so that nobody takes the part that arrived for the whole.
+// goes on. Ctrl-C stops it: connections are reset, so that neither side takes the part that arrived for the whole.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Duration from "effect/Duration"

@@ -1,9 +1,9 @@
-// A chat room: everybody gets the lines of everybody else. The first line of a connection is its name.
+// A chat room: each member gets the lines of all others. The first line of a connection is its name.
 //
 //   node examples/05-chat-server.ts [--port 7005] [--host 127.0.0.1]
 //
 // Join with `nc 127.0.0.1 7005`, from as many terminals as you like. Each member has a queue of 100 lines of at most
-// 1,024 bytes. Nobody waits for a slow member: one whose queue is full has stopped reading, and is disconnected.
+// 1,024 bytes. No member waits for a slow one: a member whose queue is full has stopped reading, and is disconnected.
 // Ctrl-C stops the server.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import type * as Cause from "effect/Cause"
@@ -40,7 +40,7 @@ interface Member {
 /** Who is here, by name. */
 const room = new Map<string, Member>()
 
-/** Never waits for anybody. */
+/** Never waits for a member. */
 const tell = ({ inbox, socket }: Member, text: string) =>
   Effect.suspend(() => Queue.offerUnsafe(inbox, text) ? Effect.void : socket.abort)
 
@@ -49,7 +49,7 @@ const tellOthers = (name: string, text: string) =>
     Effect.forEach([...room], ([other, member]) => other === name ? Effect.void : tell(member, text))
   )
 
-/** Asks until there is a name that nobody else has, and takes it. */
+/** Asks until there is a name that no other member has, and takes it. */
 const enter = (member: Member) =>
   Effect.gen(function*() {
     yield* Framing.send(member.socket, lines, "* Who are you?")
@@ -59,7 +59,7 @@ const enter = (member: Member) =>
         room.set(name, member)
         return name
       }
-      yield* Framing.send(member.socket, lines, "* 1 to 20 letters or digits, please, that nobody has.")
+      yield* Framing.send(member.socket, lines, "* 1 to 20 letters or digits, please, that no other member has.")
     }
   })
 

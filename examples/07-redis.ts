@@ -1,4 +1,4 @@
-// Redis: a thousand commands at once over one connection, pub/sub in one fiber, and an interruption that harms nobody.
+// Redis: a thousand commands at once over one connection, pub/sub in one fiber, and an interruption that harms no other request.
 //
 //   node examples/07-redis.ts [--port 6379] [--host localhost] [--unix PATH]
 //
@@ -39,7 +39,7 @@ const main = Effect.gen(function*() {
   const redis = yield* Effect.flatMap(connect, Redis.make)
   yield* redis("DEL", "effect-asio:counter", "effect-asio:blob")
 
-  // Nobody waits for an answer before the next command leaves, and each fiber gets its own.
+  // Each command leaves without waiting for the answers before it, and each fiber gets its own answer.
   const increments = Array.from({ length: 1000 }, () => redis("INCR", "effect-asio:counter"))
   const answers = yield* Effect.all(increments, { concurrency: "unbounded" })
   yield* Console.log(`${answers.length} commands at once, the last answer is ${show(answers.at(-1)!)}`)

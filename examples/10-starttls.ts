@@ -7,7 +7,7 @@
 //   openssl s_client -connect 127.0.0.1:7025 -starttls smtp -servername localhost -CAfile certificate.pem -quiet
 //
 // and with `printf 'STARTTLS\r\nNOOP\r\n' | nc 127.0.0.1 7025`: a command that comes along behind STARTTLS, in plain text,
-// is what somebody in between would smuggle in, and the upgrade is refused.
+// is what an attacker in between would smuggle in, and the upgrade is refused.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"

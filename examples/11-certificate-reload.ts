@@ -1,4 +1,4 @@
-// A server whose certificate is renewed while it runs: by whoever writes the files, as certbot does.
+// A server whose certificate is renewed while it runs, by a program that writes the files, such as certbot.
 //
 //   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
 //     -keyout key.pem -out certificate.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost

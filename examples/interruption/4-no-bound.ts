@@ -1,4 +1,4 @@
-// Mistake 4: a write that must not be cut waits for a peer that never reads, and so does whoever interrupts it.
+// Mistake 4: a write that must not be cut waits for a peer that never reads, and so does the fiber that interrupts it.
 import * as Effect from "effect/Effect"
 import { Cancellation, type StreamSocket, Write } from "../../src/index.ts"
 

@@ -1,4 +1,4 @@
-// One connection for everybody, made anew when it is torn or closed.
+// One connection for all fibers, made anew when it is torn or closed.
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"

@@ -1,4 +1,4 @@
-// A question that nobody waits for any more, on a connection that goes on.
+// A question that is given up after its deadline, on a connection that goes on.
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
 import { Cancellation, Framing, type StreamSocket } from "../../src/index.ts"

@@ -1,4 +1,4 @@
-// A server that stops: at once for those who wait, in good order for those who are busy, and in any case.
+// A server that stops: idle handlers at once, busy handlers at the end of their messages, and all of them in the end.
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberSet from "effect/FiberSet"

@@ -27,8 +27,8 @@ export const throttled = (
     const outOfDebt = Effect.orDie(RateLimiter.sleep(limiter, { ...bucket, tokens: 0 }))
     const pay = (tokens: number) => Effect.orDie(limiter.consume({ ...bucket, onExceeded: "delay", tokens }))
     return {
-      // Waits first and pays later, so that an interrupted read has read nothing: whoever waited with bytes in hand
-      // would lose them.
+      // Waits first and pays later, so that an interrupted read has read nothing: a read that waited with bytes in
+      // hand would lose them.
       readSome: (target) =>
         Effect.uninterruptibleMask((restore) =>
           restore(Effect.andThen(outOfDebt, socket.readSome(target.subarray(0, limit)))).pipe(Effect.tap(pay))

@@ -70,7 +70,7 @@ export const listen: Effect.Effect<Peer, never, Scope.Scope> = Effect.acquireRel
   (peer) => Effect.sync(() => peer.close())
 )
 
-/** Waits for a condition, but no longer than five seconds: whoever asked looks again and reports what is missing. */
+/** Waits for a condition, but no longer than five seconds: the caller looks again and reports what is missing. */
 export const until = Effect.fnUntraced(function*(condition: () => boolean) {
   const deadline = performance.now() + 5000
   while (!condition() && performance.now() < deadline) yield* Effect.sleep("2 millis")

@@ -16,7 +16,7 @@ export const slowReader = Effect.fnUntraced(function*(message: Uint8Array) {
   yield* Effect.forkScoped(readSlowly(peer))
   yield* Effect.forkScoped(every("80 millis", () => progress.show()))
 
-  // No queue grows here and nobody listens for "drain": `writeSome` takes what there is room for, or waits for room.
+  // No queue grows here and no code listens for "drain": `writeSome` takes what there is room for, or waits for room.
   let taken = 0
   while (taken < message.byteLength) {
     const started = performance.now()
