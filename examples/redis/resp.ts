@@ -82,7 +82,9 @@ export const make = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocke
   yield* Framing.stream(socket, framing).pipe(
     Stream.runForEach((reply) => {
       const [first] = waiting
-      if (first === undefined) return Effect.fail(new RedisError({ message: `a reply without a request: ${String(reply)}` }))
+      if (first === undefined) {
+        return Effect.fail(new RedisError({ message: `a reply without a request: ${String(reply)}` }))
+      }
       waiting.delete(first)
       return reply instanceof RedisError ? Deferred.fail(first, reply) : Deferred.succeed(first, reply)
     }),
