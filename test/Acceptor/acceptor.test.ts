@@ -9,7 +9,6 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import { setImmediate } from "node:timers/promises"
 import * as Acceptor from "../../src/Acceptor.ts"
 import { utf8 as text } from "../../src/Buffers.ts"
 import * as Read from "../../src/Read.ts"
@@ -18,13 +17,12 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import { type Backing, type Events, type ListenerBacking, Transport, WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, start } from "../support/effects.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { start, turns } from "../support/waiting.ts"
 
-const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 const fixed = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:7000")
-
-const portOf = (address: NetAddress.SocketAddress): number =>
-  NetAddress.isUnixPathAddress(address) ? assert.fail("not an internet address") : address.port
 
 /** Collects what is logged, as one text each. */
 const logs = () => {
@@ -34,9 +32,6 @@ const logs = () => {
   })
   return { lines, layer: Logger.layer([logger]) }
 }
-
-/** Lets what waits in microtasks and in the scheduler happen. */
-const settle = Effect.promise(() => setImmediate())
 
 const it_ = it.layer(Layer.fresh(MemoryTransport.layer))
 
@@ -279,9 +274,9 @@ describe("Acceptor", () => {
         Effect.gen(function*() {
           let handled = 0
           const { connect } = yield* serving(() => Effect.andThen(Effect.sync(() => void handled++), Effect.never))
-          yield* settle
+          yield* turns()
           yield* Effect.forEach(Array.from({ length: 100 }), () => connect)
-          yield* settle
+          yield* turns()
           assert.strictEqual(handled, 100)
         }))
 
@@ -322,7 +317,7 @@ describe("Acceptor", () => {
               yield* Effect.ignore(Read.readAll(client))
               assert.strictEqual(handled, i)
             }
-            yield* settle
+            yield* turns()
             assert.isUndefined(server.pollUnsafe())
             assert.strictEqual(lines.length, quiet ? 0 : 2, lines.join("\n"))
             for (const line of lines) {
@@ -397,7 +392,7 @@ describe("Acceptor", () => {
         assert.strictEqual(lines.length, 1)
         assert.include(lines[0], "too many open files (EMFILE)")
         yield* TestClock.adjust(1)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual([handled, backing.closes], [1, 1])
         assert.strictEqual(lines.length, 1)
       }))

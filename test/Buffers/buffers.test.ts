@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
 import * as Buffers from "../../src/Buffers.ts"
-import { assertBytes } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
 
 /** A gather list over views of every kind, each somewhere inside a larger buffer. */
 const gatherList = fc.array(

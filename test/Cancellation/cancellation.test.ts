@@ -10,7 +10,8 @@ import * as Buffers from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, start, transferOf } from "../support/effects.ts"
+import { ending, transferOf } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 /** What an operation at this place would read: the policy, and how long `total` may go on. */
 const settings = Effect.gen(function*() {

@@ -15,7 +15,10 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, FakeBacking, start, transferOf } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, make: scripted, take } = ScriptedStream
 const hello = Buffers.utf8("hello")

@@ -13,7 +13,9 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, FakeBacking, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, make: scripted, take } = ScriptedStream
 const hello = Buffers.utf8("hello")

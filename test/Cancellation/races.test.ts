@@ -21,22 +21,23 @@ import * as CompletionCondition from "../../src/CompletionCondition.ts"
 import * as Read from "../../src/Read.ts"
 import { Reason, type SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { eventually, turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { type Backing, Transport } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, FakeBacking, pattern, start, transferOf } from "../support/effects.ts"
+import { anyPort } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { hangingListener } from "../support/hangingListener.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { hangingListener } from "../transport/network.ts"
+import { eventually, start, turns } from "../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
 
 const { block, data, end, take } = ScriptedStream
 const text = Buffers.utf8
-
-const loopback = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 
 const seeds = (() => {
   const chosen = process.env["SEED"]
@@ -246,7 +247,7 @@ describe("two reads raced", () => {
       })))
   }
 
-  it.live("over loopback TCP, input for both in one turn: one is consumed, the other is all there", () =>
+  it.live("over anyPort TCP, input for both in one turn: one is consumed, the other is all there", () =>
     leavingNothing(
       Effect.gen(function*() {
         const [one, two] = yield* Effect.all([connection, connection])
@@ -272,7 +273,7 @@ describe("two reads raced", () => {
 
 /** A connection over the transport at hand. */
 const connection = Effect.gen(function*() {
-  const acceptor = yield* Acceptor.listen(loopback)
+  const acceptor = yield* Acceptor.listen(anyPort)
   const accepting = yield* start(acceptor.accept)
   const client = yield* StreamSocket.connect(acceptor.address)
   return { client, server: yield* Fiber.join(accepting) }
@@ -485,7 +486,7 @@ describe("where the promise about reads ends", () => {
 })
 
 describe("accept", () => {
-  const listening = Effect.all([Acceptor.listen(loopback), Acceptor.listen(loopback)])
+  const listening = Effect.all([Acceptor.listen(anyPort), Acceptor.listen(anyPort)])
 
   for (const [raceName, race] of Object.entries(races)) {
     for (const first of [0, 1] as const) {
@@ -563,7 +564,7 @@ describe("accept", () => {
       Effect.gen(function*() {
         const ends = new Set<string>()
         for (const count of aroundTheEndOfATurn) {
-          const acceptor = yield* Acceptor.listen(loopback)
+          const acceptor = yield* Acceptor.listen(anyPort)
           const client = yield* StreamSocket.connect(acceptor.address)
           const fiber = yield* Effect.forkChild(
             Effect.andThen(steps(count), Effect.scoped(Effect.andThen(acceptor.accept, Effect.never)))
@@ -581,7 +582,7 @@ describe("accept", () => {
       }).pipe(Effect.provide(MemoryTransport.layer))
     ))
 
-  it.live("over loopback TCP: two accepts raced, the other connection waits", () =>
+  it.live("over anyPort TCP: two accepts raced, the other connection waits", () =>
     leavingNothing(
       Effect.gen(function*() {
         const acceptors = yield* listening
@@ -697,8 +698,8 @@ describe("connect", () => {
   it.effect("the winner of a race closes with the scope of the race, the others were never made", () =>
     leavingNothing(
       Effect.gen(function*() {
-        const one = yield* Acceptor.listen(loopback)
-        const two = yield* Acceptor.listen(loopback)
+        const one = yield* Acceptor.listen(anyPort)
+        const two = yield* Acceptor.listen(anyPort)
         const waiting = yield* start(two.accept)
         yield* Effect.scoped(Effect.race(StreamSocket.connect(one.address), StreamSocket.connect(two.address)))
         assert.strictEqual(ending(yield* Effect.exit((yield* one.accept).readSome(new Uint8Array(1)))), "Done")
@@ -721,7 +722,7 @@ describe("connect", () => {
   it.live("over TCP, two raced: the peer of the loser sees its end", () =>
     leavingNothing(
       Effect.gen(function*() {
-        const acceptors = yield* Effect.all([Acceptor.listen(loopback), Acceptor.listen(loopback)])
+        const acceptors = yield* Effect.all([Acceptor.listen(anyPort), Acceptor.listen(anyPort)])
         // Whatever either of them gets: counted, and read to its end.
         const counts = [0, 0]
         const ended = [0, 0]
@@ -981,7 +982,7 @@ describe("whatever interrupts a write", () => {
     it.effect(`${way}, accept: no connection is lost`, () =>
       leavingNothing(
         Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(loopback)
+          const acceptor = yield* Acceptor.listen(anyPort)
           yield* yield* interrupt(acceptor.accept)
           const client = yield* StreamSocket.connect(acceptor.address)
           assert.deepStrictEqual((yield* acceptor.accept).remoteAddress, client.localAddress)
@@ -989,7 +990,7 @@ describe("whatever interrupts a write", () => {
       ))
   }
 
-  it.live("over loopback TCP, a peer that does not read: bytes reported are the bytes it reads then", () =>
+  it.live("over anyPort TCP, a peer that does not read: bytes reported are the bytes it reads then", () =>
     leavingNothing(
       Effect.gen(function*() {
         for (const policy of [Cancellation.terminal, Cancellation.partial]) {

@@ -3,7 +3,6 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as NetAddress from "effect/net/NetAddress"
 import * as Queue from "effect/Queue"
 import * as TestClock from "effect/testing/TestClock"
 import * as Acceptor from "../../src/Acceptor.ts"
@@ -13,14 +12,17 @@ import * as CompletionCondition from "../../src/CompletionCondition.ts"
 import * as Read from "../../src/Read.ts"
 import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { eventually, settled, turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, FakeBacking, pattern, start, transferOf } from "../support/effects.ts"
+import { anyPort } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { eventually, start, steady, turns } from "../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
 type Region = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -29,8 +31,6 @@ const { block, data, end, take } = ScriptedStream
 const text = Buffers.utf8
 const hello = text("hello")
 const empty = new Uint8Array(0)
-
-const loopback = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 
 const seeds = (() => {
   const chosen = process.env["SEED"]
@@ -264,16 +264,16 @@ describe("a torn stream", () => {
       assert.deepStrictEqual(socket.state, { socket: "open", read: "failed", write: "torn" })
     }))
 
-  it.live("over loopback TCP: reads go on to the last byte of the peer, and the peer reads what was reported", () =>
+  it.live("over anyPort TCP: reads go on to the last byte of the peer, and the peer reads what was reported", () =>
     leavingNothing(
       Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(loopback)
+        const acceptor = yield* Acceptor.listen(anyPort)
         const accepting = yield* start(acceptor.accept)
         const client = yield* StreamSocket.connect(acceptor.address)
         const server = yield* Fiber.join(accepting)
         const message = pattern(32 * 1024 * 1024)
         const write = yield* start(Write.writeAll(client, message))
-        yield* settled(() => client.bytesWritten)
+        yield* steady(() => client.bytesWritten)
         yield* Fiber.interrupt(write)
         const { guarantee, transferred } = transferOf(yield* Fiber.await(write))
         assert.deepStrictEqual([guarantee, client.state.write, client.bytesWritten], ["terminal", "torn", transferred])
@@ -413,7 +413,7 @@ const account = (attempts: ReadonlyArray<Attempt>, received: Uint8Array, state: 
 const inTheMiddle = (client: Socket, peer: Socket, attempts: ReadonlyArray<Attempt>, received: Array<Uint8Array>) =>
   Effect.gen(function*() {
     for (;;) {
-      yield* settled(() => client.bytesWritten)
+      yield* steady(() => client.bytesWritten)
       const middle = attempts.find(({ bytes, cursor }) =>
         cursor.transferred > 0 && cursor.transferred < bytes.byteLength
       )
@@ -655,10 +655,10 @@ describe("a shared connection", () => {
       ["total", Cancellation.total(), { torn: 0, finished: 1, refused: 0 }]
     ] as const
   ) {
-    it.live(`over loopback TCP, ${name}: fibers in line and the one in the middle are interrupted`, () =>
+    it.live(`over anyPort TCP, ${name}: fibers in line and the one in the middle are interrupted`, () =>
       leavingNothing(
         Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(loopback)
+          const acceptor = yield* Acceptor.listen(anyPort)
           const accepting = yield* start(acceptor.accept)
           const client = yield* StreamSocket.connect(acceptor.address, { sliceSize: 10_000 })
           const server = yield* Fiber.join(accepting)
@@ -735,7 +735,7 @@ describe("a supervisor of a shared connection", () => {
     it.effect(`finds out ${name}, closes and connects anew: each frame arrives once, but the one that was cut`, () =>
       leavingNothing(
         Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(loopback)
+          const acceptor = yield* Acceptor.listen(anyPort)
           const connections = yield* collecting(acceptor)
           let socket = yield* StreamSocket.connect(acceptor.address)
           const ended = yield* Queue.unbounded<
@@ -810,10 +810,10 @@ describe("a supervisor of a shared connection", () => {
       assertBytes(yield* Read.readAll(right), frame(0, 0, 30).subarray(0, 16))
     })))
 
-  it.live("over loopback TCP: the cut connection ends inside a frame, the next one carries the others", () =>
+  it.live("over anyPort TCP: the cut connection ends inside a frame, the next one carries the others", () =>
     leavingNothing(
       Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(loopback)
+        const acceptor = yield* Acceptor.listen(anyPort)
         const first = yield* start(acceptor.accept)
         const old = yield* StreamSocket.connect(acceptor.address, { sliceSize: 10_000 })
         const peer = yield* Fiber.join(first)

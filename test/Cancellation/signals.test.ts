@@ -21,7 +21,10 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { type Backing, Transport, WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, FakeBacking, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, make: scripted, take } = ScriptedStream
 const text = Buffers.utf8

@@ -23,10 +23,11 @@ import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import { type Backing, type ResolvedConnectOptions, type Target, Transport } from "../../src/Transport.ts"
-import { defect, ending, failure, FakeBacking, start } from "../support/effects.ts"
+import { inet } from "../support/addresses.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 import { connects, hangs, play, refuses } from "./stage.ts"
-
-const address = NetAddress.inetAddressFromStringUnsafe
 
 /** A transport that takes every connection, and writes down to where and how. */
 const taking = (tried: Array<string> = [], seen: Array<ResolvedConnectOptions> = []) =>
@@ -93,7 +94,7 @@ describe("Connector.connect: targets", () => {
     [{ host: "db.internal", port: 5432 }, "192.0.2.1:5432"],
     [{ host: "::1", port: 5432 }, "[::1]:5432"],
     [Host.hostPortFromStringUnsafe("db.internal:1"), "192.0.2.1:1"],
-    [address("[2001:db8::1]:9"), "[2001:db8::1]:9"],
+    [inet("[2001:db8::1]:9"), "[2001:db8::1]:9"],
     [NetAddress.unixPathAddress("relative.sock"), "unix relative.sock"]
   ]
   for (const [input, expected] of good) {
@@ -103,7 +104,7 @@ describe("Connector.connect: targets", () => {
 
   it.effect("an address reads back from what errors print of it", () =>
     Effect.gen(function*() {
-      for (const to of [address("192.0.2.7:80"), address("[::1]:80"), NetAddress.unixPathAddress("/run/x.sock")]) {
+      for (const to of [inet("192.0.2.7:80"), inet("[::1]:80"), NetAddress.unixPathAddress("/run/x.sock")]) {
         const error = yield* Effect.flip(Effect.provide(Effect.scoped(Connector.connect(to)), refusing))
         const [, printed = ""] = /^connect (.*): connection refused$/.exec(error.message) ?? []
         assert.strictEqual(yield* target(printed), yield* target(to))
@@ -157,7 +158,7 @@ describe("Connector.connect: look-ups", () => {
     const layer = resolver((endpoint) =>
       Effect.callback((resume) => {
         asked.push(endpoint)
-        answers.push(() => resume(Effect.succeed([address("192.0.2.1:5432")])))
+        answers.push(() => resume(Effect.succeed([inet("192.0.2.1:5432")])))
         return Effect.sync(() => cut.push(endpoint))
       })
     )
@@ -353,17 +354,17 @@ describe("Connector.connect: local address", () => {
 
   it.effect("only addresses of its family are tried", () =>
     Effect.gen(function*() {
-      assert.strictEqual(yield* local(address("127.0.0.1:0"), "db.internal:1"), "192.0.2.1:1")
-      assert.strictEqual(yield* local(address("[::1]:0"), "db.internal:1"), "[2001:db8::1]:1")
+      assert.strictEqual(yield* local(inet("127.0.0.1:0"), "db.internal:1"), "192.0.2.1:1")
+      assert.strictEqual(yield* local(inet("[::1]:0"), "db.internal:1"), "[2001:db8::1]:1")
     }))
 
   it.effect("no address of its family, and what cannot be bound, is Unsupported", () =>
     Effect.gen(function*() {
       assert.strictEqual(
-        yield* local(address("127.0.0.1:0"), "[::1]:1"),
+        yield* local(inet("127.0.0.1:0"), "[::1]:1"),
         "connect tcp://[::1]:1: an IPv6 connection from 127.0.0.1:0 is not supported here"
       )
-      assert.include(yield* local(address("127.0.0.1:0"), "unix:///run/x.sock"), "not supported here")
+      assert.include(yield* local(inet("127.0.0.1:0"), "unix:///run/x.sock"), "not supported here")
       assert.include(yield* local(NetAddress.unixPathAddress("/tmp/x"), "db.internal:1"), "not supported here")
     }))
 })
@@ -382,7 +383,7 @@ describe("Connector.connect: options", () => {
       ]
       for (const options of wrong) {
         const exit = yield* Effect.exit(
-          Effect.provide(Connector.connect(address("192.0.2.1:1"), options), taking(tried))
+          Effect.provide(Connector.connect(inet("192.0.2.1:1"), options), taking(tried))
         )
         assert.instanceOf(defect(exit), RangeError)
       }
@@ -394,7 +395,7 @@ describe("Connector.connect: options", () => {
       const seen: Array<ResolvedConnectOptions> = []
       yield* Effect.forEach(
         [undefined, true, "90 seconds", { idle: 500, count: 1000 }, { interval: "1 day" }] as const,
-        (keepAlive) => Connector.connect(address("192.0.2.1:1"), { keepAlive })
+        (keepAlive) => Connector.connect(inet("192.0.2.1:1"), { keepAlive })
       ).pipe(Effect.provide(taking([], seen)))
       assert.deepStrictEqual(seen.map(({ keepAlive }) => keepAlive), [
         false,
@@ -532,7 +533,7 @@ describe("Connector as a service", () => {
         lookupTimeout: Duration.seconds(1),
         firstFamilyCount: 2,
         maxAddresses: 3,
-        localAddress: address("192.0.2.9:0"),
+        localAddress: inet("192.0.2.9:0"),
         noDelay: false,
         keepAlive: { idle: Duration.seconds(30), interval: Duration.seconds(5), count: 3 },
         userTimeout: Duration.minutes(1),
@@ -544,7 +545,7 @@ describe("Connector as a service", () => {
       const asked = yield* configured(Connector.layerConfig(nested), provider)
       assert.deepStrictEqual(
         [asked.noDelay, asked.sendBuffer, asked.localAddress, asked.sliceSize],
-        [false, 8192, address("192.0.2.9:0"), 1024]
+        [false, 8192, inet("192.0.2.9:0"), 1024]
       )
       assert.deepStrictEqual(asked.keepAlive, options.keepAlive as ResolvedConnectOptions["keepAlive"])
     }))
@@ -591,7 +592,7 @@ describe("Connector.isTransient", () => {
       new Dns.DnsError({ reason, method: "lookup", hostname: "x" })
     )
   const attempt = (reason: Reason) => ({
-    address: address("192.0.2.1:1"),
+    address: inet("192.0.2.1:1"),
     reason,
     startedAfter: Duration.zero,
     took: Duration.zero
@@ -634,7 +635,7 @@ describe("Connector.isTransient", () => {
 
   it.effect("retrying with a schedule tries until somebody listens, and no longer than it makes sense", () =>
     Effect.gen(function*() {
-      const acceptorAt = address("127.0.0.1:7000")
+      const acceptorAt = inet("127.0.0.1:7000")
       const tries = { count: 0 }
       const connect = (target: Target) =>
         Effect.retry(
@@ -667,17 +668,17 @@ describe("Connector over the network in memory", () => {
       const acceptor = yield* Acceptor.listen("localhost:0")
       const to = NetAddress.isUnixPathAddress(acceptor.address) ? assert.fail("no port") : acceptor.address
       const client = yield* Connector.connect(`tcp://localhost:${to.port}`, {
-        localAddress: address("127.0.0.9:0"),
+        localAddress: inet("127.0.0.9:0"),
         timeout: "1 second"
       })
       const server = yield* acceptor.accept
       assert.deepStrictEqual(client.localAddress, server.remoteAddress)
       assert.include(NetAddress.formatSocketAddress(client.localAddress), "127.0.0.9:")
-      const fixed = yield* Connector.connect(to, { localAddress: address("127.0.0.9:1234") })
-      assert.deepStrictEqual(fixed.localAddress, address("127.0.0.9:1234"))
+      const fixed = yield* Connector.connect(to, { localAddress: inet("127.0.0.9:1234") })
+      assert.deepStrictEqual(fixed.localAddress, inet("127.0.0.9:1234"))
       const taken = yield* Effect.flip(Connector.connect(to, { localAddress: to }))
       assert.strictEqual(taken.reason._tag, "AddressInUse")
-      const family = yield* Effect.flip(Connector.connect(to, { localAddress: address("[::1]:0") }))
+      const family = yield* Effect.flip(Connector.connect(to, { localAddress: inet("[::1]:0") }))
       assert.strictEqual(family.reason._tag, "Unsupported")
     }).pipe(Effect.provide(MemoryTransport.layer)))
 })

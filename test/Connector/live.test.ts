@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as AddressResolver from "effect/net/AddressResolver"
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
 import * as Acceptor from "../../src/Acceptor.ts"
 import { utf8 as text } from "../../src/Buffers.ts"
 import * as Connector from "../../src/Connector.ts"
@@ -16,13 +16,16 @@ import type { Transport } from "../../src/Transport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, start } from "../support/effects.ts"
+import { inet, portOf } from "../support/addresses.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { ending, failure } from "../support/exits.ts"
+import { hangingListenerAt } from "../support/hangingListener.ts"
+import { openSockets } from "../support/kernel.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { hangingListenerAt, nextTurn, openSockets, portOf } from "../transport/network.ts"
+import { start, turn, turns } from "../support/waiting.ts"
 
-const address = NetAddress.inetAddressFromStringUnsafe
 const hasIpv6 = await Effect.runPromise(
-  Acceptor.listen(address("[::1]:0")).pipe(
+  Acceptor.listen(inet("[::1]:0")).pipe(
     Effect.scoped,
     Effect.provide(NodeTransport.layer),
     Effect.match({ onFailure: () => false, onSuccess: () => true })
@@ -114,11 +117,11 @@ for (const [name, layer] of Object.entries(transports)) {
           assert.strictEqual(ending(timedOut), "TimedOut")
           assert.strictEqual(openSockets(), before)
           const several = Connector.connect("db.internal:1", { attemptDelay: "10 millis" }).pipe(
-            Effect.provide(named(target, address(`127.0.0.2:${target.port}`)))
+            Effect.provide(named(target, inet(`127.0.0.2:${target.port}`)))
           )
           for (const connect of [Effect.scoped(Connector.connect(target)), Effect.scoped(several)]) {
             const fiber = yield* start(connect)
-            yield* nextTurn
+            yield* turn
             yield* Fiber.interrupt(fiber)
             assert.strictEqual(openSockets(), before)
           }
@@ -141,15 +144,14 @@ for (const [name, layer] of Object.entries(transports)) {
             () =>
               Effect.gen(function*() {
                 const fiber = yield* start(connect)
-                const turns = Math.floor(next() * 40)
-                for (let turn = 0; turn < turns; turn++) yield* nextTurn
+                yield* turns(Math.floor(next() * 40))
                 yield* Effect.sleep(next() * 15)
                 yield* Fiber.interrupt(fiber)
                 endings.add(ending(yield* Fiber.await(fiber)))
               }),
             { concurrency: 10 }
           )
-          yield* Effect.repeat(nextTurn, { until: () => openSockets() <= before })
+          yield* Effect.repeat(turn, { until: () => openSockets() <= before })
           assert.include([...endings], "Interrupt")
         })))
 

@@ -19,7 +19,9 @@ import * as TestClock from "effect/testing/TestClock"
 import * as Connector from "../../src/Connector.ts"
 import { Reason, SocketError } from "../../src/SocketError.ts"
 import { Transport } from "../../src/Transport.ts"
-import { ending, FakeBacking, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 /** What becomes of an attempt, and after how many milliseconds; `release` is how long it then takes to go away. */
 export interface Fate {

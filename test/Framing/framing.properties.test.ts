@@ -21,8 +21,10 @@ import { isSocketError } from "../../src/SocketError.ts"
 import { make, type ReadStream, type StreamSocket } from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { ending, FakeBacking, start, transferOf } from "../support/effects.ts"
+import { ending, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { seed, seeded, some } from "../support/properties.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end } = ScriptedStream
 

@@ -18,7 +18,9 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { Transport } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, FakeBacking, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, make: scripted, take } = ScriptedStream
 const hello = Buffers.utf8("hello")

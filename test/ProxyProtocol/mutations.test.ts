@@ -15,8 +15,10 @@ import * as ProxyProtocol from "../../src/ProxyProtocol.ts"
 import * as Read from "../../src/Read.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { assertBytes, ending, start } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { ending } from "../support/exits.ts"
 import { seed, seeded } from "../support/properties.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end } = ScriptedStream
 

@@ -13,7 +13,10 @@ import { Reason, type SocketError } from "../../src/SocketError.ts"
 import { make, type ReadStream, type StreamSocket } from "../../src/StreamSocket.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { WouldBlock } from "../../src/Transport.ts"
-import { assertBytes, defect, ending, failure, FakeBacking, pattern, start } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end, fail } = ScriptedStream
 
@@ -538,8 +541,9 @@ describe("buffered reading", () => {
     it.effect("behind those that were unread, which come first", () =>
       Effect.gen(function*() {
         const wire = pattern(large + 5)
+        wire.set(Buffer.from("line\n"))
         const { socket, targets } = direct(wire, [100, 9000, large])
-        assertBytes(yield* Read.readUntil(socket, 4), wire.subarray(0, 5))
+        assertBytes(yield* Read.readUntil(socket, "\n"), wire.subarray(0, 5))
         const target = new Uint8Array(large)
         assert.strictEqual(yield* Read.readExactly(socket, target), large)
         assertBytes(target, wire.subarray(5))

@@ -7,7 +7,9 @@ import * as Read from "../../src/Read.ts"
 import { Reason } from "../../src/SocketError.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { assertBytes, defect, ending, failure, pattern, start } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end, fail } = ScriptedStream
 

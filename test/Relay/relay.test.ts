@@ -10,12 +10,14 @@ import * as TestClock from "effect/testing/TestClock"
 import * as Tracer from "effect/Tracer"
 import { createHash } from "node:crypto"
 import { Acceptor, Buffers, Cancellation, Read, Relay, SocketError, StreamSocket, Write } from "../../src/index.ts"
-import { turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-import { assertBytes, defect, ending, failure, FakeBacking, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure, transferOf } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { start, turns } from "../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
 

@@ -7,7 +7,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scheduler from "effect/Scheduler"
 import * as TestClock from "effect/testing/TestClock"
-import { setImmediate } from "node:timers/promises"
 import { utf8 as text } from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as Framing from "../../src/Framing.ts"
@@ -16,9 +15,11 @@ import { Reason, SocketError } from "../../src/SocketError.ts"
 import type * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, FakeBacking, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { echo, farewellOf, listening, received, serving, settle } from "../support/server.ts"
+import { echo, farewellOf, listening, received, serving } from "../support/server.ts"
+import { start, turn, turns } from "../support/waiting.ts"
 
 const it_ = it.layer(Layer.fresh(MemoryTransport.layer))
 
@@ -46,7 +47,7 @@ const ladderOf = (...ends: ReadonlyArray<Rung>) =>
       return rung === undefined ? Effect.die(`no rung for ${connection.id}`) : handlers[rung](socket, connection)
     })
     const clients = yield* Effect.forEach(ends, () => connect)
-    yield* settle
+    yield* turns()
     return { ...rest, connect, clients }
   })
 
@@ -55,10 +56,10 @@ const timed = (drain: Effect.Effect<Server.DrainReport>) =>
   Effect.gen(function*() {
     const draining = yield* start(drain)
     let time = 0
-    yield* settle
+    yield* turns()
     while (draining.pollUnsafe() === undefined) {
       yield* TestClock.adjust(10)
-      yield* settle
+      yield* turns()
       time += 10
     }
     return { time, drained: yield* Fiber.join(draining) }
@@ -132,7 +133,7 @@ describe("Server.drain", () => {
           shutdown: { deadline: 100, phases: { finish: 0 } }
         })
         yield* connect
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* timed(server.drain()), { time: 0, drained: { ...none, total: 1 } })
       }))
 
@@ -148,7 +149,7 @@ describe("Server.drain", () => {
         const { clients, server } = yield* ladderOf("total")
         const draining = yield* start(server.drain(Duration.infinity))
         yield* TestClock.adjust("3000 days")
-        yield* settle
+        yield* turns()
         assert.isUndefined(draining.pollUnsafe())
         yield* clients[0]?.shutdownWrite ?? Effect.void
         assert.deepStrictEqual(yield* Fiber.join(draining), { ...none, finished: 1 })
@@ -163,11 +164,11 @@ describe("Server.drain", () => {
           Effect.andThen(Deferred.await(gate), socket.readSome(new Uint8Array(1)))
         )
         yield* connect
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(1000))
         yield* TestClock.adjust(610)
         yield* Deferred.succeed(gate, undefined)
-        yield* settle
+        yield* turns()
         assert.isUndefined(draining.pollUnsafe())
         yield* TestClock.adjust(15)
         assert.deepStrictEqual(yield* Fiber.join(draining), { ...none, total: 1 })
@@ -193,7 +194,7 @@ describe("Server.drain", () => {
           )
         )
         const client = yield* connect
-        yield* settle
+        yield* turns()
         const { drained } = yield* timed(server.drain(1000))
         assert.deepStrictEqual(drained, { ...none, total: 1 })
         assert.strictEqual(yield* farewellOf(client), "goodbye, Done")
@@ -205,7 +206,7 @@ describe("Server.drain", () => {
           Cancellation.withFilter(socket.readSome(new Uint8Array(1)), Cancellation.allowTerminal)
         )
         yield* connect
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* timed(server.drain(1000)), { time: 900, drained: { ...none, terminal: 1 } })
       }))
 
@@ -215,7 +216,7 @@ describe("Server.drain", () => {
         const backing = new FakeBacking()
         backing.releases = ["abort"]
         listener.offer(backing)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* timed(server.drain(1000)), { time: 900, drained: { ...none, terminal: 1 } })
         assert.deepStrictEqual(backing.calls, ["close", "abort"])
       }))
@@ -244,7 +245,7 @@ describe("Server.drain", () => {
         }
         // The request that came first is answered first.
         yield* Write.writeAll(clients[0] ?? assert.fail(), text("ok"))
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* server.drain(1000), { ...none, finished: 3 })
         assert.strictEqual(yield* farewellOf(clients[0] ?? assert.fail()), "ok bye, Done")
         assert.strictEqual(yield* farewellOf(clients[1] ?? assert.fail()), " bye, Done")
@@ -256,7 +257,7 @@ describe("Server.drain", () => {
           Effect.andThen(Effect.sleep(100), connection.draining)
         )
         yield* connect
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* timed(server.drain(1000)), { time: 100, drained: { ...none, finished: 1 } })
       }))
 
@@ -326,7 +327,7 @@ describe("Server.drain", () => {
         const { connect, server } = yield* serving(() => Effect.never, { limits: { connections: 1 } })
         yield* connect
         const waiting = [yield* connect, yield* connect]
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(1000))
         for (const client of waiting) assert.strictEqual(yield* farewellOf(client), "ConnectionReset")
         assert.strictEqual(yield* server.state, "draining")
@@ -416,9 +417,9 @@ describe("Server.drain", () => {
           const draining = yield* start(Effect.provideService(server.drain(1000), Scheduler.MaxOpsBeforeYield, ops))
           draining.interruptUnsafe()
           if ((yield* server.state) === "listening") continue
-          yield* settle
+          yield* turns()
           yield* TestClock.adjust(1000)
-          yield* settle
+          yield* turns()
           assert.strictEqual(yield* server.state, "stopped", `after ${ops}`)
         }
       }))
@@ -428,7 +429,7 @@ describe("Server.drain", () => {
         const drained = yield* Effect.scoped(Effect.gen(function*() {
           const { connect, server } = yield* serving(() => Effect.never)
           yield* connect
-          yield* settle
+          yield* turns()
           return yield* start(Effect.forkDetach(server.drain("1 hour"), { startImmediately: true })).pipe(
             Effect.flatMap(Fiber.join)
           )
@@ -442,7 +443,7 @@ describe("Server.drain", () => {
       Effect.gen(function*() {
         const { connect, lines, server } = yield* serving(() => Effect.uninterruptible(Effect.sleep("1 minute")))
         const client = yield* connect
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(1000))
         yield* TestClock.adjust(1000)
         // Its connection is gone at the deadline.
@@ -461,24 +462,24 @@ describe("Server.drain", () => {
       Effect.gen(function*() {
         const { connect, lines, server } = yield* serving(() => Effect.ensuring(Effect.never, Effect.sleep(700)))
         yield* connect
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* timed(server.drain(1000)), { time: 1700, drained: { ...none, aborted: 1 } })
         assert.isFalse(lines.some(({ level }) => level === "Warn"))
       }))
   })
 
   it_("races", (it) => {
-    /** One turn of the scheduler, as fine as tests can cut. */
-    const turns = (count: number) => Effect.forEach(Array.from({ length: count }), () => Effect.yieldNow)
+    /** Turns of the scheduler, as fine as tests can cut. */
+    const yields = (count: number) => Effect.forEach(Array.from({ length: count }), () => Effect.yieldNow)
 
     it.effect("a handler that ends while the drain climbs is counted once, in every order", () =>
       Effect.gen(function*() {
-        for (let turn = 0; turn < 12; turn++) {
+        for (let delay = 0; delay < 12; delay++) {
           const { clients, server } = yield* ladderOf("total", "total", "aborted")
           const draining = yield* start(server.drain(1000))
           yield* TestClock.adjust(599)
           const closing = yield* Effect.forkChild(
-            Effect.andThen(turns(turn), Effect.forEach(clients, (client) => client.close))
+            Effect.andThen(yields(delay), Effect.forEach(clients, (client) => client.close))
           )
           yield* TestClock.adjust(1)
           yield* Fiber.join(closing)
@@ -491,7 +492,7 @@ describe("Server.drain", () => {
 
     it.effect("a connection that comes as the drain begins is served or reset, and never forgotten", () =>
       Effect.gen(function*() {
-        for (let turn = 0; turn < 12; turn++) {
+        for (let delay = 0; delay < 12; delay++) {
           let handled = 0
           let ended = 0
           const { connect, server } = yield* serving((socket) =>
@@ -504,20 +505,20 @@ describe("Server.drain", () => {
             )
           )
           const connecting = yield* Effect.forkChild(
-            Effect.andThen(turns(turn), Effect.forEach([1, 2], () => Effect.option(connect)))
+            Effect.andThen(yields(delay), Effect.forEach([1, 2], () => Effect.option(connect)))
           )
-          yield* turns(4)
-          if (turn % 2 === 1) yield* Effect.promise(() => setImmediate())
+          yield* yields(4)
+          if (delay % 2 === 1) yield* turn
           const draining = yield* start(server.drain(1000))
           const clients = (yield* Fiber.join(connecting)).flatMap((client) => Option.toArray(client))
           yield* TestClock.adjust(1000)
           const drained = yield* Fiber.join(draining)
-          assert.deepStrictEqual([drained.total, ended], [handled, handled], `turn ${turn}`)
+          assert.deepStrictEqual([drained.total, ended], [handled, handled], `after ${delay} turns`)
           const ends = yield* Effect.forEach(clients, farewellOf)
           assert.deepStrictEqual(
             ends.toSorted(),
             [...ends.keys()].map((i) => i < handled ? "Done" : "ConnectionReset").toSorted(),
-            `turn ${turn}`
+            `after ${delay} turns`
           )
         }
       }))
@@ -542,7 +543,7 @@ describe("Server.drain", () => {
       Effect.gen(function*() {
         const { connect, server } = yield* serving((_, connection) => connection.server.drain(1000))
         yield* connect
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(1000)
         assert.deepStrictEqual(yield* server.stopped, { ...none, aborted: 1 })
       }))
@@ -559,11 +560,11 @@ describe("Server.drain", () => {
         const serve = yield* start(Effect.scoped(Effect.gen(function*() {
           const { connect, server } = yield* serving(() => Effect.never, { shutdown: { deadline: "1 hour" } })
           yield* connect
-          yield* settle
+          yield* turns()
           return server
         })))
-        yield* settle
-        yield* settle
+        yield* turns()
+        yield* turns()
         assert.isUndefined(serve.pollUnsafe())
         // Nobody else handles SIGINT here: it would still end the process.
         assert.deepStrictEqual(

@@ -19,8 +19,10 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import { Transport } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { FakeBacking, start } from "../support/effects.ts"
-import { anyPort, echo, FakeListener, farewellOf, serving, settle } from "../support/server.ts"
+import { anyPort } from "../support/addresses.ts"
+import { FakeBacking, FakeListener } from "../support/fakes.ts"
+import { echo, farewellOf, serving } from "../support/server.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const it_ = it.layer(Layer.fresh(MemoryTransport.layer))
 
@@ -43,10 +45,10 @@ describe("a server stays in step", () => {
             return id === 2 ? Cancellation.withFilter(reading, filter) : reading
           })
           const clients = yield* Effect.forEach([1, 2, 3], () => connect)
-          yield* settle
+          yield* turns()
           const draining = yield* start(server.drain(1000))
           yield* TestClock.adjust(600)
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual((yield* server.connections).map(({ id }) => id), [2])
           yield* TestClock.adjust(400)
           assert.deepStrictEqual(yield* Fiber.join(draining), { ...none, total: 2, aborted: 1 })
@@ -70,9 +72,9 @@ describe("a server stays in step", () => {
             { limits: { idle: { within: 1000, action: answer } } }
           )
           const client = yield* connect
-          yield* settle
+          yield* turns()
           yield* TestClock.adjust(1250)
-          yield* settle
+          yield* turns()
           assert.strictEqual((yield* server.health).limited.Idle, 1)
           assert.strictEqual((yield* farewellOf(client)).replaceAll("\0", ""), ", ConnectionReset")
         }
@@ -87,9 +89,9 @@ describe("a server stays in step", () => {
           onLimit: ({ _tag }) => Effect.sync(() => void limits.push(_tag))
         })
         yield* connect
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(1250)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(limits, ["Idle"])
       }))
 
@@ -101,7 +103,7 @@ describe("a server stays in step", () => {
         const client = yield* connect
         yield* Write.writeAll(client, text("PROXY TCP4 198.51.100.1 203.0.113.7 40000 443\r\n"))
         yield* farewellOf(client)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(lines.map(({ annotations, level }) => [level, annotations["peer"]]), [
           ["Info", "tcp://198.51.100.1:40000"],
           ["Error", "tcp://198.51.100.1:40000"]
@@ -117,7 +119,7 @@ describe("a server stays in step", () => {
             { onError: () => Effect.addFinalizer(() => Effect.sync(() => ends.push("report"))) }
           )
           assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual(ends, ["handler"])
         }))
         assert.deepStrictEqual(ends, ["handler", "report"])
@@ -134,7 +136,7 @@ describe("a server stays in step", () => {
           Logger.layer([freeing])
         )
         yield* StreamSocket.connect(server.addresses[0])
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(0))
         yield* TestClock.adjust(1000)
         assert.deepStrictEqual(yield* Fiber.join(draining), { ...none, aborted: 1 })
@@ -157,7 +159,7 @@ describe("a server stays in step", () => {
             { listen: [anyPort, anyPort] }
           )
           assert.strictEqual((yield* server.stopped).finished, 1)
-          yield* settle
+          yield* turns()
           stopped = fibers - before
         }).pipe(
           Effect.provideService(Transport, {
@@ -191,10 +193,10 @@ describe("a server stays in step", () => {
           jumping
         )
         const clients = [yield* connect, yield* connect]
-        yield* settle
+        yield* turns()
         set = 24 * 3_600_000
         yield* TestClock.adjust("5 minutes")
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).connections, 2)
         const draining = yield* start(server.drain("1 hour"))
         set = 48 * 3_600_000
@@ -215,12 +217,12 @@ describe("a server stays in step", () => {
         }) as Clock.Clock
         const { connect, server } = yield* Effect.provideService(serving(() => Effect.never), Clock.Clock, late)
         yield* connect
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(1000))
         for (let time = 0; time < 1020; time += 10) {
           assert.isUndefined(draining.pollUnsafe())
           yield* TestClock.adjust(10)
-          yield* settle
+          yield* turns()
         }
         assert.deepStrictEqual(draining.pollUnsafe(), Exit.succeed({ ...none, aborted: 1 }))
       }))
@@ -231,9 +233,9 @@ describe("a server stays in step", () => {
       Effect.gen(function*() {
         const { connect, server } = yield* serving(() => Effect.never, { limits: { connections: 1 } })
         const clients = yield* Effect.forEach([1, 2, 3], () => connect)
-        yield* settle
+        yield* turns()
         const draining = yield* start(server.drain(1000))
-        yield* settle
+        yield* turns()
         const { accepted, limited } = yield* server.health
         assert.deepStrictEqual([accepted, limited.Connections], [1, 0])
         yield* TestClock.adjust(1000)
@@ -251,7 +253,7 @@ describe("a server stays in step", () => {
           const refused = yield* connect
           assert.strictEqual(yield* farewellOf(refused), "busy, Done")
           yield* refused.close
-          yield* settle
+          yield* turns()
         }
       }))
 
@@ -263,9 +265,9 @@ describe("a server stays in step", () => {
         )
         const client = yield* connect
         yield* Write.writeAll(client, text("PROXY TCP4 198.51.100.1 203.0.113.7 40000 443\r\nx"))
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(5000)
-        yield* settle
+        yield* turns()
         const { connections, limited } = yield* server.health
         assert.deepStrictEqual([connections, limited.FirstByte], [1, 0])
       }))

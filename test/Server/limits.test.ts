@@ -12,8 +12,10 @@ import * as Server from "../../src/Server.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, start } from "../support/effects.ts"
-import { address, anyPort, echo, farewellOf, received, serving, settle } from "../support/server.ts"
+import { anyPort, inet } from "../support/addresses.ts"
+import { ending } from "../support/exits.ts"
+import { echo, farewellOf, received, serving } from "../support/server.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const it_ = it.layer(Layer.fresh(MemoryTransport.layer))
 
@@ -21,14 +23,14 @@ const never: Server.Handler<never, never> = () => Effect.never
 
 /** Lets time pass in small steps, as it does. */
 const pass = (millis: number, step = 25) =>
-  Effect.forEach(Array.from({ length: millis / step }), () => Effect.andThen(TestClock.adjust(step), settle))
+  Effect.forEach(Array.from({ length: millis / step }), () => Effect.andThen(TestClock.adjust(step), turns()))
 
 /** Whether a connection is served now: an echo answers. */
 const isServed = (client: StreamSocket.StreamSocket) =>
   Effect.gen(function*() {
     yield* Effect.ignore(Write.writeAll(client, text("?")))
     const answer = yield* start(received(client, 1))
-    yield* settle
+    yield* turns()
     const exit = answer.pollUnsafe()
     yield* Fiber.interrupt(answer)
     return exit !== undefined && Exit.isSuccess(exit)
@@ -52,14 +54,14 @@ describe("limits of connections that come", () => {
         assert.deepStrictEqual(yield* served, [true, true, false, false])
         assert.strictEqual(yield* server.state, "paused")
         yield* clients[0]?.abort ?? Effect.void
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* served, [false, true, true, false])
         yield* clients[1]?.close ?? Effect.void
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* served, [false, false, true, true])
         assert.deepStrictEqual(yield* counts(server), { limited: {}, pauses: { Connections: 3 } })
         yield* clients[2]?.close ?? Effect.void
-        yield* settle
+        yield* turns()
         assert.strictEqual(yield* server.state, "listening")
       }))
 
@@ -68,7 +70,7 @@ describe("limits of connections that come", () => {
         const { server } = yield* serving(echo, { listen: [anyPort, anyPort, anyPort], limits: { connections: 2 } })
         const clients = yield* Effect.forEach([0, 1, 2, 0, 1, 2], (i) =>
           StreamSocket.connect(server.addresses[i] ?? anyPort))
-        yield* settle
+        yield* turns()
         let left = [...clients]
         for (let round = 0; round < 4; round++) {
           assert.strictEqual((yield* server.health).connections, 2)
@@ -77,7 +79,7 @@ describe("limits of connections that come", () => {
           yield* Effect.forEach(served.slice(0, 1), (client) =>
             client.close)
           left = left.filter((client) => client.state.socket === "open")
-          yield* settle
+          yield* turns()
         }
       }))
 
@@ -91,12 +93,12 @@ describe("limits of connections that come", () => {
           })
           const first = yield* connect
           assert.strictEqual(yield* farewellOf(yield* connect), end)
-          yield* settle
+          yield* turns()
           assert.isTrue(yield* isServed(first))
           assert.deepStrictEqual(limits[0], Server.Limit.Connections({ max: 1 }))
           assert.deepStrictEqual(yield* counts(server), { limited: { Connections: 1 }, pauses: {} })
           yield* first.close
-          yield* settle
+          yield* turns()
           assert.isTrue(yield* isServed(yield* connect))
         }
       }))
@@ -109,13 +111,13 @@ describe("limits of connections that come", () => {
         })
         yield* connect
         const refused = yield* connect
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(2_999)
         const draining = yield* start(server.drain(10_000))
-        yield* settle
+        yield* turns()
         assert.isUndefined(draining.pollUnsafe())
         yield* TestClock.adjust(1)
-        yield* settle
+        yield* turns()
         const end = yield* farewellOf(refused)
         assert.strictEqual(end.replaceAll("\0", ""), ", ConnectionReset")
       }))
@@ -127,7 +129,7 @@ describe("limits of connections that come", () => {
         })
         yield* connect
         const refused = yield* Effect.forEach(Array.from({ length: 130 }), () => connect)
-        yield* settle
+        yield* turns()
         const ends = yield* Effect.forEach(refused.slice(128), farewellOf)
         assert.deepStrictEqual(ends, ["ConnectionReset", "ConnectionReset"])
         assert.strictEqual(yield* refused[127]?.readSome(new Uint8Array(1)) ?? Effect.succeed(0), 1)
@@ -138,7 +140,7 @@ describe("limits of connections that come", () => {
     // In this network a client has the address that it connects to.
     const peersOf = (limits: Server.Limits, ...addresses: readonly [string, ...Array<string>]) =>
       Effect.gen(function*() {
-        const [first, ...others] = addresses.map((text) => address(text))
+        const [first, ...others] = addresses.map((text) => inet(text))
         const { server } = yield* serving(echo, { listen: [first ?? anyPort, ...others], limits })
         const from = (i: number) => StreamSocket.connect(server.addresses[i] ?? anyPort)
         return { server, from }
@@ -149,13 +151,13 @@ describe("limits of connections that come", () => {
         const { from, server } = yield* peersOf({ perPeer: 2 }, "10.0.0.1:0", "[::ffff:10.0.0.1]:0", "10.0.0.2:0")
         const first = yield* from(0)
         const clients = [first, yield* from(1), yield* from(2)]
-        yield* settle
+        yield* turns()
         for (const client of clients) assert.isTrue(yield* isServed(client))
         for (const i of [0, 1]) assert.strictEqual(yield* farewellOf(yield* from(i)), "ConnectionReset")
         assert.isTrue(yield* isServed(yield* from(2)))
         assert.deepStrictEqual(yield* counts(server), { limited: { PerPeer: 2 }, pauses: {} })
         yield* first.close
-        yield* settle
+        yield* turns()
         assert.isTrue(yield* isServed(yield* from(1)))
       }))
 
@@ -167,7 +169,7 @@ describe("limits of connections that come", () => {
             const { from } = yield* peersOf({ perPeer: { max: 1, ipv6Prefix } }, ...same)
             return yield* Effect.forEach(
               [0, 1, 2],
-              (i) => Effect.flatMap(from(i), (client) => Effect.andThen(settle, isServed(client)))
+              (i) => Effect.flatMap(from(i), (client) => Effect.andThen(turns(), isServed(client)))
             )
           }))
         assert.deepStrictEqual(yield* served(undefined), [true, false, true])
@@ -185,7 +187,7 @@ describe("limits of connections that come", () => {
         })
         yield* connect
         assert.strictEqual(yield* farewellOf(yield* connect), "one is enough, Done")
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(limits, [Server.Limit.PerPeer({ max: 1, peer: "127.0.0.1" })])
       }))
   })
@@ -198,15 +200,15 @@ describe("limits of connections that come", () => {
         const { connect, server } = yield* serving(never, { limits: { acceptRate } })
         yield* Effect.forEach([1, 2, 3, 4, 5], () => connect)
         const live = Effect.map(server.health, ({ connections }) => connections)
-        yield* settle
+        yield* turns()
         assert.strictEqual(yield* live, 2)
         assert.strictEqual(yield* server.state, "paused")
         for (const there of [3, 4, 5]) {
           yield* TestClock.adjust(499)
-          yield* settle
+          yield* turns()
           assert.strictEqual(yield* live, there - 1)
           yield* TestClock.adjust(1)
-          yield* settle
+          yield* turns()
           assert.strictEqual(yield* live, there)
         }
         assert.strictEqual(yield* server.state, "listening")
@@ -223,7 +225,7 @@ describe("limits of connections that come", () => {
         assert.strictEqual((yield* server.health).connections, 2)
         yield* TestClock.adjust(500)
         yield* connect
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).connections, 3)
         assert.deepStrictEqual(yield* counts(server), { limited: { AcceptRate: 2 }, pauses: {} })
       }))
@@ -232,7 +234,7 @@ describe("limits of connections that come", () => {
       Effect.gen(function*() {
         const { connect, server } = yield* serving(echo, { limits: { acceptRate: { limit: 1, window: "1 hour" } } })
         const [, second] = [yield* connect, yield* connect]
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(Object.values(yield* server.drain()), [0, 0, 0, 0, 1])
         assert.strictEqual(yield* farewellOf(second), "ConnectionReset")
       }))
@@ -247,7 +249,7 @@ describe("limits of connections that come", () => {
         const { connect, server } = yield* serving(flood, { limits: { bytesInFlight: 50_000 } })
         const clients = yield* Effect.forEach([1, 2], () => connect)
         for (const client of clients) yield* Write.writeAll(client, text("x"))
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).bytesInFlight, 2 * (100_000 - 65_536))
         yield* pass(100)
         assert.strictEqual(yield* server.state, "paused")
@@ -273,12 +275,12 @@ describe("limits of connections that come", () => {
         yield* Write.writeAll(client, text("x"))
         yield* pass(100)
         assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(limits, [Server.Limit.BytesInFlight({ max: 30_000, bytes: 34_464 })])
         yield* received(client, 100_000)
         yield* pass(100)
         const next = yield* connect
-        yield* settle
+        yield* turns()
         assert.strictEqual(next.state.read, "open")
       }))
   })
@@ -317,7 +319,7 @@ describe("limits of connections that are there", () => {
         const client = yield* connect
         yield* pass(2_500)
         assert.strictEqual(yield* farewellOf(client), "bye, Done")
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(lines.map(({ level, text }) => [level, text.replace(/:\d+ /, " ")]), [
           ["Debug", "the connection from tcp://127.0.0.1 ended: it sent nothing within 2s"]
         ])
@@ -334,7 +336,7 @@ describe("limits of connections that are there", () => {
             : echo(socket, undefined as never)
         const { connect, server } = yield* serving(ticker, { limits: { idle: "1 second" }, onLimit })
         const [fed, feeding, idle] = [yield* connect, yield* connect, yield* connect]
-        yield* settle
+        yield* turns()
         for (let i = 0; i < 5; i++) {
           yield* pass(900)
           yield* Write.writeAll(feeding, text("x"))
@@ -344,7 +346,7 @@ describe("limits of connections that are there", () => {
         assert.strictEqual((yield* server.health).connections, 2)
         yield* fed.close
         yield* pass(1_250)
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).connections, 0)
         assert.strictEqual(yield* farewellOf(feeding), "xxxxx, Done")
         assert.isTrue(limits.every(Server.Limit.$is("Idle")))
@@ -371,7 +373,7 @@ describe("limits of connections that are there", () => {
           { limits: { idle: 1000 }, shutdown: { deadline: 0 } }
         )
         const client = yield* connect
-        yield* settle
+        yield* turns()
         const exit = yield* start(farewellOf(client))
         yield* pass(1_975)
         assert.isUndefined(exit.pollUnsafe())
@@ -398,7 +400,7 @@ describe("limits of connections that are there", () => {
             sleeps = 0
             const { connect } = yield* serving(echo, { limits })
             yield* connect
-            yield* settle
+            yield* turns()
             return sleeps
           })).pipe(Effect.provideService(Clock.Clock, counting))
         assert.strictEqual(yield* sleepsWith({ idle: "1 second" }), 1)
@@ -417,7 +419,7 @@ describe("limits of connections that are there", () => {
           onLimit
         })
         const [stuck, reader] = [yield* connect, yield* connect]
-        yield* settle
+        yield* turns()
         const reading = yield* start(
           Effect.forEach(
             Array.from({ length: 20 }),
@@ -442,7 +444,7 @@ describe("limits of connections that are there", () => {
       Effect.gen(function*() {
         const { connect, server } = yield* serving(flood, { limits: { progress: { bytes: 100, per: "5 seconds" } } })
         const client = yield* connect
-        yield* settle
+        yield* turns()
         yield* start(Effect.forever(Effect.andThen(Effect.sleep(1000), received(client, 1))))
         yield* pass(7_500)
         assert.deepStrictEqual(yield* counts(server), { limited: { Progress: 1 }, pauses: {} })
@@ -465,7 +467,7 @@ describe("limits of connections that are there", () => {
         )
         yield* connect
         yield* pass(1_250)
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).connections, 0)
       }))
   })
@@ -498,7 +500,7 @@ describe("limits of connections that are there", () => {
         for (let second = 0; second < 10; second++) {
           for (const client of slow) yield* Effect.ignore(Write.writeAll(client, text("x")))
           yield* Effect.forEach(Array.from({ length: 200 }), () => Effect.flatMap(connect, (client) => client.abort))
-          yield* settle
+          yield* turns()
           assert.isTrue(yield* isServed(good))
           yield* pass(1_000, 100)
         }

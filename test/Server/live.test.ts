@@ -11,10 +11,10 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { start } from "../support/effects.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { anyPort, echo, received, serving } from "../support/server.ts"
-import { eventually, portOf } from "../transport/network.ts"
+import { echo, received, serving } from "../support/server.ts"
+import { eventually, start } from "../support/waiting.ts"
 
 const transports = [
   { name: "node", layer: NodeTransport.layer },
@@ -101,7 +101,7 @@ for (const { layer, name } of transports) {
         })
         yield* Effect.addFinalizer(() => Effect.sync(() => peers.forEach(({ socket }) => socket.destroy())))
         for (let left = peers; left.length > 0;) {
-          yield* eventually(() => left.some(({ text }) => text !== ""), "an answer")
+          yield* eventually("an answer", () => left.some(({ text }) => text !== ""))
           assert.isAtMost((yield* server.health).connections, 2)
           for (const { socket, text } of left) if (text !== "") socket.destroy()
           left = left.filter(({ text }) => text === "")

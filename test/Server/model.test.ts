@@ -14,9 +14,10 @@ import type * as Server from "../../src/Server.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { start } from "../support/effects.ts"
+import { anyPort } from "../support/addresses.ts"
 import { seed, some } from "../support/properties.ts"
-import { anyPort, echo, serving, settle } from "../support/server.ts"
+import { echo, serving } from "../support/server.ts"
+import { start, turns } from "../support/waiting.ts"
 
 type Connection = Server.Connection
 type Handler = (socket: StreamSocket.StreamSocket, connection: Connection) => Effect.Effect<unknown, unknown>
@@ -105,13 +106,13 @@ const program = (seed: number) =>
         case 0:
           return TestClock.adjust(draw.upTo(300))
         case 1:
-          return client?.abort ?? settle
+          return client?.abort ?? turns()
         case 2:
-          return client === undefined ? settle : start(client.close)
+          return client === undefined ? turns() : start(client.close)
         case 3:
-          return client === undefined ? settle : start(Effect.ignore(client.readSome(new Uint8Array(70_000))))
+          return client === undefined ? turns() : start(Effect.ignore(client.readSome(new Uint8Array(70_000))))
         case 4:
-          return client === undefined ? settle : start(Effect.ignore(Write.writeAll(
+          return client === undefined ? turns() : start(Effect.ignore(Write.writeAll(
             client,
             text(`PROXY TCP4 198.51.100.${draw.upTo(3)} 203.0.113.7 40000 443\r\nx`)
           )))
@@ -124,16 +125,16 @@ const program = (seed: number) =>
         const client = yield* Effect.option(StreamSocket.connect(draw.one(server.addresses)))
         if (client._tag === "Some") clients.push(client.value)
       } else yield* act
-      if (draw.chance(0.3)) yield* settle
+      if (draw.chance(0.3)) yield* turns()
       yield* agrees
     }
     const draining = yield* start(server.drain(draw.chance(0.2) ? 0 : draw.upTo(1000)))
     if (draw.chance(0.3)) yield* start(server.drain(draw.upTo(300)))
     // To the deadline, and the second behind it.
-    for (let i = 0; i < 2; i++) yield* Effect.andThen(TestClock.adjust(1000), settle)
+    for (let i = 0; i < 2; i++) yield* Effect.andThen(TestClock.adjust(1000), turns())
     yield* Fiber.join(draining)
     // The handlers that did not end by then.
-    yield* Effect.andThen(TestClock.adjust(3000), settle)
+    yield* Effect.andThen(TestClock.adjust(3000), turns())
     yield* agrees
     const { accepted, connections, limited, state } = yield* server.health
     assert.deepStrictEqual([state, connections, ended, reported], ["stopped", 0, begun, sum(limited)])
@@ -160,7 +161,7 @@ describe("the accounts of a server", () => {
             recordFiberEnd: () => void fibers--
           })
         )
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual([fibers, ...shown()], [0, ...before])
       }).pipe(Effect.provide(Layer.fresh(MemoryTransport.layer))))
   }

@@ -6,7 +6,7 @@ import { once } from "node:events"
 import * as Net from "node:net"
 import { createInterface } from "node:readline"
 import type * as Server from "../../src/Server.ts"
-import { eventually } from "../transport/network.ts"
+import { eventually } from "../support/waiting.ts"
 
 /** Starts `program.ts`; `ended` has how its connections ended and its exit status. */
 const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly descriptors?: number }) =>
@@ -99,7 +99,7 @@ class Frames {
 const health = (port: number) =>
   Effect.scoped(Effect.gen(function*() {
     const [peer] = yield* peers(port, 1, () => "health\n")
-    yield* eventually(() => peer?.end !== undefined, "the server answers")
+    yield* eventually("the server answers", () => peer?.end !== undefined)
     return peer?.text === undefined || peer.text === "" ? undefined : JSON.parse(peer.text) as Server.Health
   }))
 
@@ -112,14 +112,14 @@ export const suite = (transport: "node" | "epoll"): void => {
         Effect.gen(function*() {
           const server = yield* process_({ args: [...args, "--deadline", "300"] })
           const clients = yield* peers(server.port, 3, (i) => `echo\nhello ${i}\n`)
-          yield* eventually(() => clients.every(({ text }, i) => text === `hello ${i}\n`), "echoes")
+          yield* eventually("echoes", () => clients.every(({ text }, i) => text === `hello ${i}\n`))
           server.kill(signal)
           assert.deepStrictEqual(yield* server.ended, {
             code: 0,
             signal: null,
             drained: { finished: 0, total: 3, partial: 0, terminal: 0, aborted: 0 }
           })
-          yield* eventually(() => clients.every(({ end }) => end !== undefined), "ends")
+          yield* eventually("ends", () => clients.every(({ end }) => end !== undefined))
           assert.deepStrictEqual(clients.map(({ end }) => end), ["fin", "fin", "fin"])
         }))
     }
@@ -135,8 +135,8 @@ export const suite = (transport: "node" | "epoll"): void => {
       Effect.gen(function*() {
         const server = yield* process_({ args: [...args, "--deadline", "60000"] })
         const [client] = yield* peers(server.port, 1, () => "hang\n")
-        yield* eventually(() => client?.isConnected === true, "a connection")
-        yield* eventually(() => client?.socket.bytesWritten === 5, "bytes on their way")
+        yield* eventually("a connection", () => client?.isConnected === true)
+        yield* eventually("bytes on their way", () => client?.socket.bytesWritten === 5)
         while (((yield* health(server.port))?.connections ?? 0) < 2) yield* Effect.sleep(5)
         server.kill("SIGTERM")
         // It drains when it accepts no more.
@@ -156,7 +156,7 @@ export const suite = (transport: "node" | "epoll"): void => {
         assert.strictEqual(code, 0)
         // And perhaps the last probe.
         assert.isAtLeast(drained.aborted ?? 0, 1)
-        yield* eventually(() => client?.end !== undefined, "the end")
+        yield* eventually("the end", () => client?.end !== undefined)
         assert.strictEqual(client?.end, "ECONNRESET")
       }))
 
@@ -179,9 +179,9 @@ export const suite = (transport: "node" | "epoll"): void => {
             client.socket.write("1\n")
             return { client, frames, ask }
           })
-          yield* eventually(() => parsed.every(({ frames }) => frames.whole === 1), "a frame for everybody")
+          yield* eventually("a frame for everybody", () => parsed.every(({ frames }) => frames.whole === 1))
           for (const { ask } of parsed) ask()
-          yield* eventually(() => parsed.filter(({ frames }) => frames.whole > 1).length > 250, "frames for many")
+          yield* eventually("frames for many", () => parsed.filter(({ frames }) => frames.whole > 1).length > 250)
           // One in fifty asks for more than fits on the way, and stops reading.
           const stopped = parsed.filter((_, i) => i % 50 === 7)
           for (const { client } of stopped) {
@@ -192,7 +192,7 @@ export const suite = (transport: "node" | "epoll"): void => {
           const { code, drained } = yield* server.ended
           assert.strictEqual(code, 0)
           for (const { client } of stopped) client.socket.resume()
-          yield* eventually(() => clients.every(({ end }) => end !== undefined), "ends for everybody")
+          yield* eventually("ends for everybody", () => clients.every(({ end }) => end !== undefined))
           const cut = parsed.filter(({ frames }) => frames.isCut)
           assert.strictEqual(cut.filter(({ client }) => client.end === "fin").length, 0)
           // The server knows of each that it cut, and of no other.
@@ -214,19 +214,16 @@ export const suite = (transport: "node" | "epoll"): void => {
           const served = (i: number) => clients[i]?.text === `hello ${i}\n`
           const countServed = () => clients.filter((_, i) => served(i)).length
           // With Node's own sockets, Node closes those for which there is no descriptor.
-          yield* eventually(
-            () =>
-              countServed() > 20 &&
-              (transport === "epoll" || clients.every((client, i) => served(i) || client.end !== undefined)),
-            "those who are served are served"
-          )
+          yield* eventually("those who are served are served", () =>
+            countServed() > 20 &&
+            (transport === "epoll" || clients.every((client, i) => served(i) || client.end !== undefined)))
           const first = clients.filter((_, i) => served(i))
           assert.isBelow(first.length, 64)
           for (const client of first) {
             client.text = ""
             client.socket.write("still here\n")
           }
-          yield* eventually(() => first.every(({ text }) => text === "still here\n"), "an answer for them")
+          yield* eventually("an answer for them", () => first.every(({ text }) => text === "still here\n"))
           for (const { socket } of first) socket.destroy()
           if (transport === "epoll") {
             const rest = clients.filter((client) => !first.includes(client))

@@ -26,8 +26,13 @@ import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, FakeBacking, start } from "../support/effects.ts"
-import { address, anyPort, echo, farewellOf, listening, logs, received, serving, settle } from "../support/server.ts"
+import { anyPort, inet } from "../support/addresses.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { ending, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { logs } from "../support/logs.ts"
+import { echo, farewellOf, listening, received, serving } from "../support/server.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const it_ = it.layer(Layer.fresh(MemoryTransport.layer))
 
@@ -54,13 +59,13 @@ describe("Server", () => {
       Effect.gen(function*() {
         const { server } = yield* serving(echo, { listen: ["localhost:0", { host: "127.0.0.1", port: 0 }] })
         for (const address of server.addresses) yield* StreamSocket.connect(address)
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.connections).length, 2)
       }))
 
     it.effect("an address that is taken fails, and releases those before it", () =>
       Effect.gen(function*() {
-        const [first, second] = [address("127.0.0.1:7000"), address("127.0.0.1:7001")]
+        const [first, second] = [inet("127.0.0.1:7000"), inet("127.0.0.1:7001")]
         const acceptor = yield* Acceptor.listen(second)
         const error = failure(yield* Effect.exit(Effect.scoped(Server.make(echo, { listen: [first, second] }))))
         assert.deepStrictEqual([error.reason._tag, error.address], ["AddressInUse", second])
@@ -121,7 +126,7 @@ describe("Server", () => {
     const elsewhere = new SocketError({
       reason: Reason.ConnectionReset(),
       operation: "readSome",
-      address: address("10.9.9.9:5432"),
+      address: inet("10.9.9.9:5432"),
       transferred: 0
     })
     const endings: ReadonlyArray<
@@ -174,7 +179,7 @@ describe("Server", () => {
             yield* TestClock.adjust(0)
             const end = yield* farewellOf(client)
             assert.strictEqual(end.replaceAll("\0", "").replace(/^, /, ""), atPeer)
-            yield* settle
+            yield* turns()
             assert.deepStrictEqual(
               told.map((line) => line.split(" ")[0]),
               quiet === "quiet" ? [] : id === 2 ? ["2"] : ["2", "3"]
@@ -191,9 +196,9 @@ describe("Server", () => {
       Effect.gen(function*() {
         const { connect, lines, server } = yield* serving(echo, { onError: () => Effect.die("not quiet") })
         const client = yield* connect
-        yield* settle
+        yield* turns()
         yield* client.abort
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* server.connections, [])
         assert.deepStrictEqual(lines, [])
       }))
@@ -205,7 +210,7 @@ describe("Server", () => {
           { onFailure: "close" }
         )
         assert.strictEqual(yield* farewellOf(yield* connect), "sorry, Done")
-        yield* settle
+        yield* turns()
         assert.strictEqual(lines.length, 1)
       }))
 
@@ -216,7 +221,7 @@ describe("Server", () => {
         )
         const client = yield* connect
         yield* farewellOf(client)
-        yield* settle
+        yield* turns()
         const peer = `tcp://${NetAddress.formatSocketAddress(client.localAddress)}`
         assert.deepStrictEqual(lines.map(({ level, text }) => [level, text.split("\n")[0]]), [
           ["Info", "here"],
@@ -231,7 +236,7 @@ describe("Server", () => {
           onError: () => Effect.die(new Error("in the report"))
         })
         for (let i = 0; i < 2; i++) assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* server.connections, [])
         assert.strictEqual(lines.length, 2)
         for (const { level, text } of lines) {
@@ -248,7 +253,7 @@ describe("Server", () => {
         )
         assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
         const second = yield* connect
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual((yield* server.connections).map(({ id }) => id), [2])
         yield* second.abort
         const draining = yield* start(server.drain("1 hour"))
@@ -270,7 +275,7 @@ describe("Server", () => {
         const first = yield* StreamSocket.connect(server.addresses[0])
         assert.strictEqual(yield* farewellOf(first), "ConnectionReset")
         yield* StreamSocket.connect(server.addresses[0])
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.health).connections, 1)
         assert.strictEqual((yield* server.drain(0)).aborted, 1)
       }))
@@ -318,7 +323,7 @@ describe("Server", () => {
       Effect.gen(function*() {
         const told: Array<string> = []
         const { server } = yield* serving(echo, {
-          listen: [anyPort, address("10.0.0.1:0")],
+          listen: [anyPort, inet("10.0.0.1:0")],
           proxyProtocol: { trusted: ProxyProtocol.trustPeers(["127.0.0.0/8"]), max: 100 },
           // What is no connection of ours is reset in any case.
           onFailure: "close",
@@ -341,7 +346,7 @@ describe("Server", () => {
         const untrusted = yield* StreamSocket.connect(there)
         yield* Effect.ignore(Write.writeAll(untrusted, header("198.51.100.1")))
         assert.strictEqual(yield* farewellOf(untrusted), "ConnectionReset")
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(told, ["2 Framing", "3 Framing", "4 LimitExceeded", "5 Untrusted"])
         const { accepted, connections, failures, handshakeFailures } = yield* server.health
         assert.deepStrictEqual([accepted, connections, failures], [5, 1, 0])
@@ -360,9 +365,9 @@ describe("Server", () => {
           assert.strictEqual(yield* farewellOf(client), "Done")
         }
         const client = yield* connect
-        yield* settle
+        yield* turns()
         yield* client.abort
-        yield* settle
+        yield* turns()
         const { failures, handshakeFailures } = yield* server.health
         assert.deepStrictEqual([failures, handshakeFailures.Gone], [0, 3])
       }))
@@ -370,7 +375,7 @@ describe("Server", () => {
     it.effect("none of them is more than a line for debugging", () =>
       Effect.gen(function*() {
         const { lines, server } = yield* serving(echo, {
-          listen: [anyPort, address("10.0.0.1:0")],
+          listen: [anyPort, inet("10.0.0.1:0")],
           proxyProtocol: { trusted: ProxyProtocol.trustPeers(["127.0.0.0/8"]) }
         })
         const [here, there = here] = server.addresses
@@ -381,7 +386,7 @@ describe("Server", () => {
         const quiet = yield* StreamSocket.connect(here)
         yield* quiet.shutdownWrite
         yield* farewellOf(quiet)
-        yield* settle
+        yield* turns()
         assert.isTrue(lines.every(({ level }) => level === "Debug"))
         assert.deepStrictEqual(lines.map(({ text }) => text.replace(/:\d+/g, "").replace(/ after \d+.*/, "")), [
           "the connection from tcp://127.0.0.1 came to no handler: receive tcp://127.0.0.1: bad framing at byte 0: " +
@@ -397,7 +402,7 @@ describe("Server", () => {
         for (const deadline of [0, 1000]) {
           const { connect, lines, server } = yield* serving(echo, { proxyProtocol: { trusted } })
           yield* connect
-          yield* settle
+          yield* turns()
           const draining = yield* start(server.drain(deadline))
           yield* TestClock.adjust(deadline)
           const drained = yield* Fiber.join(draining)
@@ -421,7 +426,7 @@ describe("Server", () => {
           onHandshakeFailure: () => Effect.die("this is none")
         })
         assert.strictEqual(yield* farewellOf(yield* connect), "ConnectionReset")
-        yield* settle
+        yield* turns()
         const { failures, handshakeFailures } = yield* server.health
         assert.deepStrictEqual([told, failures, Math.max(...Object.values(handshakeFailures))], [["Die"], 1, 0])
       }))
@@ -434,7 +439,7 @@ describe("Server", () => {
         // The time of a client begins behind the header.
         yield* TestClock.adjust(1_900)
         yield* Write.writeAll(late, header("198.51.100.2"))
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(600)
         assert.strictEqual(yield* farewellOf(silent), "ConnectionReset")
         yield* Write.writeAll(late, text("x"))
@@ -484,12 +489,12 @@ describe("Server", () => {
         yield* Write.writeAll(slow, text("PROXY TCP4 198.51"))
         const done = yield* connect
         yield* Write.writeAll(done, header("198.51.100.1"))
-        yield* settle
+        yield* turns()
         yield* TestClock.adjust(9_999)
         assert.strictEqual((yield* server.health).connections, 2)
         yield* TestClock.adjust(1)
         assert.strictEqual(yield* farewellOf(slow), "ConnectionReset")
-        yield* settle
+        yield* turns()
         const { connections, limited } = yield* server.health
         assert.deepStrictEqual([connections, limited.Handshake], [1, 1])
       }))
@@ -504,7 +509,7 @@ describe("Server", () => {
         yield* Effect.flatMap(from("198.51.100.2"), (client) => received(client, 1))
         assert.strictEqual(yield* farewellOf(yield* from("198.51.100.1")), "ConnectionReset")
         yield* first.close
-        yield* settle
+        yield* turns()
         yield* Effect.flatMap(from("198.51.100.1"), (client) => received(client, 1))
         const { connections, limited } = yield* server.health
         assert.deepStrictEqual([connections, limited.PerPeer], [2, 1])
@@ -517,28 +522,28 @@ describe("Server", () => {
         const fiber = yield* start(
           Server.serve(
             (_, connection) => Effect.forkDetach(connection.server.drain(), { startImmediately: true }),
-            { listen: address("127.0.0.1:7000") }
+            { listen: inet("127.0.0.1:7000") }
           )
         )
-        yield* StreamSocket.connect(address("127.0.0.1:7000"))
+        yield* StreamSocket.connect(inet("127.0.0.1:7000"))
         const drained = yield* Fiber.join(fiber)
         assert.deepStrictEqual(drained, { finished: 1, total: 0, partial: 0, terminal: 0, aborted: 0 })
-        yield* Acceptor.listen(address("127.0.0.1:7000"))
+        yield* Acceptor.listen(inet("127.0.0.1:7000"))
       }))
 
     it.effect("an interruption of serve drains within the deadline, and proceeds then", () =>
       Effect.gen(function*() {
         const { capture } = logs()
         const fiber = yield* start(capture(Server.serve(never, {
-          listen: address("127.0.0.1:7000"),
+          listen: inet("127.0.0.1:7000"),
           shutdown: { deadline: "4 seconds" }
         })))
-        const client = yield* StreamSocket.connect(address("127.0.0.1:7000"))
-        yield* settle
+        const client = yield* StreamSocket.connect(inet("127.0.0.1:7000"))
+        yield* turns()
         const interrupting = yield* start(Fiber.interrupt(fiber))
-        yield* settle
+        yield* turns()
         assert.strictEqual(
-          ending(yield* Effect.exit(StreamSocket.connect(address("127.0.0.1:7000")))),
+          ending(yield* Effect.exit(StreamSocket.connect(inet("127.0.0.1:7000")))),
           "ConnectionRefused"
         )
         yield* TestClock.adjust(3_999)
@@ -552,7 +557,7 @@ describe("Server", () => {
     it.effect("at whatever moment it is interrupted, no connection and no address is left", () =>
       Effect.gen(function*() {
         for (let turns = 0; turns < 8; turns++) {
-          const listen = address("127.0.0.1:7000")
+          const listen = inet("127.0.0.1:7000")
           const fiber = yield* Effect.forkChild(Server.serve(never, { listen, shutdown: { deadline: 0 } }))
           for (let i = 0; i < turns; i++) yield* Effect.yieldNow
           const clients = yield* Effect.forEach([1, 2], () => Effect.option(StreamSocket.connect(listen)))
@@ -570,11 +575,11 @@ describe("Server", () => {
       Effect.gen(function*() {
         const signal = Cancellation.makeSignal()
         const fiber = yield* start(Cancellation.withSignal(
-          Server.serve((socket) => socket.readSome(new Uint8Array(1)), { listen: address("127.0.0.1:7000") }),
+          Server.serve((socket) => socket.readSome(new Uint8Array(1)), { listen: inet("127.0.0.1:7000") }),
           signal
         ))
-        const client = yield* StreamSocket.connect(address("127.0.0.1:7000"))
-        yield* settle
+        const client = yield* StreamSocket.connect(inet("127.0.0.1:7000"))
+        yield* turns()
         yield* signal.emit("total")
         assert.strictEqual(yield* farewellOf(client), "Done")
         assert.deepStrictEqual(Object.values(yield* Fiber.join(fiber)), [1, 0, 0, 0, 0])
@@ -585,7 +590,7 @@ describe("Server", () => {
         const scope = yield* Scope.make()
         const { connect, server } = yield* Scope.provide(serving(never), scope)
         const client = yield* connect
-        yield* settle
+        yield* turns()
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(yield* server.state, "stopped")
         assert.strictEqual((yield* server.stopped).aborted, 1)
@@ -601,10 +606,10 @@ describe("Server", () => {
           yield* received(client, 1)
           yield* Effect.forkDetach(Effect.andThen(Effect.yieldNow, client.shutdownWrite))
           return client
-        }).pipe(Effect.provide(Server.layer(echo, { listen: address("127.0.0.1:7000") })))
+        }).pipe(Effect.provide(Server.layer(echo, { listen: inet("127.0.0.1:7000") })))
         assert.strictEqual(client.state.socket, "open")
         assert.strictEqual(yield* farewellOf(client), "Done")
-        yield* Acceptor.listen(address("127.0.0.1:7000"))
+        yield* Acceptor.listen(inet("127.0.0.1:7000"))
       }))
   })
 
@@ -667,7 +672,7 @@ describe("Server", () => {
           shutdown: { deadline: Duration.seconds(20) }
         })
         assert.deepStrictEqual([proxyProtocol?.required, proxyProtocol?.untrusted], [false, "plain"])
-        const peers = ["10.1.2.3:1", "[::1]:1", "11.1.2.3:1"].map((peer) => address(peer))
+        const peers = ["10.1.2.3:1", "[::1]:1", "11.1.2.3:1"].map((peer) => inet(peer))
         assert.deepStrictEqual(
           [...peers, NetAddress.unixPathAddress("/x")].map((peer) => proxyProtocol?.trusted(peer)),
           [true, true, false, true]
@@ -782,7 +787,7 @@ describe("Server", () => {
     const tooMany = new SocketError({
       reason: Reason.TooManyOpenFiles(),
       operation: "socket",
-      address: address("127.0.0.1:7000"),
+      address: inet("127.0.0.1:7000"),
       transferred: 0,
       code: "EMFILE"
     })
@@ -797,14 +802,14 @@ describe("Server", () => {
           ({ acceptFailures, accepted, state }) => [state, acceptFailures, accepted] as const
         )
         listener.offer(tooMany, tooMany, new FakeBacking(), tooMany)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* health, ["paused", 1, 0])
         yield* TestClock.adjust(50)
         assert.deepStrictEqual(yield* health, ["paused", 2, 0])
         yield* TestClock.adjust(49)
         assert.deepStrictEqual(yield* health, ["paused", 2, 0])
         yield* TestClock.adjust(1)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(yield* health, ["paused", 3, 1])
         yield* TestClock.adjust(50)
         assert.deepStrictEqual(yield* health, ["listening", 3, 1])
@@ -819,7 +824,7 @@ describe("Server", () => {
       Effect.gen(function*() {
         const { listener, server } = yield* fake
         listener.offer(tooMany)
-        yield* settle
+        yield* turns()
         assert.strictEqual((yield* server.drain()).finished, 0)
         assert.strictEqual(yield* server.state, "stopped")
       }))
@@ -880,7 +885,7 @@ describe("Server", () => {
         yield* moved({ listening: 1 })
         yield* farewellOf(yield* connect)
         yield* connect
-        yield* settle
+        yield* turns()
         yield* moved({ paused: 1, accepted: 2, connections: 1, failures: 1, pauses: 2 })
         const draining = yield* start(server.drain(1000))
         yield* moved({ draining: 1, accepted: 2, connections: 1, failures: 1, pauses: 2 })

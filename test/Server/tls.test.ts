@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Logger, Redacted } from "effect"
 import * as NetAddress from "effect/net/NetAddress"
 import { Buffers, Connector, ProxyProtocol, Read, Server, StreamSocket, Tls, Write } from "../../src/index.ts"
-import { eventually } from "../../src/testing/checks/support.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { localhost, root } from "../support/certificates.ts"
-import { ending, failure } from "../support/effects.ts"
+import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { eventually } from "../support/waiting.ts"
 
 const portOf = (server: Server.Server): number => {
   const [address] = server.addresses

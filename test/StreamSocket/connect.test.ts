@@ -12,7 +12,9 @@ import { Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import { type Backing, Transport } from "../../src/Transport.ts"
-import { defect, failure, FakeBacking, start } from "../support/effects.ts"
+import { defect, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 const remote = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:2")
 

@@ -7,15 +7,14 @@ import * as Net from "node:net"
 import { Duplex } from "node:stream"
 import * as NodeTls from "node:tls"
 import { Acceptor, Buffers, Read, StreamSocket, Tls, Write } from "../../src/index.ts"
-import { eventually, turns } from "../../src/testing/checks/support.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
+import { anyPort } from "../support/addresses.ts"
 import { localhost, root } from "../support/certificates.ts"
-import { start } from "../support/effects.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { trusting } from "../support/tlsPairs.ts"
+import { trusting } from "../support/tls.ts"
+import { eventually, start, turns } from "../support/waiting.ts"
 
-const anywhere = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 const forever = Duration.infinity
 
 /** A peer of `node:tls`, and what it has met. */
@@ -36,7 +35,7 @@ class Peer {
 /** A connection whose far end is `node:tls`; both sides have spoken. */
 const conversation = (role: "client" | "server", maxVersion: Tls.Version, linger: Duration.Input) =>
   Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(anywhere, { linger })
+    const acceptor = yield* Acceptor.listen(anyPort, { linger })
     if (!NetAddress.isInetAddress(acceptor.address)) return assert.fail("no port")
     const { port } = acceptor.address
     let ours: Tls.TlsSocket
@@ -153,7 +152,7 @@ const hitAndRun = (port: number): void => {
 // Over epoll the handshake has failed by then.
 it.live("a peer that is gone before the handshake's last words to it fails shutdownWrite over node:net", () =>
   leavingNothing(Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(anywhere)
+    const acceptor = yield* Acceptor.listen(anyPort)
     if (!NetAddress.isInetAddress(acceptor.address)) return assert.fail("no port")
     hitAndRun(acceptor.address.port)
     const ours = yield* Tls.server(yield* acceptor.accept, localhost)

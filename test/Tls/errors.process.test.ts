@@ -5,14 +5,15 @@ import { inspect } from "node:util"
 import { Buffers, Cancellation, Read, SocketError, StreamSocket, Tls, type Transport, Write } from "../../src/index.ts"
 import { Socket } from "../../src/internal/core/Socket.ts"
 import { Reason } from "../../src/SocketError.ts"
-import { eventually, turns } from "../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { authority, daysFromNow, localhost, root, selfSigned } from "../support/certificates.ts"
-import { defect, ending, failure, FakeBacking, start } from "../support/effects.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { connection, handshake, type Options, secured, trusting } from "../support/tlsPairs.ts"
+import { connection, handshake, type Options, secured, trusting } from "../support/tls.ts"
+import { eventually, start, turns } from "../support/waiting.ts"
 
 /** What a failed handshake says, in the end that it is asked of. */
 const says = (exit: Exit.Exit<unknown, unknown>) => {

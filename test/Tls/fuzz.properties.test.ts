@@ -6,13 +6,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, type Fiber } from "effect"
 import { Read, type StreamSocket, Tls, Write } from "../../src/index.ts"
-import { exitOf } from "../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
 import { localhost } from "../support/certificates.ts"
-import { ending, failure, start } from "../support/effects.ts"
+import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 import { some } from "../support/properties.ts"
-import { trusting } from "../support/tlsPairs.ts"
+import { trusting } from "../support/tls.ts"
+import { exitOf, start } from "../support/waiting.ts"
 
 const count = some(1500)
 const seeds = process.env["SEED"] === undefined

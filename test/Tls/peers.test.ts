@@ -14,13 +14,14 @@ import { promisify } from "node:util"
 import { afterAll } from "vitest"
 import * as NodeDuplex from "../../src/adapter/NodeDuplex.ts"
 import { Acceptor, Buffers, Read, StreamSocket, Tls, Write } from "../../src/index.ts"
-import { eventually, turns } from "../../src/testing/checks/support.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
 import { localhost, root } from "../support/certificates.ts"
-import { ending, failure, start } from "../support/effects.ts"
+import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { trusting } from "../support/tlsPairs.ts"
+import { trusting } from "../support/tls.ts"
+import { eventually, start, turns } from "../support/waiting.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true }))
@@ -41,17 +42,13 @@ const hasCurl = isThere("curl", "--version")
 const versions = ["TLSv1.2", "TLSv1.3"] as const
 const flag = { "TLSv1.2": "-tls1_2", "TLSv1.3": "-tls1_3" }
 
-const anywhere = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
-const portOf = (address: NetAddress.SocketAddress): number =>
-  NetAddress.isInetAddress(address) ? address.port : assert.fail("no port")
-
 /** Accepts one connection and speaks TLS on it. */
 const serving = <A, E>(
   options: Tls.ServerOptions,
   handle: (socket: Tls.TlsSocket) => Effect.Effect<A, E, Scope.Scope>
 ) =>
   Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(anywhere)
+    const acceptor = yield* Acceptor.listen(anyPort)
     const fiber = yield* start(
       Effect.scoped(
         Effect.flatMap(acceptor.accept, (plain) => Effect.flatMap(Tls.server(plain, options), handle))
@@ -259,7 +256,7 @@ const suite = (name: string, layer: typeof NodeTransport.layer) => {
               () => response.end(`${request.method} ${request.url} ${Buffer.concat(chunks).byteLength}`)
             )
           })
-          const acceptor = yield* Acceptor.listen(anywhere)
+          const acceptor = yield* Acceptor.listen(anyPort)
           yield* start(
             Effect.exit(Acceptor.serve(acceptor, (plain) =>
               Effect.scoped(Effect.gen(function*() {

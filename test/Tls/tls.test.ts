@@ -3,14 +3,14 @@ import { Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import { randomBytes, X509Certificate } from "node:crypto"
 import { Buffers, Read, StreamSocket, Tls, Write } from "../../src/index.ts"
-import { turns } from "../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../src/testing/index.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { authority, localhost, root } from "../support/certificates.ts"
-import { ending, failure, start } from "../support/effects.ts"
+import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { connection, handshake, type Options, secured, type Socket, trusting } from "../support/tlsPairs.ts"
+import { connection, handshake, type Options, secured, type Socket, trusting } from "../support/tls.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const agreed = (options?: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => secured(ends, options))
 

@@ -8,7 +8,9 @@ import * as CompletionCondition from "../../src/CompletionCondition.ts"
 import { Reason } from "../../src/SocketError.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, start, transferOf } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { defect, ending, failure, transferOf } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, fail, take } = ScriptedStream
 const text = Buffers.utf8

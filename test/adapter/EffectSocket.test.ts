@@ -31,15 +31,13 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { start } from "../support/waiting.ts"
 
 const { data, end, fail, take } = ScriptedStream
-
-const anywhere = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
-
-const portOf = (address: NetAddress.SocketAddress): number =>
-  NetAddress.isUnixPathAddress(address) ? assert.fail("a path has no port") : address.port
 
 /** Why an exit failed, in Effect's terms. */
 const reasonOf = <A, E>(exit: Exit.Exit<A, E>): Socket.SocketErrorReason => {
@@ -443,7 +441,7 @@ describe("toSocket", () => {
 
 describe("makeSocket", () => {
   const listening = Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(anywhere)
+    const acceptor = yield* Acceptor.listen(anyPort)
     return { acceptor, socket: yield* EffectSocket.makeSocket(acceptor.address) }
   })
 
@@ -568,7 +566,7 @@ describe("SocketServer", () => {
 
   it.effect("hands each connection to the handler, also those that came before it ran", () =>
     Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       const early = yield* StreamSocket.connect(server.address)
       yield* Write.writeAll(early, text("early"))
       yield* start(server.run(words))
@@ -584,7 +582,7 @@ describe("SocketServer", () => {
       const logger = Logger.make(({ logLevel, message }) => {
         logged.push([logLevel, Array.isArray(message) ? message[0] : message])
       })
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       yield* start(
         server.run((socket) =>
           Effect.scoped(Effect.gen(function*() {
@@ -609,7 +607,7 @@ describe("SocketServer", () => {
       const logger = Logger.make(({ logLevel }) => {
         logged.push(logLevel)
       })
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       const began = yield* Deferred.make<void>()
       const running = yield* start(
         server.run(() =>
@@ -627,7 +625,7 @@ describe("SocketServer", () => {
 
   it.effect("a handler that throws before it has an effect does not end the server", () =>
     Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       const running = yield* start(
         Effect.provideService(
           server.run((): Effect.Effect<void> => {
@@ -646,7 +644,7 @@ describe("SocketServer", () => {
 
   it.effect("a connection is closed when its handler ends, whether it acquired the reader or not", () =>
     Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       yield* start(server.run(() => Effect.void))
       const socket = yield* StreamSocket.connect(server.address)
       assertBytes(yield* Read.readAll(socket), "")
@@ -654,7 +652,7 @@ describe("SocketServer", () => {
 
   it.effect("interrupting run interrupts the handlers and closes their connections; run can be run again", () =>
     Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       const interrupted = yield* Deferred.make<void>()
       const running = yield* start(
         server.run((socket) => Effect.onInterrupt(words(socket), () => Deferred.succeed(interrupted, undefined)))
@@ -673,7 +671,7 @@ describe("SocketServer", () => {
 
   it.effect("run fails when the acceptor is closed under it", () =>
     Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(anywhere)
+      const acceptor = yield* Acceptor.listen(anyPort)
       const running = yield* start(EffectSocket.toSocketServer(acceptor).run(words))
       yield* acceptor.close
       const error = yield* Effect.flip(Fiber.join(running))
@@ -683,7 +681,7 @@ describe("SocketServer", () => {
 
   it.effect("an address in use is SocketServerOpenError with our error as its cause", () =>
     Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       const error = yield* Effect.flip(EffectSocket.makeSocketServer(server.address))
       assert.strictEqual(error.reason._tag, "SocketServerOpenError")
       assert.strictEqual(failure(Exit.fail(error.reason.cause)).reason._tag, "AddressInUse")
@@ -1032,7 +1030,7 @@ describe("over TCP", () => {
 
   it.live("our client and our server: 4 MiB there and back, by two clients at once", () =>
     leavingNothing(Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       yield* start(server.run(echo))
       const client = yield* EffectSocket.makeSocket(server.address)
       yield* Effect.all([ask(client), ask(yield* EffectSocket.makeSocket(server.address))], { concurrency: 2 })
@@ -1050,14 +1048,14 @@ describe("over TCP", () => {
 
   it.live("Effect's client and our server", () =>
     leavingNothing(Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere)
+      const server = yield* EffectSocket.makeSocketServer(anyPort)
       yield* start(server.run(echo))
       yield* ask(yield* NodeSocket.makeNet({ port: portOf(server.address) }))
     })).pipe(Effect.provide(NodeTransport.layer)))
 
   it.live("peers that reset, say nothing, or never read harm nobody else, and nothing is left of them", () =>
     leavingNothing(Effect.gen(function*() {
-      const server = yield* EffectSocket.makeSocketServer(anywhere, { linger: "300 millis" })
+      const server = yield* EffectSocket.makeSocketServer(anyPort, { linger: "300 millis" })
       const running = yield* start(Effect.provideService(server.run(echo), References.UnhandledLogLevel, undefined))
       const peers = yield* Effect.all({
         silent: StreamSocket.connect(server.address),

@@ -16,7 +16,9 @@ import type * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure, transferOf } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
 

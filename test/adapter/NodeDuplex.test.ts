@@ -18,7 +18,6 @@ import { join } from "node:path"
 import { Duplex, duplexPair, PassThrough, Readable } from "node:stream"
 import { buffer as collect } from "node:stream/consumers"
 import { pipeline } from "node:stream/promises"
-import { setImmediate } from "node:timers/promises"
 import * as Tls from "node:tls"
 import * as Acceptor from "../../src/Acceptor.ts"
 import * as NodeDuplex from "../../src/adapter/NodeDuplex.ts"
@@ -32,20 +31,14 @@ import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import type { Transport } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, FakeBacking, pattern, start } from "../support/effects.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
-
-const loopback = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
-
-const portOf = (address: NetAddress.SocketAddress): number =>
-  NetAddress.isUnixPathAddress(address) ? assert.fail("not an internet address") : address.port
-
-/** Lets what waits in microtasks, in ticks and in the scheduler happen. */
-const settle = Effect.promise(async () => {
-  for (let i = 0; i < 5; i++) await setImmediate()
-})
 
 /** Waits for an event, and gives what came with it. Unlike `once` of `node:events` it does not fail on errors. */
 const event = (emitter: NodeJS.EventEmitter, name: string): Effect.Effect<ReadonlyArray<unknown>> =>
@@ -146,11 +139,11 @@ describe("NodeDuplex", () => {
           const [socket, peer] = yield* MemoryTransport.pair()
           yield* Write.writeAll(peer, pattern(60_000))
           const duplex = yield* NodeDuplex.toDuplex(socket, { highWaterMark: 1000 })
-          yield* settle
+          yield* turns()
           assert.strictEqual(socket.bytesRead, 0)
           const got: Array<Uint8Array> = []
           duplex.once("readable", () => got.push(duplex.read(10)))
-          yield* settle
+          yield* turns()
           assert.strictEqual(got[0]?.byteLength, 10)
           assert.isAtMost(socket.bytesRead, 2000)
           yield* Write.writeAll(peer, pattern(9))
@@ -171,9 +164,9 @@ describe("NodeDuplex", () => {
           const chunks: Array<Buffer> = []
           duplex.on("data", (chunk) => chunks.push(chunk))
           const ending = yield* start(event(duplex, "end"))
-          yield* settle
+          yield* turns()
           yield* readable
-          yield* settle
+          yield* turns()
           yield* readable
           yield* Fiber.join(ending)
           assert.deepStrictEqual(chunks.map(({ byteLength }) => byteLength), [3, 90, 3])
@@ -195,7 +188,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* NodeDuplex.toDuplex(socket)
           yield* peer.shutdownWrite
           assertBytes(yield* readOut(duplex), "")
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual([duplex.readyState, duplex.destroyed], ["writeOnly", false])
           duplex.end("still here")
           assertBytes(yield* Read.readAll(peer), "still here")
@@ -240,7 +233,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* NodeDuplex.toDuplex(socket)
           const errors = errorsOf(duplex)
           duplex.resume()
-          yield* settle
+          yield* turns()
           yield* socket.close
           yield* closed(duplex)
           assert.deepStrictEqual(errors.map(({ code }) => code), ["ECONNABORTED"])
@@ -263,7 +256,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* NodeDuplex.toDuplex(socket)
           duplex.resume()
           yield* closed(duplex)
-          yield* settle
+          yield* turns()
           assert.strictEqual(Reflect.get(duplex.errored ?? {}, "code"), "ECONNRESET")
         }))
 
@@ -279,15 +272,15 @@ describe("NodeDuplex", () => {
           duplex.once("data", () => {
             throw new Error("from a listener")
           })
-          yield* settle
+          yield* turns()
           yield* Write.writeAll(peer, text("one"))
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual(caught.map(String), ["Error: from a listener"])
           const got: Array<Buffer> = []
           duplex.on("data", (chunk) => got.push(chunk))
           duplex.pause().resume()
           yield* Write.writeAll(peer, text("two"))
-          yield* settle
+          yield* turns()
           assertBytes(Buffer.concat(got), "two")
         }))
     })
@@ -307,7 +300,7 @@ describe("NodeDuplex", () => {
           duplex.uncork()
           assertBytes(yield* written, "abc")
           const writing = yield* Effect.forEach(["d", "e", "f"], (word) => start(write(duplex, text(word))))
-          yield* settle
+          yield* turns()
           // "d" waits for room, and what comes after it has to queue.
           yield* writable
           yield* Fiber.joinAll(writing)
@@ -321,10 +314,10 @@ describe("NodeDuplex", () => {
           })
           const duplex = yield* NodeDuplex.toDuplex(socket)
           const fiber = yield* start(write(duplex, text("hello")))
-          yield* settle
+          yield* turns()
           assert.isUndefined(fiber.pollUnsafe())
           yield* writable
-          yield* settle
+          yield* turns()
           assert.isUndefined(fiber.pollUnsafe())
           yield* writable
           yield* Fiber.join(fiber)
@@ -337,7 +330,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* NodeDuplex.toDuplex(socket, { highWaterMark: 50 })
           assert.isTrue(duplex.write(pattern(10)))
           assert.isFalse(duplex.write(pattern(500)))
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual([socket.bytesWritten, duplex.writableNeedDrain], [100, true])
           const drained = yield* start(event(duplex, "drain"))
           yield* Read.readExactly(peer, new Uint8Array(510))
@@ -353,7 +346,7 @@ describe("NodeDuplex", () => {
           assertBytes(yield* written, "hello")
           assert.deepStrictEqual(calls, { shutdownWrite: 1, close: 0, abort: 0 })
           duplex.resume()
-          yield* settle
+          yield* turns()
           assert.deepStrictEqual([duplex.readyState, socket.state.read], ["readOnly", "open"])
         }))
 
@@ -389,10 +382,10 @@ describe("NodeDuplex", () => {
             let closes = 0
             duplex.on("close", () => closes++)
             duplex.resume()
-            yield* settle
+            yield* turns()
             duplex.destroy(error)
             duplex.destroy()
-            yield* settle
+            yield* turns()
             assert.deepStrictEqual([calls.close, calls.abort], [...expected])
             assert.deepStrictEqual([closes, errors], [1, error === undefined ? [] : [error]])
             assert.strictEqual(socket.state.socket, "closed")
@@ -416,7 +409,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* NodeDuplex.toDuplex(socket)
           duplex.write(pattern(1000))
           duplex.destroySoon()
-          yield* settle
+          yield* turns()
           assert.isFalse(duplex.destroyed)
           assertBytes(yield* Read.readAll(peer), pattern(1000))
           yield* closed(duplex)
@@ -432,7 +425,7 @@ describe("NodeDuplex", () => {
             for (const name of ["error", "end", "close"]) duplex.on(name, () => seen.push(name))
             duplex.resume()
             duplex.setTimeout(1000)
-            yield* settle
+            yield* turns()
           }))
           assert.deepStrictEqual([...seen, socket.state.socket], ["close", "closed"])
           assertBytes(yield* Read.readAll(peer), "")
@@ -444,7 +437,7 @@ describe("NodeDuplex", () => {
             const [socket, peer] = yield* MemoryTransport.pair({ capacity: 10 })
             const duplex = yield* policy(NodeDuplex.toDuplex(socket))
             const writing = yield* start(Effect.exit(write(duplex, pattern(100))))
-            yield* settle
+            yield* turns()
             duplex.destroy()
             const got = yield* Read.readAll(peer)
             yield* closed(duplex)
@@ -458,7 +451,7 @@ describe("NodeDuplex", () => {
           const [socket] = yield* MemoryTransport.pair({ capacity: 10 })
           const duplex = yield* Cancellation.total(NodeDuplex.toDuplex(socket))
           duplex.write(pattern(100))
-          yield* settle
+          yield* turns()
           duplex.destroy(new Error("no more"))
           yield* closed(duplex)
           assert.strictEqual(socket.bytesWritten, 10)
@@ -471,7 +464,7 @@ describe("NodeDuplex", () => {
           const duplex = yield* Cancellation.withSignal(NodeDuplex.toDuplex(socket), signal)
           const errors = errorsOf(duplex)
           duplex.resume()
-          yield* settle
+          yield* turns()
           const { ended } = yield* signal.emit("total")
           yield* closed(duplex)
           assert.deepStrictEqual(ended.map(({ operation }) => operation), ["readSome"])
@@ -497,7 +490,7 @@ describe("NodeDuplex", () => {
           duplex.on("timeout", () => timeouts++)
           return { duplex, peer, after: (ms: number) => Effect.as(wait(ms), undefined), timeouts: () => timeouts }
         })
-      const wait = (ms: number) => Effect.andThen(TestClock.adjust(ms), settle)
+      const wait = (ms: number) => Effect.andThen(TestClock.adjust(ms), turns())
 
       it.effect("tells of a time without a byte, once, and again after the next byte", () =>
         Effect.gen(function*() {
@@ -512,7 +505,7 @@ describe("NodeDuplex", () => {
           yield* after(1000)
           assert.strictEqual(timeouts(), 1)
           yield* Write.writeAll(peer, text("x"))
-          yield* settle
+          yield* turns()
           yield* after(100)
           assert.strictEqual(timeouts(), 2)
           assert.isFalse(duplex.destroyed)
@@ -525,7 +518,7 @@ describe("NodeDuplex", () => {
           duplex.setTimeout(100)
           yield* after(60)
           yield* Write.writeAll(peer, text("x"))
-          yield* settle
+          yield* turns()
           yield* after(60)
           duplex.write("x")
           yield* after(99)
@@ -542,7 +535,7 @@ describe("NodeDuplex", () => {
           for (let i = 0; i < 5; i++) {
             yield* after(90)
             yield* Read.readExactly(peer, new Uint8Array(10))
-            yield* settle
+            yield* turns()
           }
           assert.strictEqual(timeouts(), 0)
           yield* after(300)
@@ -627,7 +620,7 @@ describe("NodeDuplex", () => {
         assert.strictEqual(socket.bytesWritten, 100)
         bytes.fill(0, 0, 100)
         callbacks.shift()?.()
-        yield* settle
+        yield* turns()
         assert.strictEqual(socket.bytesWritten, 200)
         yield* Fiber.interrupt(cursorless)
         assertBytes(Buffer.concat(held), pattern(200))
@@ -645,11 +638,11 @@ describe("NodeDuplex", () => {
           write: (_chunk, _encoding, callback) => callback()
         })
         const socket = yield* NodeDuplex.fromDuplex(source)
-        yield* settle
+        yield* turns()
         assert.strictEqual(pulls, 0)
         for (let i = 0; i < 3; i++) {
           const reading = yield* start(socket.readSome(new Uint8Array(9)))
-          yield* settle
+          yield* turns()
           yield* Fiber.interrupt(reading)
         }
         source.push("one\ntwo\n")
@@ -666,7 +659,7 @@ describe("NodeDuplex", () => {
         source.write("one")
         yield* socket.readSome(first)
         source.destroy(Object.assign(new Error("gone"), { code: "ETIMEDOUT" }))
-        yield* settle
+        yield* turns()
         assert.strictEqual(yield* socket.readSome(first), 1)
         const reading = failure(yield* Effect.exit(socket.readSome(first)))
         const writing = failure(yield* Effect.exit(socket.writeSome(first)))
@@ -679,7 +672,7 @@ describe("NodeDuplex", () => {
         const source = new PassThrough()
         source.on("error", () => {})
         source.destroy(Object.assign(new Error("gone"), { code: "ETIMEDOUT" }))
-        yield* settle
+        yield* turns()
         const socket = yield* NodeDuplex.fromDuplex(source)
         assert.strictEqual(failure(yield* Effect.exit(Read.readAll(socket))).reason._tag, "TimedOut")
       }))
@@ -708,7 +701,7 @@ describe("NodeDuplex", () => {
         for (const early of [true, false]) {
           const [near] = duplexPair()
           if (early) near.destroy()
-          yield* settle
+          yield* turns()
           const socket = yield* NodeDuplex.fromDuplex(near)
           const reading = yield* start(Effect.exit(socket.readSome(new Uint8Array(1))))
           near.destroy()
@@ -724,7 +717,7 @@ describe("NodeDuplex", () => {
         const [near, far] = duplexPair()
         far.end()
         near.resume()
-        yield* settle
+        yield* turns()
         const socket = yield* NodeDuplex.fromDuplex(near, { linger: 0 })
         assertBytes(yield* Read.readAll(socket), "")
       }))
@@ -761,7 +754,7 @@ describe("NodeDuplex", () => {
         yield* Fiber.interrupt(yield* start(socket.shutdownWrite))
         assert.isFalse(source.writableEnded)
         const shutting = yield* start(socket.shutdownWrite)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual([shutting.pollUnsafe(), source.writableEnded], [undefined, false])
         callbacks.shift()?.()
         yield* Fiber.join(shutting)
@@ -774,7 +767,7 @@ describe("NodeDuplex", () => {
         const socket = yield* NodeDuplex.fromDuplex(source, { linger: "1 hour" })
         const writing = yield* start(Effect.exit(Write.writeAll(socket, pattern(100))))
         yield* socket.readSome(new Uint8Array(1))
-        yield* settle
+        yield* turns()
         yield* socket.close
         assert.strictEqual(ending(yield* Fiber.join(writing)), "Closed")
         assert.isTrue(source.writableFinished)
@@ -794,7 +787,7 @@ describe("NodeDuplex", () => {
         const socket = yield* NodeDuplex.fromDuplex(source, { linger: "2 seconds" })
         source.push("unread")
         const closing = yield* start(socket.close)
-        yield* settle
+        yield* turns()
         // The peer's end is awaited, because it has sent what nobody has read.
         assert.deepStrictEqual([closing.pollUnsafe(), source.writableFinished], [undefined, true])
         yield* TestClock.adjust("2 seconds")
@@ -851,7 +844,7 @@ const served = (
   onConnection?: (duplex: NodeDuplex.SocketDuplex) => void
 ): Effect.Effect<number, SocketError, Transport | Scope.Scope> =>
   Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(loopback)
+    const acceptor = yield* Acceptor.listen(anyPort)
     yield* Effect.forkScoped(Acceptor.serve(acceptor, (socket) =>
       Effect.scoped(Effect.gen(function*() {
         const duplex = yield* NodeDuplex.toDuplex(socket)

@@ -17,15 +17,12 @@ import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, pattern, start } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { start, turns } from "../support/waiting.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
-
-/** Lets what waits in microtasks and in the scheduler happen. */
-const settle = Effect.promise(async () => {
-  for (let i = 0; i < 5; i++) await setImmediate()
-})
 
 /** A promise whose rejection is handled from the start. */
 const awaiting = <A>(promise: Promise<A>): Effect.Effect<A, unknown> => {
@@ -84,10 +81,10 @@ describe("WebStreams", () => {
         const [socket, peer] = yield* MemoryTransport.pair()
         yield* Write.writeAll(peer, pattern(10_000))
         const reader = (yield* WebStreams.toReadableStream(socket, { chunkSize: 100 })).getReader()
-        yield* settle
+        yield* turns()
         assert.strictEqual(socket.bytesRead, 0)
         const { value } = yield* awaiting(reader.read())
-        yield* settle
+        yield* turns()
         assertBytes(value!, pattern(100))
         assert.strictEqual(socket.bytesRead, 100)
       }))
@@ -299,10 +296,10 @@ describe("WebStreams", () => {
         writer.closed.catch(() => {})
         const writing = writer.write(text("hello"))
         writing.catch(() => {})
-        yield* settle
+        yield* turns()
         const aborted = writer.abort("no more")
         aborted.catch(() => {})
-        yield* settle
+        yield* turns()
         return { aborted, calls, socket, writable, writing, written }
       })
 
@@ -391,7 +388,7 @@ describe("WebStreams", () => {
           const pair = yield* WebStreams.toWebStreams(socket)
           yield* peer.shutdownWrite
           yield* awaiting(over(pair))
-          yield* settle
+          yield* turns()
           assert.strictEqual(socket.state.socket, "closed")
         }
       }))
@@ -403,7 +400,7 @@ describe("WebStreams", () => {
         yield* rejection(new Response("hello").body!.pipeTo(writable))
         assert.strictEqual(calls.close, 0)
         assert.strictEqual(yield* awaiting(new Response(readable).text()), "")
-        yield* settle
+        yield* turns()
         assert.strictEqual(calls.close, 1)
       }))
 
@@ -427,7 +424,7 @@ describe("WebStreams", () => {
         yield* start(Effect.andThen(Write.writeAll(peer, pattern(30_000)), peer.shutdownWrite))
         assertBytes(yield* Read.readAll(peer), pattern(30_000))
         yield* awaiting(piping)
-        yield* settle
+        yield* turns()
         assert.strictEqual(socket.state.socket, "closed")
       }))
   })
@@ -446,7 +443,7 @@ describe("WebStreams", () => {
           }
         }, { highWaterMark: 0 })
         const socket = yield* WebStreams.fromReadableStream(stream)
-        yield* settle
+        yield* turns()
         assert.strictEqual(pulls, 0)
         const two = new Uint8Array(2)
         assert.strictEqual(yield* socket.readSome(two), 2)
@@ -552,11 +549,11 @@ describe("WebStreams", () => {
         const socket = yield* WebStreams.fromWritableStream(stream, { sliceSize: 10 })
         assert.strictEqual(yield* socket.writeSome(pattern(100)), 10)
         const waiting = yield* start(socket.writeSome(pattern(100)))
-        yield* settle
+        yield* turns()
         assert.isUndefined(waiting.pollUnsafe())
         taken.shift()?.()
         assert.strictEqual(yield* Fiber.join(waiting), 10)
-        yield* settle
+        yield* turns()
         assert.strictEqual(chunks.length, 2)
         taken.shift()?.()
       }))
@@ -567,11 +564,11 @@ describe("WebStreams", () => {
         const socket = yield* WebStreams.fromWritableStream(stream)
         yield* Write.writeAll(socket, text("x"))
         const shutting = yield* start(socket.shutdownWrite)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual([shutting.pollUnsafe(), seen], [undefined, []])
         taken.shift()?.()
         yield* Fiber.join(shutting)
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual(seen, ["close"])
         assert.strictEqual(failure(yield* Effect.exit(Write.writeAll(socket, text("x")))).reason._tag, "BrokenPipe")
       }))
@@ -582,7 +579,7 @@ describe("WebStreams", () => {
         yield* Effect.scoped(Effect.gen(function*() {
           const socket = yield* WebStreams.fromWritableStream(torn.stream, { sliceSize: 10 })
           const writing = yield* start(Write.writeAll(socket, pattern(100)))
-          yield* settle
+          yield* turns()
           yield* Fiber.interrupt(writing)
           torn.taken.shift()?.()
         }))
@@ -592,7 +589,7 @@ describe("WebStreams", () => {
           yield* Write.writeAll(socket, text("x"))
           return yield* Effect.fail("something else")
         })))
-        yield* settle
+        yield* turns()
         assert.deepStrictEqual([torn.seen, failed.seen], [["abort"], ["abort"]])
       }))
 
@@ -619,7 +616,7 @@ describe("WebStreams", () => {
         writable: new WritableStream<Uint8Array>({ start: (controller) => void controllers.push(controller) })
       })
       controllers[0]?.error(new Error("gone"))
-      yield* settle
+      yield* turns()
       assert.deepStrictEqual(socket.state, { socket: "open", read: "open", write: "failed" })
       const bytes = new Uint8Array(10)
       yield* Read.readExactly(socket, bytes)

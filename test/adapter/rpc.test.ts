@@ -6,7 +6,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
 import * as Queue from "effect/Queue"
 import * as References from "effect/References"
 import * as Rpc from "effect/rpc/Rpc"
@@ -27,8 +27,10 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, start } from "../support/effects.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
+import { ending } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { start } from "../support/waiting.ts"
 
 class Refused extends Schema.TaggedError<Refused>("test/Refused")("Refused", { why: Schema.String }) {}
 
@@ -39,11 +41,6 @@ const Api = RpcGroup.make(
   Rpc.make("Hang"),
   Rpc.make("Endless", { success: Schema.Int, stream: true })
 )
-
-const anywhere = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
-
-const portOf = (address: NetAddress.SocketAddress): number =>
-  NetAddress.isUnixPathAddress(address) ? assert.fail("a path has no port") : address.port
 
 /** What happened at the server, in order. */
 class Events extends Context.Service<Events, Queue.Queue<string>>()("test/Events") {}
@@ -131,7 +128,7 @@ const talk = Effect.fnUntraced(function*(client: Client) {
 const withEvents = Effect.provideServiceEffect(Events, Queue.unbounded<string>())
 const quiet = Effect.provideService(References.UnhandledLogLevel, undefined)
 
-const ourServer = EffectSocket.layerSocketServer(anywhere)
+const ourServer = EffectSocket.layerSocketServer(anyPort)
 const nodeServer = NodeSocketServer.layer({ port: 0, host: "127.0.0.1" })
 const nodeClient = (address: NetAddress.SocketAddress) =>
   NodeSocket.layerNet({ port: portOf(address), host: "127.0.0.1" })
@@ -172,7 +169,7 @@ describe("RPC over TCP", () => {
       const connections: Array<Socket.Socket> = []
       const counting = Layer.effect(
         SocketServer.SocketServer,
-        Effect.map(EffectSocket.makeSocketServer(anywhere), (server) => ({
+        Effect.map(EffectSocket.makeSocketServer(anyPort), (server) => ({
           address: server.address,
           run: (handler) =>
             server.run((socket) => {
@@ -203,7 +200,7 @@ describe("RPC over TCP", () => {
 
   it.live("a connection that is lost fails the calls on it, and later calls take the next one", () =>
     leavingNothing(Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(anywhere)
+      const acceptor = yield* Acceptor.listen(anyPort)
       const client = yield* connect(EffectSocket.layerSocket(acceptor.address), RpcSerialization.layerNdjson)
       const lost = yield* start(client.Echo({ text: "lost" }))
       yield* Effect.scoped(Effect.gen(function*() {

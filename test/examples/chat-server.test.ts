@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Net from "node:net"
-import { eventually } from "../../src/testing/checks/support.ts"
-import { listening } from "./programs.ts"
+import { listening } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const file = "05-chat-server.ts"
 

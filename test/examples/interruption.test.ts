@@ -15,11 +15,12 @@ import * as ReadAndWork from "../../examples/interruption/3-read-and-work.ts"
 import * as NoBound from "../../examples/interruption/4-no-bound.ts"
 import * as AfterTheTear from "../../examples/interruption/5-after-the-tear.ts"
 import { Buffers, Cancellation, Read, type StreamSocket, Write } from "../../src/index.ts"
-import { eventually } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import { tcp } from "../suites/conformance/node.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { eventually, start } from "../support/waiting.ts"
 
 const folder = new URL("../../examples/interruption/", import.meta.url)
 const guide = readFileSync(new URL("../interruption.md", folder), "utf8")

@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { pbkdf2Sync } from "node:crypto"
 import * as Net from "node:net"
 import { createInterface } from "node:readline"
-import { eventually } from "../../src/testing/checks/support.ts"
-import { listening } from "./programs.ts"
+import { listening } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const file = "08-many-processes.ts"
 const rounds = 10

@@ -8,8 +8,8 @@ import * as Http from "node:http"
 import * as Net from "node:net"
 import type { Readable } from "node:stream"
 import { fileURLToPath } from "node:url"
-import { eventually } from "../../src/testing/checks/support.ts"
-import { listening } from "./programs.ts"
+import { listening } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 const file = "04-port-forwarder.ts"
 

@@ -16,11 +16,13 @@ import * as Liveness from "../../examples/recipes/4-liveness.ts"
 import * as Deadline from "../../examples/recipes/5-deadline.ts"
 import * as Shutdown from "../../examples/recipes/6-shutdown.ts"
 import { Acceptor, Buffers, Cancellation, Framing, Read, StreamSocket, Write } from "../../src/index.ts"
-import { clog, eventually, turn, turns } from "../../src/testing/checks/support.ts"
+import { clog } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { tcp } from "../suites/conformance/node.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { eventually, start, turn, turns } from "../support/waiting.ts"
 
 const folder = new URL("../../examples/recipes/", import.meta.url)
 const guide = readFileSync(new URL("../recipes.md", folder), "utf8")

@@ -17,16 +17,17 @@ import { fileURLToPath } from "node:url"
 import { expect } from "vitest"
 import * as Redis from "../../examples/redis/resp.ts"
 import { Acceptor, Buffers, Cancellation, Framing, Read, SocketError, StreamSocket, Write } from "../../src/index.ts"
-import { eventually } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-import { assertBytes, ending, failure, start, transferOf } from "../support/effects.ts"
+import { anyPort } from "../support/addresses.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { eventually, start } from "../support/waiting.ts"
 import * as Server from "./redis/server.ts"
 import { beside, play, recorder, type Session, type Step } from "./redis/session.ts"
 
 const file = (path: string) => fileURLToPath(new URL(path, import.meta.url))
-const anywhere = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 
 if (!Server.isInstalled) console.log("redis-server is not installed here: only the recorded session is spoken to")
 
@@ -147,14 +148,14 @@ describe("a recorded session", () => {
   it.effect("a client that does the same gets the same answers", () =>
     Effect.gen(function*() {
       const session: Session = JSON.parse(readFileSync(file(sessionFile), "utf8"))
-      const acceptor = yield* Acceptor.listen(anywhere)
+      const acceptor = yield* Acceptor.listen(anyPort)
       const connect = StreamSocket.connect(acceptor.address)
       yield* beside(Effect.scoped(conversation(connect, (_name, effect) => effect)), play(acceptor, session))
     }).pipe(Effect.provide(MemoryTransport.layer)))
 
   it.effect("a client that says something else is told where", () =>
     Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(anywhere)
+      const acceptor = yield* Acceptor.listen(anyPort)
       const redis = yield* Effect.flatMap(StreamSocket.connect(acceptor.address), Redis.make)
       const session = [{ step: "", connection: 1, request: "*1\r\n$4\r\nPING\r\n", answer: "+PONG\r\n" }]
       const exit = yield* Effect.exit(beside(redis("PONG"), play(acceptor, session)))

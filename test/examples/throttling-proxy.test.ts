@@ -6,10 +6,10 @@ import * as TestClock from "effect/testing/TestClock"
 import * as Net from "node:net"
 import { throttled } from "../../examples/throttling/throttled.ts"
 import { Cancellation, Read, Relay, Write } from "../../src/index.ts"
-import { turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
-import { assertBytes, pattern, start } from "../support/effects.ts"
-import { listening } from "./programs.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { listening } from "../support/programs.ts"
+import { start, turns } from "../support/waiting.ts"
 
 /** client <-> proxy <-> server, with the proxy's two ends throttled. */
 const proxy = (rate: number) =>

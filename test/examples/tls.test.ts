@@ -8,9 +8,9 @@ import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Tls from "node:tls"
-import { eventually } from "../../src/testing/checks/support.ts"
 import { type Certificate, localhost, root } from "../support/certificates.ts"
-import { listening } from "./programs.ts"
+import { listening } from "../support/programs.ts"
+import { eventually } from "../support/waiting.ts"
 
 /** A directory with a certificate and its key, and the arguments that name them. */
 const files = Effect.map(

@@ -5,7 +5,7 @@ import { Buffer } from "node:buffer"
 import { BackingCarrier } from "../../src/internal/tls/Carrier.ts"
 import * as Memory from "../../src/internal/tls/memory.ts"
 import { WouldBlock } from "../../src/Transport.ts"
-import { FakeBacking } from "../support/effects.ts"
+import { FakeBacking } from "../support/fakes.ts"
 
 /** Once round the event loop, behind what streams have put off. */
 const turn = Effect.callback<void>((resume) => {

@@ -7,8 +7,8 @@ import * as TestClock from "effect/testing/TestClock"
 import fc from "fast-check"
 import { interleave, race, resolveRaceOptions } from "../../src/internal/connect/HappyEyeballs.ts"
 import { addressOf, connects, type Fate, hangs, type Plan, play, refuses } from "../Connector/stage.ts"
-import { start } from "../support/effects.ts"
 import { seeded } from "../support/properties.ts"
+import { start } from "../support/waiting.ts"
 
 const rules = resolveRaceOptions(undefined)
 

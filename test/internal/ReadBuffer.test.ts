@@ -1,7 +1,7 @@
 import { assert, describe, it, vi } from "@effect/vitest"
 import fc from "fast-check"
 import { ReadBuffer } from "../../src/internal/core/ReadBuffer.ts"
-import { assertBytes, pattern } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
 
 describe("ReadBuffer", () => {
   it("is empty at first", () => {

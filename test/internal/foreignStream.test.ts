@@ -13,7 +13,9 @@ import * as Read from "../../src/Read.ts"
 import { Reason, SocketError } from "../../src/SocketError.ts"
 import type { ReadStream, WriteStream } from "../../src/StreamSocket.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, start, transferOf } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { defect, ending, failure, transferOf } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 const text = Buffers.utf8
 const hello = text("hello")

@@ -9,7 +9,9 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import { type ListenerBacking, WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { failure, FakeBacking, start } from "../support/effects.ts"
+import { failure } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
+import { start } from "../support/waiting.ts"
 
 class Backing extends FakeBacking {
   readonly idled: Array<"read" | "write"> = []

@@ -4,7 +4,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as TestClock from "effect/testing/TestClock"
 import * as Deadlines from "../../src/internal/base/timerQueue.ts"
-import { nextTurn } from "../transport/network.ts"
+import { turn } from "../support/waiting.ts"
 
 /** Deadlines that write down their names as they pass. */
 const diary = Effect.withFiber((fiber) => {
@@ -18,7 +18,7 @@ const diary = Effect.withFiber((fiber) => {
 })
 
 /** The sleeper begins two turns of the event loop after the first deadline. */
-const armed = Effect.repeat(nextTurn, { times: 3 })
+const armed = Effect.repeat(turn, { times: 3 })
 
 describe("deadlines", () => {
   it.effect("pass in the order in which they are due, whatever the order in which they were set", () =>

@@ -31,14 +31,15 @@ import {
 } from "../../src/promises.ts"
 import { isSocketError, type SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { settled } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Tls from "../../src/Tls.ts"
+import { portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
 import { authority, localhost, root } from "../support/certificates.ts"
-import { assertBytes, pattern } from "../support/effects.ts"
+import { hangingListener } from "../support/hangingListener.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { secured } from "../support/tlsPairs.ts"
-import { hangingListener, portOf } from "../transport/network.ts"
+import { secured } from "../support/tls.ts"
+import { steady } from "../support/waiting.ts"
 
 const text = Buffers.utf8
 const anyPort = "127.0.0.1:0"
@@ -125,7 +126,7 @@ const bothEnds = async () => {
 const enough = 32 * 1_048_576
 
 /** Waits until a write goes no further. */
-const clogged = (socket: Socket): Promise<void> => Effect.runPromise(settled(() => socket.bytesWritten))
+const clogged = (socket: Socket): Promise<void> => Effect.runPromise(steady(() => socket.bytesWritten))
 
 /** Tests are compiled, examples are not: before Node 24 the syntax is missing. */
 const canRunExamples = (() => {

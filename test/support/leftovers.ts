@@ -1,6 +1,6 @@
 import { Effect, Metric, type Scope } from "effect"
 import { existsSync, readdirSync, readlinkSync } from "node:fs"
-import { eventually } from "../../src/testing/checks/support.ts"
+import { eventually } from "./waiting.ts"
 
 const descriptors = "/proc/self/fd"
 

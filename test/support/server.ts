@@ -1,43 +1,15 @@
-/** A server over a network in memory, what it logs, and handlers that several test files use. */
-import * as Cause from "effect/Cause"
+/** Servers over a network in memory, and handlers that several test files use. */
 import * as Effect from "effect/Effect"
-import * as Logger from "effect/Logger"
-import * as NetAddress from "effect/net/NetAddress"
-import * as References from "effect/References"
-import { setImmediate } from "node:timers/promises"
+import type * as NetAddress from "effect/net/NetAddress"
 import * as Read from "../../src/Read.ts"
 import * as Server from "../../src/Server.ts"
-import type { SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { type Backing, type ListenerBacking, Transport, WouldBlock } from "../../src/Transport.ts"
+import { Transport } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending } from "./effects.ts"
-
-export const address = NetAddress.inetAddressFromStringUnsafe
-export const anyPort = address("127.0.0.1:0")
-
-/** Lets what waits in microtasks and in the scheduler happen. */
-export const settle = Effect.promise(async () => {
-  for (let i = 0; i < 3; i++) await setImmediate()
-})
-
-export interface Line {
-  readonly level: string
-  readonly text: string
-  readonly annotations: Readonly<Record<string, unknown>>
-}
-
-/** Collects what is logged, debug included. */
-export const logs = () => {
-  const lines: Array<Line> = []
-  const logger = Logger.make<unknown, void>(({ cause, fiber, logLevel, message }) => {
-    const annotations = fiber.getRef(References.CurrentLogAnnotations)
-    lines.push({ level: logLevel, text: `${String(message)} ${Cause.pretty(cause)}`.trim(), annotations })
-  })
-  const capture = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    effect.pipe(Effect.provideService(References.MinimumLogLevel, "All"), Effect.provide(Logger.layer([logger])))
-  return { lines, capture }
-}
+import { anyPort } from "./addresses.ts"
+import { ending } from "./exits.ts"
+import { FakeListener } from "./fakes.ts"
+import { logs } from "./logs.ts"
 
 /** A server that ends at once with its scope, unless the test says otherwise. */
 export const serving = <E, R, L extends Server.Addresses = NetAddress.InetAddress, R2 = never>(
@@ -56,28 +28,6 @@ export const serving = <E, R, L extends Server.Addresses = NetAddress.InetAddres
     const connect = StreamSocket.connect(server.addresses[0])
     return { server, lines, connect }
   })
-
-/** A listener whose attempts answer what the test put there. */
-export class FakeListener implements ListenerBacking {
-  readonly address = address("127.0.0.1:7000")
-  private readonly answers: Array<Backing | SocketError> = []
-  private acceptable: () => void = () => {}
-  attach(events: { readonly acceptable: () => void }): void {
-    this.acceptable = events.acceptable
-  }
-  accept(): Backing | typeof WouldBlock | SocketError {
-    return this.answers.shift() ?? WouldBlock
-  }
-  close(): void {}
-  /** For whoever asks; it tells nobody. */
-  hold(...answers: ReadonlyArray<Backing | SocketError>): void {
-    this.answers.push(...answers)
-  }
-  offer(...answers: ReadonlyArray<Backing | SocketError>): void {
-    this.hold(...answers)
-    this.acceptable()
-  }
-}
 
 /** A server with such a listener. */
 export const listening = (

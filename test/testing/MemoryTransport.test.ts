@@ -10,7 +10,9 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, pattern, start, transferOf } from "../support/effects.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, transferOf } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 describe("MemoryTransport", () => {
   describe("pair", () => {

@@ -4,7 +4,9 @@ import * as Fiber from "effect/Fiber"
 import * as Buffers from "../../src/Buffers.ts"
 import { Reason } from "../../src/SocketError.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
-import { assertBytes, defect, ending, failure, start } from "../support/effects.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 const { block, data, end, fail, take } = ScriptedStream
 const text = Buffers.utf8

@@ -26,10 +26,12 @@ import { passedOn } from "../../src/transport/internal/epoll/descriptor.ts"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, pattern, start } from "../support/effects.ts"
-import { eventually, openSockets } from "./network.ts"
+import { anyPort } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure } from "../support/exits.ts"
+import { openSockets } from "../support/kernel.ts"
+import { eventually, start } from "../support/waiting.ts"
 
-const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
@@ -298,8 +300,8 @@ describe.skipIf(!EpollTransport.isSupported())("descriptors of EpollTransport", 
         yield* socket.close
         server.close()
         yield* eventually(
-          () => JSON.stringify([openSockets(), watched()]) === JSON.stringify(before),
-          "all is released"
+          "all is released",
+          () => JSON.stringify([openSockets(), watched()]) === JSON.stringify(before)
         )
       }))
   })

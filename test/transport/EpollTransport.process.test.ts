@@ -24,11 +24,14 @@ import { listen } from "../../src/transport/internal/epoll/EpollListener.ts"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
 import { Reactor } from "../../src/transport/internal/epoll/Reactor.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, defect, ending, failure, pattern, start } from "../support/effects.ts"
-import { eventually, hangingListener, nextTurn, openSockets, portOf } from "./network.ts"
+import { anyPort, portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { defect, ending, failure } from "../support/exits.ts"
+import { hangingListener } from "../support/hangingListener.ts"
+import { openSockets } from "../support/kernel.ts"
+import { eventually, start, turn, turns } from "../support/waiting.ts"
 
 const { isSupported } = EpollTransport
-const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
 
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
@@ -109,7 +112,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         linux.send(peer, text("before "))
         linux.sendUrgent(peer, "!")
         linux.send(peer, text("behind\n"))
-        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        yield* turns(10)
         assertBytes(yield* Read.readUntil(server, "\n"), "before behind\n")
       }))
 
@@ -123,7 +126,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         linux.sendDescriptor(peer, "a", peer)
         linux.sendDescriptor(peer, "b", peer)
         linux.send(peer, text("c\n"))
-        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        yield* turns(10)
         assertBytes(yield* Read.readUntil(server, "\n"), "abc\n")
         assert.strictEqual(openSockets(), before)
       }))
@@ -263,12 +266,12 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
               opened = yield* Effect.forkIn(StreamSocket.connect(target), scope, { startImmediately: true })
             }))
           const fibers = [yield* race("a", "b"), yield* race("b", "a")]
-          yield* nextTurn
+          yield* turn
           // Both in the same turn.
           const [first, second] = order === "ab" ? [a.client, b.client] : [b.client, a.client]
           yield* Effect.all([first.writeSome(text("x")), second.writeSome(text("x"))])
           yield* Effect.forEach(fibers, Fiber.await)
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           if (opened === undefined) return assert.fail("nobody was told")
           // A connect that hangs has no event: it would have taken the other one's for its own.
           assert.isUndefined(opened.pollUnsafe())
@@ -308,10 +311,10 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         }
         const taken = alloc.mock.results.map(({ value }) => value as unknown)
         assert.isAtLeast(taken.length, 10_000)
-        yield* eventually(() => {
+        yield* eventually("libuv has closed all of them", () => {
           const given = new Set(free.mock.calls.map(([handle]) => handle as unknown))
           return taken.every((handle) => given.has(handle))
-        }, "libuv has closed all of them")
+        })
       }))
 
     it.effect("the service of a layer that is gone still works", () =>
@@ -336,7 +339,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         const { client, server } = yield* pair()
         const transport = Linux.load()
         const peer = yield* rawConnection(transport, (yield* Acceptor.listen(anyPort)).address)
-        yield* nextTurn
+        yield* turn
         assert.strictEqual(transport.send(peer, new Liar(new ArrayBuffer(10))), 10)
         assert.strictEqual(transport.sendAll(peer, [new Liar(new ArrayBuffer(10)), new Uint8Array(7)], 2), 17)
         assert.throws(() => transport.sendAll(peer, [new Uint8Array(7), new Uint8Array(0)], 2), TypeError)
@@ -359,7 +362,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
           }
           const { client, server } = yield* pair()
           yield* Write.writeAll(client, pattern(1000))
-          yield* nextTurn
+          yield* turn
           const memory = new Uint8Array(2000)
           const exit = yield* Effect.exit(server.readSome(new Liar(memory.buffer, 8, 8)))
           assertBytes(memory.subarray(16), new Uint8Array(1984))
@@ -413,7 +416,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
           assert.strictEqual(client.bytesWritten, 0)
           assert.strictEqual(client.state.write, "open")
           yield* Write.writeAll(client, text("kept"))
-          yield* nextTurn
+          yield* turn
           yield* refused(server.readSome(view(40)))
           yield* refused(Read.readExactly(server, view(100_000)))
           const kept = new Uint8Array(4)
@@ -495,7 +498,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         const transport = yield* Transport
         const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
         const backing = yield* transport.connect(listener.address, resolveOptions(undefined))
-        yield* nextTurn
+        yield* turn
         const peer = listener.accept()
         if (peer === WouldBlock || isSocketError(peer)) return assert.fail("nobody came")
         const got = new Uint8Array(1_000_000)
@@ -503,7 +506,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
           for (let at = 0; at < length;) {
             const answer = peer.read(got.subarray(at, length))
             if (typeof answer === "number" && answer > 0) at += answer
-            else yield* nextTurn
+            else yield* turn
           }
           return got.subarray(0, length)
         })
@@ -512,7 +515,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
             const answer = backing.write(source, limit)
             if (typeof answer !== "number") return assert.fail(answer.message)
             source.advance(answer)
-            yield* nextTurn
+            yield* turn
             return answer
           })
         // A header and a body, cut in the body, and on from there.
@@ -601,7 +604,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         yield* start(Effect.forever(Read.readExactly(flooded[1], target)))
         yield* start(Effect.forever(Write.writeAll(flooded[0], pattern(1_000_000))))
         yield* start(Effect.forever(Write.writeAll(flooded[1], [pattern(1_000_000), pattern(100)])))
-        yield* eventually(() => flooded.every((socket) => socket.bytesRead > 10_000_000), "a flood")
+        yield* eventually("a flood", () => flooded.every((socket) => socket.bytesRead > 10_000_000))
 
         const { client, server } = yield* pair()
         yield* start(
@@ -616,7 +619,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         process.kill(process.pid, "SIGUSR2")
         yield* Effect.promise(() => signal)
         const before = flooded.map((socket) => socket.bytesRead)
-        yield* eventually(() => flooded.every((socket, i) => socket.bytesRead > before[i]!), "the flood goes on")
+        yield* eventually("the flood goes on", () => flooded.every((socket, i) => socket.bytesRead > before[i]!))
         for (const socket of flooded) yield* socket.abort
       }))
 
@@ -639,7 +642,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         const turns: Array<number> = []
         while (told.length < all.length) {
           const before = told.length
-          yield* nextTurn
+          yield* turn
           turns.push(told.length - before)
         }
         assert.isAtMost(Math.max(...turns), atMost(16), turns.join())
@@ -654,7 +657,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
           yield* start(Write.writeAll(client, input))
           assert.isAbove(client.bytesWritten, 0)
           assert.isAtMost(client.bytesWritten, 1024 * 1024)
-          yield* eventually(() => client.bytesWritten > 1024 * 1024, "another turn")
+          yield* eventually("another turn", () => client.bytesWritten > 1024 * 1024)
           yield* client.abort
           yield* server.abort
         }
@@ -692,7 +695,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         listener.attach({ acceptable: () => void turns.push(acceptAll(listener)) })
         for (let i = 0; i < 150; i++) yield* rawConnection(linux, listener.address)
         turns.push(acceptAll(listener))
-        yield* eventually(() => turns.reduce((sum, count) => sum + count) === 150, "everybody was accepted")
+        yield* eventually("everybody was accepted", () => turns.reduce((sum, count) => sum + count) === 150)
         assert.isAtLeast(turns.length, 3)
         assert.isAtMost(Math.max(...turns), 64)
         listener.close()
@@ -709,9 +712,9 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         server.attach({ readable: read, writable() {}, failed() {}, closed() {} })
         read()
         const turns: Array<number> = []
-        for (let turn = 0; turn < 40; turn++) {
+        for (let i = 0; i < 40; i++) {
           assert.strictEqual(client.write(cursor(new Uint8Array(5000)), Infinity), 5000)
-          yield* nextTurn
+          yield* turn
           turns.push(count)
           count = 0
         }
@@ -735,15 +738,15 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         const before = count
         count = 0
         const turns: Array<number> = []
-        for (let turn = 0; turn < 10; turn++) {
+        for (let i = 0; i < 10; i++) {
           yield* rawConnection(linux, listener.address)
-          yield* nextTurn
+          yield* turn
           turns.push(count)
           count = 0
         }
         assert.isAtMost(Math.max(...turns), atMost(64), turns.join())
         const sum = turns.reduce((sum, count) => sum + count, before)
-        yield* eventually(() => sum + count === 410, "everybody was accepted")
+        yield* eventually("everybody was accepted", () => sum + count === 410)
         listener.close()
       }))
   })
@@ -767,7 +770,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
           [0, 1, 2, 3, 4],
           () => start(StreamSocket.connect(acceptor.address))
         )
-        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        yield* turns(10)
         const waiting = attempts.filter((fiber) => fiber.pollUnsafe() === undefined)
         assert.isAbove(waiting.length, 0)
         yield* Fiber.interrupt(waiting[0]!)
@@ -785,7 +788,7 @@ const backings = Effect.gen(function*() {
   const transport = yield* Transport
   const listener = yield* transport.listen(anyPort, resolveOptions(undefined))
   const client = yield* transport.connect(listener.address, resolveOptions(undefined))
-  yield* nextTurn
+  yield* turn
   const server = listener.accept()
   if (server === WouldBlock || isSocketError(server)) return assert.fail("nobody came")
   return { client, listener, server }

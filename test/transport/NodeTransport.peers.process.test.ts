@@ -14,10 +14,11 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, pattern, start, transferOf } from "../support/effects.ts"
-import { eventually, nextTurn, openSockets, portOf, tcpTable } from "./network.ts"
-
-const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+import { anyPort, portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { openSockets, tcpTable } from "../support/kernel.ts"
+import { eventually, start, turn, turns } from "../support/waiting.ts"
 
 /** A raw socket with everything that happened to it. */
 class Raw {
@@ -59,12 +60,12 @@ class Raw {
   /** Waits until the peer knows that it was reset behind bytes that it had not read. */
   get wasReset(): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
-      yield* eventually(() => {
+      yield* eventually("closed at the peer", () => {
         // To Node before 24, that is the end of the stream. After a reset even a write of nothing fails; after a FIN it
         // does not.
         if (!tellsResetFromEnd && this.ended) this.socket.write("")
         return this.closed
-      }, "closed at the peer")
+      })
       assert.strictEqual(this.code, "ECONNRESET")
     })
   }
@@ -117,7 +118,7 @@ const clog = (socket: StreamSocket.StreamSocket) =>
     // Twenty turns in which nothing moves: the kernel has taken what it takes.
     for (let still = 0; still < 20; still = socket.bytesWritten === last ? still + 1 : 0) {
       last = socket.bytesWritten
-      yield* nextTurn
+      yield* turn
     }
     return fiber
   })
@@ -147,7 +148,7 @@ describe("NodeTransport and raw peers", () => {
           }
           yield* Write.writeAll(socket, pattern(300_000))
           yield* socket.shutdownWrite
-          yield* eventually(() => raw.ended, "FIN at the peer")
+          yield* eventually("FIN at the peer", () => raw.ended)
           assertBytes(raw.bytes, pattern(300_000))
           assert.isUndefined(raw.code)
         }))
@@ -158,12 +159,12 @@ describe("NodeTransport and raw peers", () => {
           raw.read()
           yield* Write.writeAll(socket, text("question"))
           yield* socket.shutdownWrite
-          yield* eventually(() => raw.ended, "FIN at the peer")
+          yield* eventually("FIN at the peer", () => raw.ended)
           assert.strictEqual(raw.bytes.toString(), "question")
           raw.socket.end(pattern(300_000))
           assertBytes(yield* Read.readAll(socket), pattern(300_000))
           yield* socket.close
-          yield* eventually(() => raw.closed, "closed at the peer")
+          yield* eventually("closed at the peer", () => raw.closed)
           assert.isUndefined(raw.code)
         }))
 
@@ -171,8 +172,8 @@ describe("NodeTransport and raw peers", () => {
         Effect.gen(function*() {
           const { raw, socket } = yield* open()
           raw.socket.end(pattern(100_000))
-          yield* eventually(() => raw.socket.writableFinished, "everything sent")
-          for (let turn = 0; turn < 50; turn++) yield* nextTurn
+          yield* eventually("everything sent", () => raw.socket.writableFinished)
+          yield* turns(50)
           assert.strictEqual(socket.bytesRead, 0)
           assertBytes(yield* Read.readAll(socket), pattern(100_000))
         }))
@@ -182,7 +183,7 @@ describe("NodeTransport and raw peers", () => {
           const { raw, socket } = yield* open()
           const bytes = pattern(12 * 1024 * 1024)
           raw.socket.end(bytes)
-          for (let turn = 0; turn < 100; turn++) yield* nextTurn
+          yield* turns(100)
           assert.isFalse(raw.socket.writableFinished)
           assertBytes(yield* Read.readAll(socket, { max: bytes.byteLength }), bytes)
         }))
@@ -195,11 +196,11 @@ describe("NodeTransport and raw peers", () => {
           const first = new Uint8Array(100)
           yield* Read.readExactly(socket, first)
           yield* socket.readSome(first)
-          for (let turn = 0; turn < 200; turn++) yield* nextTurn
+          yield* turns(200)
           assert.isFalse(raw.socket.writableFinished)
           const waiting = yield* start(Read.readUntil(socket, "not in there", { max: 1_000_000 }))
           yield* Fiber.interrupt(waiting)
-          for (let turn = 0; turn < 200; turn++) yield* nextTurn
+          yield* turns(200)
           assert.isFalse(raw.socket.writableFinished)
           const at = socket.bytesRead
           assertBytes(yield* Read.readAll(socket, { max: bytes.byteLength }), bytes.subarray(200))
@@ -215,9 +216,9 @@ describe("NodeTransport and raw peers", () => {
           const { transferred } = transferOf(yield* Fiber.await(fiber))
           const close = yield* start(socket.close)
           yield* raw.send("nor this")
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           raw.read()
-          yield* eventually(() => raw.ended || raw.closed, "the end at the peer")
+          yield* eventually("the end at the peer", () => raw.ended || raw.closed)
           assert.strictEqual(raw.bytes.byteLength, transferred)
           assert.isUndefined(raw.code)
           raw.socket.end()
@@ -234,7 +235,7 @@ describe("NodeTransport and raw peers", () => {
           const close = yield* start(socket.close)
           raw.read()
           yield* Fiber.join(close)
-          yield* eventually(() => raw.ended, "FIN at the peer")
+          yield* eventually("FIN at the peer", () => raw.ended)
           assert.strictEqual(raw.bytes.byteLength, transferred)
           assert.isUndefined(raw.code)
         }))
@@ -243,10 +244,10 @@ describe("NodeTransport and raw peers", () => {
         Effect.gen(function*() {
           const { raw, socket } = yield* open()
           raw.read().socket.end(pattern(200_000))
-          yield* eventually(() => raw.socket.writableFinished, "input on its way")
+          yield* eventually("input on its way", () => raw.socket.writableFinished)
           yield* Write.writeAll(socket, pattern(200_000))
           yield* socket.close
-          yield* eventually(() => raw.ended || raw.closed, "the end at the peer")
+          yield* eventually("the end at the peer", () => raw.ended || raw.closed)
           assertBytes(raw.bytes, pattern(200_000))
           assert.isUndefined(raw.code)
         }))
@@ -256,7 +257,7 @@ describe("NodeTransport and raw peers", () => {
           const { raw, socket } = yield* open()
           raw.read()
           yield* socket.abort
-          yield* eventually(() => raw.closed, "closed at the peer")
+          yield* eventually("closed at the peer", () => raw.closed)
           assert.strictEqual(raw.code, "ECONNRESET")
         }))
 
@@ -266,7 +267,7 @@ describe("NodeTransport and raw peers", () => {
           raw.read().socket.end()
           yield* Read.readAll(socket)
           yield* socket.abort
-          yield* eventually(() => raw.closed, "closed at the peer")
+          yield* eventually("closed at the peer", () => raw.closed)
           assert.strictEqual(raw.code, "ECONNRESET")
         }))
 
@@ -277,12 +278,12 @@ describe("NodeTransport and raw peers", () => {
             const { raw, socket } = yield* open()
             raw.read()
             yield* socket.shutdownWrite
-            yield* eventually(() => raw.ended, "FIN at the peer")
+            yield* eventually("FIN at the peer", () => raw.ended)
             const port = portOf(socket.localAddress)
             assert.isAbove(kernelStates(port).length, 0)
             yield* socket.abort
             // A peer that has seen FIN watches for nothing more; but the kernel forgets what was reset.
-            yield* eventually(() => kernelStates(port, raw.socket.localPort).length === 0, "no trace of the connection")
+            yield* eventually("no trace of the connection", () => kernelStates(port, raw.socket.localPort).length === 0)
           })
       )
 
@@ -310,7 +311,7 @@ describe("NodeTransport and raw peers", () => {
         Effect.gen(function*() {
           const { raw, socket } = yield* open()
           raw.socket.resetAndDestroy()
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           const error = failure(yield* Effect.exit(socket.readSome(new Uint8Array(9))))
           assert.deepStrictEqual([error.reason._tag, error.operation], ["ConnectionReset", "readSome"])
           assert.include(error.message, NetAddress.formatSocketAddress(socket.remoteAddress))
@@ -323,7 +324,7 @@ describe("NodeTransport and raw peers", () => {
           const word = new Uint8Array(4)
           yield* Read.readExactly(socket, word)
           raw.socket.resetAndDestroy()
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           const rest = new Uint8Array(20)
           assert.strictEqual(yield* socket.readSome(rest), 6)
           assertBytes(rest.subarray(0, 6), " words")
@@ -336,7 +337,7 @@ describe("NodeTransport and raw peers", () => {
           const { raw, socket } = yield* open()
           raw.socket.write("half")
           const fiber = yield* start(Read.readExactly(socket, new Uint8Array(8)))
-          yield* eventually(() => socket.bytesRead === 4, "half the message")
+          yield* eventually("half the message", () => socket.bytesRead === 4)
           raw.socket.resetAndDestroy()
           const error = failure(yield* Fiber.await(fiber))
           assert.deepStrictEqual([error.reason._tag, error.transferred, error.total], ["ConnectionReset", 4, 8])
@@ -386,7 +387,7 @@ describe("NodeTransport and raw peers", () => {
           const aborted = yield* open()
           yield* aborted.socket.abort
           aborted.raw.socket.resetAndDestroy()
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           for (const { socket } of [after, aborted]) {
             assert.strictEqual(ending(yield* Effect.exit(socket.readSome(new Uint8Array(1)))), "Closed")
           }
@@ -396,7 +397,7 @@ describe("NodeTransport and raw peers", () => {
         Effect.gen(function*() {
           const { raw, socket } = yield* open()
           raw.socket.destroy()
-          const exit = yield* Effect.exit(Effect.forever(Effect.andThen(socket.writeSome(pattern(1000)), nextTurn)))
+          const exit = yield* Effect.exit(Effect.forever(Effect.andThen(socket.writeSome(pattern(1000)), turn)))
           assert.include(["ConnectionReset", "BrokenPipe"], ending(exit))
         }))
 
@@ -406,13 +407,13 @@ describe("NodeTransport and raw peers", () => {
           raw.socket.pause()
           const bytes = pattern(16 * 1024 * 1024)
           const fiber = yield* start(Cancellation.terminal(Write.writeAll(socket, bytes)))
-          for (let turn = 0; turn < 10; turn++) yield* nextTurn
+          yield* turns(10)
           yield* Fiber.interrupt(fiber)
           const transfer = transferOf(yield* Fiber.await(fiber))
           assert.strictEqual(transfer.guarantee, "terminal")
           raw.read()
           yield* socket.close
-          yield* eventually(() => raw.ended, "FIN at the peer")
+          yield* eventually("FIN at the peer", () => raw.ended)
           assertBytes(raw.bytes, bytes.subarray(0, transfer.transferred))
         }))
     })
@@ -426,7 +427,7 @@ describe("NodeTransport and raw peers", () => {
           const raw = yield* rawClient(acceptor)
           if (bytes !== "") yield* raw.send(bytes)
           raw.socket.resetAndDestroy()
-          for (let turn = 0; turn < 10; turn++) yield* nextTurn
+          yield* turns(10)
           const socket = yield* acceptor.accept
           assert.isTrue(NetAddress.isInetAddress(socket.localAddress))
           const exit = yield* Effect.exit(Read.readAll(socket))
@@ -443,8 +444,8 @@ describe("NodeTransport and raw peers", () => {
         const acceptor = yield* Acceptor.listen(anyPort)
         const raws = yield* Effect.forEach([0, 1, 2], () => rawClient(acceptor))
         for (const [i, raw] of raws.entries()) raw.socket.end(pattern(50_000 + i))
-        yield* eventually(() => raws.every((raw) => raw.socket.writableFinished), "everything sent")
-        for (let turn = 0; turn < 20; turn++) yield* nextTurn
+        yield* eventually("everything sent", () => raws.every((raw) => raw.socket.writableFinished))
+        yield* turns(20)
         const lengths: Array<number> = []
         for (let i = 0; i < 3; i++) {
           const bytes = yield* Read.readAll(yield* acceptor.accept)
@@ -459,9 +460,9 @@ describe("NodeTransport and raw peers", () => {
         const { acceptor, raw, socket } = yield* accepted()
         const waiting = yield* rawClient(acceptor)
         waiting.read()
-        for (let turn = 0; turn < 10; turn++) yield* nextTurn
+        yield* turns(10)
         yield* acceptor.close
-        yield* eventually(() => waiting.closed, "closed at the peer")
+        yield* eventually("closed at the peer", () => waiting.closed)
         assert.strictEqual(waiting.code, "ECONNRESET")
         raw.socket.end("go on")
         assertBytes(yield* Read.readAll(socket), "go on")
@@ -484,17 +485,17 @@ describe("NodeTransport and raw peers", () => {
         for (const line of ["eof\n", "read past the end\n"]) {
           const raw = yield* rawClient(acceptor)
           raw.read().socket.end(line)
-          yield* eventually(() => raw.closed, "closed at the peer")
+          yield* eventually("closed at the peer", () => raw.closed)
           assert.isUndefined(raw.code)
         }
         const resetting = yield* rawClient(acceptor)
         resetting.socket.resetAndDestroy()
-        yield* eventually(() => staying.bytes.toString() === "stay\n", "an answer for the one that stays")
+        yield* eventually("an answer for the one that stays", () => staying.bytes.toString() === "stay\n")
         yield* Fiber.interrupt(server)
-        yield* eventually(() => staying.ended, "FIN at the peer")
+        yield* eventually("FIN at the peer", () => staying.ended)
         staying.socket.end()
         yield* acceptor.close
-        yield* eventually(() => openSockets() <= before, "every descriptor released")
+        yield* eventually("every descriptor released", () => openSockets() <= before)
       }))
   })
 

@@ -18,12 +18,14 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, ending, failure, pattern, start } from "../support/effects.ts"
-import { eventually, hangingListener, nextTurn, openSockets, portOf, tcpTable } from "./network.ts"
+import { anyPort, inet, portOf } from "../support/addresses.ts"
+import { assertBytes, pattern } from "../support/bytes.ts"
+import { ending, failure } from "../support/exits.ts"
+import { hangingListener } from "../support/hangingListener.ts"
+import { openSockets, tcpTable } from "../support/kernel.ts"
+import { eventually, start, turns } from "../support/waiting.ts"
 
-const address = NetAddress.inetAddressFromStringUnsafe
 const path = NetAddress.unixPathAddress
-const anyPort = address("127.0.0.1:0")
 
 const hasIpv6 = await new Promise<boolean>((resolve) => {
   const server = Net.createServer().once("error", () => resolve(false))
@@ -90,8 +92,8 @@ describe("NodeTransport", () => {
 
     it.effect("knows whom it has reached at no address in particular", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* pair(address("0.0.0.0:0"))
-        assert.deepStrictEqual(client.remoteAddress, address(`127.0.0.1:${portOf(acceptor.address)}`))
+        const { acceptor, client, server } = yield* pair(inet("0.0.0.0:0"))
+        assert.deepStrictEqual(client.remoteAddress, inet(`127.0.0.1:${portOf(acceptor.address)}`))
         assert.deepStrictEqual(server.localAddress, client.remoteAddress)
         yield* talk(client, server)
       }))
@@ -108,7 +110,7 @@ describe("NodeTransport", () => {
 
     it.effect.skipIf(!hasIpv6)("connects over IPv6", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* pair(address("[::1]:0"))
+        const { acceptor, client, server } = yield* pair(inet("[::1]:0"))
         assert.deepStrictEqual(server.remoteAddress, client.localAddress)
         assert.include(NetAddress.formatSocketAddress(acceptor.address), "[::1]:")
         yield* talk(client, server)
@@ -118,13 +120,13 @@ describe("NodeTransport", () => {
       "an IPv6 address takes IPv4 peers as well, unless it must not",
       () =>
         Effect.gen(function*() {
-          const both = yield* Acceptor.listen(address("[::]:0"))
-          const client = yield* StreamSocket.connect(address(`127.0.0.1:${portOf(both.address)}`))
+          const both = yield* Acceptor.listen(inet("[::]:0"))
+          const client = yield* StreamSocket.connect(inet(`127.0.0.1:${portOf(both.address)}`))
           const server = yield* both.accept
           yield* talk(client, server)
           assert.strictEqual(portOf(server.remoteAddress), portOf(client.localAddress))
-          const only = yield* Acceptor.listen(address("[::]:0"), { ipv6Only: true })
-          const error = yield* refusal(StreamSocket.connect(address(`127.0.0.1:${portOf(only.address)}`)))
+          const only = yield* Acceptor.listen(inet("[::]:0"), { ipv6Only: true })
+          const error = yield* refusal(StreamSocket.connect(inet(`127.0.0.1:${portOf(only.address)}`)))
           assert.strictEqual(error.reason._tag, "ConnectionRefused")
         })
     )
@@ -175,7 +177,7 @@ describe("NodeTransport", () => {
 
     it.effect("tries the addresses of a name in order: the first is refused, the second works", () =>
       Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(address("127.0.0.2:0"))
+        const acceptor = yield* Acceptor.listen(inet("127.0.0.2:0"))
         const client = yield* StreamSocket.connect(`db.internal:${portOf(acceptor.address)}`).pipe(
           Effect.provide(resolver("127.0.0.3", "127.0.0.2", "127.0.0.4"))
         )
@@ -193,8 +195,8 @@ describe("NodeTransport", () => {
         assert.deepStrictEqual(
           error.reason.attempts.map((attempt) => [attempt.reason._tag, attempt.code, attempt.address]),
           [
-            ["ConnectionRefused", "ECONNREFUSED", address(`127.0.0.3:${port}`)],
-            ["ConnectionRefused", "ECONNREFUSED", address(`127.0.0.2:${port}`)]
+            ["ConnectionRefused", "ECONNREFUSED", inet(`127.0.0.3:${port}`)],
+            ["ConnectionRefused", "ECONNREFUSED", inet(`127.0.0.2:${port}`)]
           ]
         )
         for (const word of [`db.internal:${port}`, `127.0.0.3:${port}`, `127.0.0.2:${port}`]) {
@@ -253,7 +255,7 @@ describe("NodeTransport", () => {
     it.effect("not an address of this machine: AddressNotAvailable", () =>
       Effect.gen(function*() {
         // TEST-NET-1, which nobody has; binding sends nothing.
-        const error = yield* refusal(Acceptor.listen(address("192.0.2.1:0")))
+        const error = yield* refusal(Acceptor.listen(inet("192.0.2.1:0")))
         assert.deepStrictEqual([error.reason._tag, error.code], ["AddressNotAvailable", "EADDRNOTAVAIL"])
         assert.include(error.message, "192.0.2.1")
       }))
@@ -261,7 +263,7 @@ describe("NodeTransport", () => {
     it.effect("no way there: NetworkUnreachable", () =>
       Effect.gen(function*() {
         // The kernel refuses TCP to a broadcast address by itself; no packet leaves.
-        const error = yield* refusal(StreamSocket.connect(address("255.255.255.255:9")))
+        const error = yield* refusal(StreamSocket.connect(inet("255.255.255.255:9")))
         assert.deepStrictEqual([error.reason._tag, error.code], ["NetworkUnreachable", "ENETUNREACH"])
         assert.include(error.message, "255.255.255.255:9")
       }))
@@ -370,8 +372,8 @@ describe("NodeTransport", () => {
             for (const end of [client.localAddress, client.remoteAddress]) {
               // The timer of a fresh connection may still be that of its handshake.
               yield* eventually(
-                () => timerOf(portOf(end)) === expected,
-                `timer ${expected} with keepAlive ${keepAlive}`
+                `timer ${expected} with keepAlive ${keepAlive}`,
+                () => timerOf(portOf(end)) === expected
               )
             }
           }
@@ -437,25 +439,25 @@ describe("NodeTransport", () => {
               }
             }), { concurrency: "unbounded" })
         }))
-        yield* eventually(() => openSockets() <= before, "every descriptor released")
+        yield* eventually("every descriptor released", () => openSockets() <= before)
       }))
 
     it.effect("a connect that is interrupted releases its descriptor, whenever that is", () =>
       Effect.gen(function*() {
         const acceptor = yield* Acceptor.listen(anyPort)
         const before = openSockets()
-        for (const turns of [0, 1, 2, 3, 5, 8]) {
+        for (const count of [0, 1, 2, 3, 5, 8]) {
           for (let i = 0; i < 10; i++) {
             const fiber = yield* start(
               Effect.scoped(Effect.andThen(StreamSocket.connect(acceptor.address), Effect.never))
             )
-            for (let turn = 0; turn < turns; turn++) yield* nextTurn
+            yield* turns(count)
             yield* Fiber.interrupt(fiber)
             assert.strictEqual(ending(yield* Fiber.await(fiber)), "Interrupt")
           }
         }
         yield* acceptor.close
-        yield* eventually(() => openSockets() < before, "every descriptor released")
+        yield* eventually("every descriptor released", () => openSockets() < before)
       }))
 
     it.effect.skipIf(process.platform !== "linux")(
@@ -465,7 +467,7 @@ describe("NodeTransport", () => {
           const { target } = yield* hangingListener
           const before = openSockets()
           const fiber = yield* start(Effect.scoped(StreamSocket.connect(target)))
-          for (let turn = 0; turn < 20; turn++) yield* nextTurn
+          yield* turns(20)
           assert.isUndefined(fiber.pollUnsafe())
           assert.strictEqual(openSockets(), before + 1)
           yield* Fiber.interrupt(fiber)
@@ -481,7 +483,7 @@ describe("NodeTransport", () => {
         const before = openSockets()
         for (let i = 0; i < 20; i++) {
           const listening = yield* start(Effect.scoped(Effect.andThen(Acceptor.listen(anyPort), Effect.never)))
-          for (let turn = 0; turn < i % 4; turn++) yield* nextTurn
+          yield* turns(i % 4)
           yield* Fiber.interrupt(listening)
         }
         yield* Effect.scoped(Effect.gen(function*() {
@@ -491,7 +493,7 @@ describe("NodeTransport", () => {
           const client = yield* StreamSocket.connect(acceptor.address)
           yield* talk(client, yield* acceptor.accept)
         }))
-        yield* eventually(() => openSockets() <= before, "every descriptor released")
+        yield* eventually("every descriptor released", () => openSockets() <= before)
       }))
 
     it.effect("close ends when the descriptor is released, abort too", () =>

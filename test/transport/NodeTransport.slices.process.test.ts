@@ -6,12 +6,12 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Acceptor, Read, SocketError, StreamSocket, Write } from "../../src/index.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-import { eventually, nextTurn, portOf, tcpTable } from "./network.ts"
-
-const loopback = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+import { anyPort, portOf } from "../support/addresses.ts"
+import { tcpTable } from "../support/kernel.ts"
+import { eventually, turn } from "../support/waiting.ts"
 
 const pair = Effect.fnUntraced(function*(sliceSize?: number) {
-  const acceptor = yield* Acceptor.listen(loopback, { sliceSize })
+  const acceptor = yield* Acceptor.listen(anyPort, { sliceSize })
   const client = yield* StreamSocket.connect(acceptor.address)
   return [client, yield* acceptor.accept] as const
 })
@@ -22,7 +22,7 @@ const fill = Effect.fnUntraced(function*(socket: StreamSocket.StreamSocket, writ
   for (;;) {
     const fiber = yield* Effect.forkChild(write, { startImmediately: true })
     let idle = 0
-    while (fiber.pollUnsafe() === undefined && idle++ < 200) yield* nextTurn
+    while (fiber.pollUnsafe() === undefined && idle++ < 200) yield* turn
     if (fiber.pollUnsafe() === undefined) {
       yield* Fiber.interrupt(fiber)
       return total
@@ -79,7 +79,7 @@ describe("slices of NodeTransport", () => {
           total += yield* fill(server, server.writeSome(new Uint8Array(1_000_000)))
         }
         // What has arrived and is not acknowledged yet counts at both ends for a moment.
-        yield* eventually(() => outside() >= 0, "everything is acknowledged")
+        yield* eventually("everything is acknowledged", () => outside() >= 0)
         assert.isAtMost(outside(), 2 * sliceSize)
         // And it is worth something: the pipe is kept full.
         assert.isAtLeast(outside(), sliceSize)
@@ -89,7 +89,7 @@ describe("slices of NodeTransport", () => {
 
   it.live("a writer that waits hears what the peer says before it goes", () =>
     Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(loopback)
+      const acceptor = yield* Acceptor.listen(anyPort)
       const peer = Net.connect({ host: "127.0.0.1", port: portOf(acceptor.address) })
       peer.on("error", () => {})
       const server = yield* acceptor.accept
@@ -118,13 +118,13 @@ describe("slices of NodeTransport", () => {
 
   it.live("a backlog of two keeps two connections and resets the third", () =>
     Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(loopback, { backlog: 2 })
+      const acceptor = yield* Acceptor.listen(anyPort, { backlog: 2 })
       const peers = [1, 2, 3, 4].map(() => {
         const peer = Net.connect({ host: "127.0.0.1", port: portOf(acceptor.address) })
         peer.on("error", () => {})
         return peer
       })
-      yield* eventually(() => peers.filter((peer) => peer.closed).length === 2, "two peers are reset")
+      yield* eventually("two peers are reset", () => peers.filter((peer) => peer.closed).length === 2)
       for (const _ of [1, 2]) {
         const server = yield* acceptor.accept
         yield* Write.writeAll(server, Buffer.from("welcome"))
@@ -132,7 +132,7 @@ describe("slices of NodeTransport", () => {
       }
       const kept = peers.filter((peer) => !peer.closed)
       assert.strictEqual(kept.length, 2)
-      yield* eventually(() => kept.every((peer) => peer.bytesRead === 7), "both are served")
+      yield* eventually("both are served", () => kept.every((peer) => peer.bytesRead === 7))
       for (const peer of kept) peer.destroy()
     }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer)))
 
@@ -140,7 +140,7 @@ describe("slices of NodeTransport", () => {
     "keep-alive probes start after the idle time that was asked for",
     () =>
       Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(loopback)
+        const acceptor = yield* Acceptor.listen(anyPort)
         const client = yield* StreamSocket.connect(acceptor.address, { keepAlive: "1000 seconds" })
         // The kernel's timer of the connection: 02 is keep-alive, and it runs for the idle time, in hundredths of a second.
         const ports = [client.localAddress, client.remoteAddress].map((address) =>
@@ -161,7 +161,7 @@ describe("slices of NodeTransport", () => {
       // The kernel takes more than this of what nobody has read yet.
       assert.isAtMost(server.bytesWritten, 1024 * 1024 + 65_536)
       const first = server.bytesWritten
-      yield* nextTurn
+      yield* turn
       assert.isAtMost(server.bytesWritten - first, 2 * (1024 * 1024 + 65_536))
       yield* Fiber.interrupt(writing)
       yield* client.abort

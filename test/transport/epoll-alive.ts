@@ -15,7 +15,7 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { portOf } from "./network.ts"
+import { portOf } from "../support/addresses.ts"
 
 const what = process.argv[2]
 

@@ -13,7 +13,7 @@ import * as Net from "node:net"
 import * as Acceptor from "../../src/Acceptor.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { portOf } from "./network.ts"
+import { portOf } from "../support/addresses.ts"
 
 const connections = 10
 const messages = Number(process.argv[2])

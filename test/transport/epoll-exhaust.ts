@@ -13,7 +13,7 @@ import * as Acceptor from "../../src/Acceptor.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { eventually } from "./network.ts"
+import { eventually } from "../support/waiting.ts"
 
 const warnings: Array<string> = []
 const logger = Logger.make(({ message }) => void warnings.push(String(message)))
@@ -38,7 +38,7 @@ const program = Effect.gen(function*() {
         while (true) yield* Write.writeAll(socket, buffer.subarray(0, yield* socket.readSome(buffer)))
       }))
   )
-  yield* eventually(() => warnings.length >= 2, "the server has said so and has tried again")
+  yield* eventually("the server has said so and has tried again", () => warnings.length >= 2)
   console.log(`serve: ${[...new Set(warnings.map((warning) => /EMFILE/.exec(warning)?.[0] ?? warning))].join()}`)
   const before = served
   // Each that leaves makes room at both ends.

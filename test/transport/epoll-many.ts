@@ -18,7 +18,9 @@ import * as Read from "../../src/Read.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { nextTurn, openSockets, portOf } from "./network.ts"
+import { portOf } from "../support/addresses.ts"
+import { openSockets } from "../support/kernel.ts"
+import { turn } from "../support/waiting.ts"
 
 const count = Number(process.argv[2])
 const messageSize = 64
@@ -30,7 +32,7 @@ const buffers = { sendBuffer: 4096, receiveBuffer: 4096 }
 // Descriptors go one by one, and so does the wait for them.
 const released = (most: number) =>
   Effect.gen(function*() {
-    for (let i = 0; i < 2000 && openSockets() > most; i++) yield* nextTurn
+    for (let i = 0; i < 2000 && openSockets() > most; i++) yield* turn
     return openSockets() - most
   })
 
@@ -73,7 +75,7 @@ const cut = (socket: StreamSocket.StreamSocket) =>
     const writing = yield* Effect.forkChild(Cancellation.terminal(Write.writeAll(socket, large)), {
       startImmediately: true
     })
-    while (socket.bytesWritten === before) yield* nextTurn
+    while (socket.bytesWritten === before) yield* turn
     yield* Fiber.interrupt(writing)
     const exit = yield* Fiber.await(writing)
     const transfer = Exit.isFailure(exit) ? Option.getOrUndefined(Cancellation.transfer(exit.cause)) : undefined

@@ -15,7 +15,8 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { nextTurn, openSockets } from "./network.ts"
+import { openSockets } from "../support/kernel.ts"
+import { turn } from "../support/waiting.ts"
 
 const [how = "end", seed = "1"] = process.argv.slice(2)
 const before = openSockets()
@@ -46,10 +47,10 @@ const endure = (socket: StreamSocket.StreamSocket) => {
     Effect.timeout(socket.close, upTo(3)),
     socket.close,
     socket.abort,
-    nextTurn,
+    turn,
     collect
   ]
-  const some = Array.from({ length: 1 + upTo(6) }, () => Effect.exit(acts[upTo(acts.length)] ?? nextTurn))
+  const some = Array.from({ length: 1 + upTo(6) }, () => Effect.exit(acts[upTo(acts.length)] ?? turn))
   return Effect.timeoutOption(Effect.all(some, { concurrency: random() < 0.5 ? 1 : "unbounded" }), 100)
 }
 
@@ -80,7 +81,7 @@ const storm = Effect.gen(function*() {
       }
       yield* Effect.sleep(upTo(10))
     }))))
-    if (random() < 0.3) yield* nextTurn
+    if (random() < 0.3) yield* turn
     if (random() < 0.2) yield* collect
     if (round === rounds / 2) yield* stop
   }
@@ -92,5 +93,5 @@ for (let i = 0; i < 2; i++) {
   await Effect.runPromise(Effect.scoped(storm).pipe(Effect.provide(EpollTransport.layer)))
 }
 const deadline = Date.now() + 3000
-while (openSockets() > before && Date.now() < deadline) await Effect.runPromise(nextTurn)
+while (openSockets() > before && Date.now() < deadline) await Effect.runPromise(turn)
 console.log(`calm; ${openSockets() - before} sockets left`)

@@ -5,14 +5,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import * as Acceptor from "../../src/Acceptor.ts"
 import type { SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-
-const anyPort = NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0")
+import { anyPort } from "../support/addresses.ts"
 
 const say = (what: string) => (error: SocketError) =>
   Effect.sync(() => console.log(`${what}: ${error.reason._tag} (${error.code})`))

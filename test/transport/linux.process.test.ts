@@ -6,8 +6,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
+import { inet } from "../support/addresses.ts"
 
-const address = NetAddress.inetAddressFromStringUnsafe
 const path = NetAddress.unixPathAddress
 
 // Every number that the binding exports is a macro of the same name there.
@@ -154,7 +154,7 @@ for (const machine of machines) {
         port: 54_321,
         scopeId: 0x01020304
       })
-      assert.strictEqual(hex(Linux.encodeAddress(address("192.0.2.17:54321"))), answer("sockaddr_in"))
+      assert.strictEqual(hex(Linux.encodeAddress(inet("192.0.2.17:54321"))), answer("sockaddr_in"))
       assert.strictEqual(hex(Linux.encodeAddress(scoped)), answer("sockaddr_in6"))
       assert.strictEqual(hex(Linux.encodeAddress(path("/run/x.sock"))), answer("sockaddr_un"))
       assert.strictEqual(hex(Linux.encodeAddress(path("\0name"))), answer("sockaddr_un, abstract"))
@@ -176,12 +176,12 @@ describe("addresses of the binding", () => {
   it("come back as they were", () => {
     for (
       const original of [
-        address("0.0.0.0:0"),
-        address("255.254.253.252:65535"),
-        address("[::]:0"),
-        address("[::1]:80"),
-        address("[2001:db8:1:2:3:4:5:fffe]:65535"),
-        address("[::ffff:127.0.0.1]:8080"),
+        inet("0.0.0.0:0"),
+        inet("255.254.253.252:65535"),
+        inet("[::]:0"),
+        inet("[::1]:80"),
+        inet("[2001:db8:1:2:3:4:5:fffe]:65535"),
+        inet("[::ffff:127.0.0.1]:8080"),
         link(0),
         link(1),
         link(0xffffffff),

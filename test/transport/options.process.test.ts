@@ -21,13 +21,13 @@ import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes, start } from "../support/effects.ts"
+import { anyPort, inet, portOf } from "../support/addresses.ts"
+import { assertBytes } from "../support/bytes.ts"
+import { openSockets } from "../support/kernel.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { nextTurn, openSockets, portOf } from "./network.ts"
+import { start, turn, turns } from "../support/waiting.ts"
 
-const address = NetAddress.inetAddressFromStringUnsafe
-const anyPort = address("127.0.0.1:0")
-const anyPort6 = address("[::1]:0")
+const anyPort6 = inet("[::1]:0")
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 let paths = 0
@@ -176,8 +176,8 @@ for (const [name, layer] of Object.entries(transports)) {
       it.effect("is where the peer sees the connection come from", () =>
         Effect.gen(function*() {
           const { at, seen } = yield* foreignListener("127.0.0.1")
-          const client = yield* Connector.connect(at, { localAddress: address("127.0.0.5:0") })
-          yield* Effect.repeat(nextTurn, { until: () => seen.length > 0 })
+          const client = yield* Connector.connect(at, { localAddress: inet("127.0.0.5:0") })
+          yield* Effect.repeat(turn, { until: () => seen.length > 0 })
           assert.isAbove(portOf(client.localAddress), 0)
           assert.deepStrictEqual(seen, [`127.0.0.5 ${portOf(client.localAddress)}`])
           assert.strictEqual(NetAddress.formatSocketAddress(client.localAddress), seen[0]?.replace(" ", ":"))
@@ -197,7 +197,7 @@ for (const [name, layer] of Object.entries(transports)) {
           const one = yield* Acceptor.listen(anyPort)
           const two = yield* Acceptor.listen(anyPort)
           // One that is free: nobody else is given it while its connection lives.
-          const first = yield* Connector.connect(one.address, { localAddress: address("127.0.0.7:0") })
+          const first = yield* Connector.connect(one.address, { localAddress: inet("127.0.0.7:0") })
           const localAddress = first.localAddress
           const second = yield* Connector.connect(two.address, { localAddress })
           assert.deepStrictEqual(second.localAddress, localAddress)
@@ -212,7 +212,7 @@ for (const [name, layer] of Object.entries(transports)) {
           const before = openSockets()
           const from = (localAddress: NetAddress.SocketAddress) =>
             Effect.flip(Connector.connect(acceptor.address, { localAddress }))
-          assert.strictEqual((yield* from(address("203.0.113.1:0"))).reason._tag, "AddressNotAvailable")
+          assert.strictEqual((yield* from(inet("203.0.113.1:0"))).reason._tag, "AddressNotAvailable")
           assert.strictEqual((yield* from(acceptor.address)).reason._tag, "AddressInUse")
           assert.strictEqual((yield* from(anyPort6)).reason._tag, "Unsupported")
           assert.strictEqual((yield* from(anyPath())).reason._tag, "Unsupported")
@@ -220,7 +220,7 @@ for (const [name, layer] of Object.entries(transports)) {
           const error = yield* Effect.flip(Connector.connect(toPath.address, { localAddress: anyPort }))
           assert.strictEqual(error.reason._tag, "Unsupported")
           yield* toPath.close
-          yield* Effect.repeat(nextTurn, { until: () => openSockets() === before })
+          yield* Effect.repeat(turn, { until: () => openSockets() === before })
         }))
     })
 
@@ -336,7 +336,7 @@ describe.skipIf(!EpollTransport.isSupported())("what only EpollTransport can do"
           const { client, server } = yield* pair(at, options, options)
           yield* start(Write.writeAll(client, new Uint8Array(10_000_000)))
           yield* start(Write.writeAll(server, new Uint8Array(10_000_000)))
-          for (let turn = 0; turn < 50; turn++) yield* nextTurn
+          yield* turns(50)
           for (const socket of [client, server]) {
             assert.isAbove(socket.bytesWritten, 1000)
             assert.isBelow(socket.bytesWritten, 100_000)

@@ -15,7 +15,9 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { nextTurn, openSockets, portOf } from "./network.ts"
+import { portOf } from "../support/addresses.ts"
+import { openSockets } from "../support/kernel.ts"
+import { turn } from "../support/waiting.ts"
 
 const connections = 200
 // Standard output may be a socket.
@@ -80,10 +82,10 @@ const endure = (socket: StreamSocket.StreamSocket) => {
     Effect.timeout(socket.close, upTo(3)),
     socket.close,
     socket.abort,
-    nextTurn,
-    nextTurn
+    turn,
+    turn
   ]
-  const some = Array.from({ length: 1 + upTo(5) }, () => Effect.exit(acts[upTo(acts.length)] ?? nextTurn))
+  const some = Array.from({ length: 1 + upTo(5) }, () => Effect.exit(acts[upTo(acts.length)] ?? turn))
   return Effect.timeoutOption(Effect.all(some, { concurrency: random() < 0.5 ? 1 : "unbounded" }), 500)
 }
 
@@ -105,7 +107,7 @@ const storm = Effect.gen(function*() {
     yield* Effect.forkChild(
       Effect.exit(Effect.scoped(Effect.flatMap(StreamSocket.connect(rawAddress, { linger: upTo(50) }), endure)))
     )
-    if (random() < 0.2) yield* nextTurn
+    if (random() < 0.2) yield* turn
   }
   yield* Effect.sleep(200)
   yield* acceptor.close
@@ -115,5 +117,5 @@ const storm = Effect.gen(function*() {
 await Effect.runPromise(Effect.scoped(storm).pipe(Effect.provide(NodeTransport.layer)))
 // Raw clients may still be on their way out.
 const deadline = Date.now() + 3000
-while (openSockets() > before && Date.now() < deadline) await Effect.runPromise(nextTurn)
+while (openSockets() > before && Date.now() < deadline) await Effect.runPromise(turn)
 console.log(`calm after ${2 * connections} connections; ${openSockets() - before} sockets left`)

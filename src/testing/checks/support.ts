@@ -125,14 +125,20 @@ export const transferred = (
 
 // ---- time
 
-/** One turn of the event loop, under any clock. */
-export const turn: Effect.Effect<void> = Effect.callback((resume) => {
-  const handle = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(handle))
-})
+/** A few turns of the event loop, under any clock: what needs no more than the event loop has happened then. */
+export const turns = (count: number = 5): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    let left = count
+    let handle: NodeJS.Immediate | undefined
+    const next = (): void => {
+      if (left-- <= 0) resume(Effect.void)
+      else handle = setImmediate(next)
+    }
+    next()
+    return Effect.sync(() => clearImmediate(handle))
+  })
 
-/** A few turns: whatever needs no more than the event loop has happened then. */
-export const turns = (count: number = 5): Effect.Effect<void> => Effect.repeat(turn, { times: count - 1 })
+export const turn: Effect.Effect<void> = turns(1)
 
 const tick: Effect.Effect<void> = Effect.callback((resume) => {
   const handle = setTimeout(() => resume(Effect.void), 1)
@@ -159,7 +165,7 @@ export const eventually = (
   })
 
 /** Waits until a number has stopped changing. */
-export const settled = (read: () => number): Effect.Effect<void> =>
+export const steady = (read: () => number): Effect.Effect<void> =>
   Effect.gen(function*() {
     let last = read()
     for (let quiet = 0; quiet < 12; quiet++) {
@@ -300,7 +306,7 @@ export const clog = (socket: StreamSocket): Effect.Effect<Uint8Array, SocketErro
         { disableYield: true }
       )
     )
-    yield* settled(() => socket.bytesWritten)
+    yield* steady(() => socket.bytesWritten)
     interrupted("the write that fills the connection", yield* cut("the write that fills the connection", filling), {
       transferred: 0,
       total: 65_536,
@@ -359,7 +365,7 @@ export const midway = <A>(
     while (left.bytesWritten === filled.byteLength) {
       const step = Math.ceil(filled.byteLength / 8)
       read.push(succeeded("the peer's read", yield* promptly("the peer's read", take(right, step))))
-      yield* settled(() => left.bytesWritten)
+      yield* steady(() => left.bytesWritten)
     }
     yield* stillWaiting("a write in the middle", fiber)
     const k = left.bytesWritten - filled.byteLength

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Pull from "effect/Pull"
 import { type Acceptor, Read, type SocketError, type StreamSocket, Write } from "../../../src/index.ts"
-import { assertBytes } from "../../support/effects.ts"
+import { assertBytes } from "../../support/bytes.ts"
 
 /** What passed over one connection in one step; each character is a byte. */
 interface Exchange {

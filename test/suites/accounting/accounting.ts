@@ -18,24 +18,19 @@ import {
   connect,
   ensure,
   equal,
-  exitOf,
   failedWith,
   interrupted,
-  pattern,
-  promptly,
   sameBytes,
-  settled,
   show,
-  start,
   succeeded,
   succeededWith,
-  text,
-  turn,
-  turns
+  text
 } from "../../../src/testing/checks/support.ts"
 import { MemoryTransport, type StreamChecks } from "../../../src/testing/index.ts"
+import { pattern } from "../../support/bytes.ts"
 import { leavingNothing } from "../../support/leftovers.ts"
 import { some } from "../../support/properties.ts"
+import { exitOf, promptly, start, steady, turn, turns } from "../../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
 export type Random = ReturnType<typeof dice>
@@ -495,5 +490,5 @@ export const kernel = (subject: StreamChecks.Subject, size: number): Place => ({
   subject,
   size: [1, size],
   gulp: 100_000,
-  settle: (socket) => settled(() => socket.bytesWritten)
+  settle: (socket) => steady(() => socket.bytesWritten)
 })

@@ -1,8 +1,8 @@
 import { TestClock } from "effect/testing"
 import { describe } from "vitest"
-import { settled } from "../../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../../src/testing/index.ts"
 import { isSupported } from "../../../src/transport/EpollTransport.ts"
+import { steady } from "../../support/waiting.ts"
 import { epollTcp } from "../conformance/epoll.ts"
 import { tcp } from "../conformance/node.ts"
 import { overTls } from "../conformance/tls.ts"
@@ -23,7 +23,7 @@ property("TLS in memory", "memory", 5, (random) => {
     }, { sliceSize: random.int(100, 2000) }),
     size: [1, 10_000],
     gulp: random.int(500, 5000),
-    settle: (socket) => settled(() => socket.bytesWritten)
+    settle: (socket) => steady(() => socket.bytesWritten)
   }
 })
 

@@ -5,8 +5,8 @@ import { NetAddress } from "effect/net"
 import * as EffectSocket from "../../../src/adapter/EffectSocket.ts"
 import { Acceptor } from "../../../src/index.ts"
 import * as NodeTransport from "../../../src/transport/NodeTransport.ts"
-import { start } from "../../support/effects.ts"
-import { portOf } from "../../transport/network.ts"
+import { portOf } from "../../support/addresses.ts"
+import { start } from "../../support/waiting.ts"
 import { conformance } from "./bind.ts"
 
 conformance(

@@ -1,5 +1,5 @@
 import { it } from "@effect/vitest"
-import { tellsReset } from "../../support/tlsPairs.ts"
+import { tellsReset } from "../../support/tls.ts"
 import { conformance } from "./bind.ts"
 import { tcp } from "./node.ts"
 import { overTls } from "./tls.ts"

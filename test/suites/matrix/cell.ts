@@ -4,18 +4,9 @@ import { TestClock } from "effect/testing"
 import { getEventListeners } from "node:events"
 import { Cancellation, type SocketError, type Transport } from "../../../src/index.ts"
 import { isSocketError } from "../../../src/SocketError.ts"
-import {
-  ensure,
-  equal,
-  eventually,
-  exitOf,
-  isEnd,
-  show,
-  start,
-  succeeded,
-  turns
-} from "../../../src/testing/checks/support.ts"
+import { ensure, equal, isEnd, show, succeeded } from "../../../src/testing/checks/support.ts"
 import { leavingNothing } from "../../support/leftovers.ts"
+import { eventually, exitOf, start, turns } from "../../support/waiting.ts"
 import { type Cell, type Expectation, expectation, isOver, type Request, requestName } from "./matrix.ts"
 import { type Ended, type Place, type Stage, stageOf } from "./stage.ts"
 

@@ -4,8 +4,9 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe } from "vitest"
-import { pattern, settled } from "../../../src/testing/checks/support.ts"
 import { isSupported, layer } from "../../../src/transport/EpollTransport.ts"
+import { pattern } from "../../support/bytes.ts"
+import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 import type { Place } from "./stage.ts"
 
@@ -13,7 +14,7 @@ import type { Place } from "./stage.ts"
 const kernel: Pick<Place, "kind" | "layer" | "settle" | "atOnce"> = {
   kind: "memory",
   layer: Layer.orDie(layer),
-  settle: (writer) => settled(() => writer.bytesWritten),
+  settle: (writer) => steady(() => writer.bytesWritten),
   atOnce: 6
 }
 

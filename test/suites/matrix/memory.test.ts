@@ -1,6 +1,7 @@
 import { NetAddress } from "effect/net"
-import { pattern, turns } from "../../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../../src/testing/index.ts"
+import { pattern } from "../../support/bytes.ts"
+import { turns } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 
 matrix({

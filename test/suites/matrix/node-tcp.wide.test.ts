@@ -1,12 +1,13 @@
 import { NetAddress } from "effect/net"
-import { pattern, settled } from "../../../src/testing/checks/support.ts"
 import { layer } from "../../../src/transport/NodeTransport.ts"
+import { pattern } from "../../support/bytes.ts"
+import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 
 matrix({
   kind: "node",
   layer,
-  settle: (writer) => settled(() => writer.bytesWritten),
+  settle: (writer) => steady(() => writer.bytesWritten),
   atOnce: 6,
   name: "NodeTransport over TCP",
   address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
-import { pattern, settled } from "../../../src/testing/checks/support.ts"
 import { layer } from "../../../src/transport/NodeTransport.ts"
+import { pattern } from "../../support/bytes.ts"
+import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
@@ -14,7 +15,7 @@ let paths = 0
 matrix({
   kind: "node",
   layer,
-  settle: (writer) => settled(() => writer.bytesWritten),
+  settle: (writer) => steady(() => writer.bytesWritten),
   atOnce: 6,
   name: "NodeTransport over a Unix-domain path",
   address: () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`)),

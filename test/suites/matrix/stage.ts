@@ -18,23 +18,19 @@ import {
 import {
   ended,
   equal,
-  eventually,
-  exitOf,
   failedWith,
   interrupted,
   isEnd,
-  pattern,
-  promptly,
   readToEnd,
   sameBytes,
   show,
-  start,
   succeeded,
   succeededWith,
   take,
-  text,
-  turns
+  text
 } from "../../../src/testing/checks/support.ts"
+import { pattern } from "../../support/bytes.ts"
+import { eventually, exitOf, promptly, start, turns } from "../../support/waiting.ts"
 import { type Cell, type Expectation, isOver, type TransportKind } from "./matrix.ts"
 
 type Socket = StreamSocket.StreamSocket

@@ -1,8 +1,9 @@
 import { Layer } from "effect"
 import { NetAddress } from "effect/net"
-import { pattern, settled } from "../../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../../src/testing/index.ts"
+import { pattern } from "../../support/bytes.ts"
 import { overTls } from "../../support/tlsTransport.ts"
+import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 
 matrix({
@@ -11,7 +12,7 @@ matrix({
   kind: "node",
   layer: Layer.provide(overTls({ sliceSize: 1000 }), MemoryTransport.layerWith({ capacity: 1000 })),
   address: () => NetAddress.inetAddressFromStringUnsafe("10.0.0.1:0"),
-  settle: (writer) => settled(() => writer.bytesWritten),
+  settle: (writer) => steady(() => writer.bytesWritten),
   plenty: pattern(2 * 1024 * 1024),
   resets: true,
   atOnce: 6

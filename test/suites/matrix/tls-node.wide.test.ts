@@ -1,9 +1,10 @@
 import { Layer } from "effect"
 import { NetAddress } from "effect/net"
-import { pattern, settled } from "../../../src/testing/checks/support.ts"
 import { layer } from "../../../src/transport/NodeTransport.ts"
-import { tellsReset } from "../../support/tlsPairs.ts"
+import { pattern } from "../../support/bytes.ts"
+import { tellsReset } from "../../support/tls.ts"
 import { overTls } from "../../support/tlsTransport.ts"
+import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
 
 matrix({
@@ -11,7 +12,7 @@ matrix({
   kind: "node",
   layer: Layer.provide(overTls(), layer),
   address: () => NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"),
-  settle: (writer) => settled(() => writer.bytesWritten),
+  settle: (writer) => steady(() => writer.bytesWritten),
   plenty: pattern(16 * 1024 * 1024),
   resets: tellsReset,
   atOnce: 6

@@ -1,5 +1,5 @@
 import { Buffer } from "node:buffer"
-import { pattern } from "../../../src/testing/checks/support.ts"
+import { pattern } from "../../support/bytes.ts"
 
 /** Bytes in a row, made of pieces that are never changed. */
 export class ByteQueue {

@@ -11,9 +11,9 @@ import {
   StreamSocket,
   Write
 } from "../../../src/index.ts"
-import { eventually, settled, turn } from "../../../src/testing/checks/support.ts"
 import { MemoryTransport } from "../../../src/testing/index.ts"
 import { type Backing, type ListenerBacking, resolveOptions, Transport, WouldBlock } from "../../../src/Transport.ts"
+import { eventually, steady, turn } from "../../support/waiting.ts"
 import { delimiters, letters } from "./bytes.ts"
 import {
   type Command,
@@ -436,7 +436,7 @@ export const roomOf = <Connection>({ pair }: Source<Connection>, connection: Con
     const filling = yield* Effect.forkChild(
       Effect.forever(Effect.suspend(() => writer.writeSome(letters(65_536, 0))), { disableYield: true })
     )
-    yield* settled(() => writer.bytesWritten)
+    yield* steady(() => writer.bytesWritten)
     filling.interruptUnsafe()
     yield* Effect.andThen(writer.abort, reader.abort)
     return writer.bytesWritten

@@ -4,7 +4,7 @@ import type * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
-import { eventually } from "../../src/testing/checks/support.ts"
+import { eventually } from "./waiting.ts"
 
 export interface Program {
   /** What it has printed so far, on both outputs. */
