@@ -10,7 +10,8 @@ import * as ours from "../../src/index.ts"
 import { version } from "../../src/internal/base/copies.ts"
 import { coreOf, Socket } from "../../src/internal/core/Socket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
-import { defect, failure, start } from "../support/effects.ts"
+import { defect, failure } from "../support/exits.ts"
+import { start } from "../support/waiting.ts"
 
 type Package = typeof ours
 
