@@ -157,7 +157,7 @@ describe("what is wrong with a certificate", () => {
     }))
 })
 
-describe("no common ground", () => {
+describe("nothing in common to agree on", () => {
   it.effect("in the versions of the protocol", () =>
     Effect.gen(function*() {
       const [client, server] = yield* attempt({
@@ -287,7 +287,7 @@ describe("a peer that does not speak TLS", () => {
       for (const length of [0, 1, 4, 5, 6, 100, hello.byteLength - 1, hello.byteLength]) {
         assert.include(says(yield* served(hello.subarray(0, length), { ends: true })), {
           kind: "handshake",
-          detail: "the peer ended the connection in the middle"
+          detail: "the peer ended the connection during the handshake"
         })
       }
     }))
@@ -300,7 +300,7 @@ describe("a peer that does not speak TLS", () => {
       yield* right.close
       assert.include(says(yield* Fiber.join(connecting)), {
         kind: "handshake",
-        detail: "the peer ended the connection in the middle"
+        detail: "the peer ended the connection during the handshake"
       })
     }))
 

@@ -17,10 +17,15 @@ export const tlsError = (
   cause?: unknown
 ): SocketError => new SocketError({ reason: Reason.Tls(reason), operation, address, transferred: 0, code, cause })
 
-/** The peer ended the connection where it must not. */
+/** The error of a connection that the peer has ended without ending TLS. */
 export const truncated = (context: Context, cause?: unknown): SocketError =>
   context.stage === "handshake"
-    ? tlsError(context, { kind: "handshake", detail: "the peer ended the connection in the middle" }, undefined, cause)
+    ? tlsError(
+      context,
+      { kind: "handshake", detail: "the peer ended the connection during the handshake" },
+      undefined,
+      cause
+    )
     : tlsError(
       context,
       { kind: "truncated", detail: "the peer ended the connection without close_notify" },
@@ -29,8 +34,8 @@ export const truncated = (context: Context, cause?: unknown): SocketError =>
     )
 
 /**
- * The error of an operation out of what `node:tls` reports: an error of OpenSSL, of certificate verification, of Node,
- * or of the connection below.
+ * Translates an error that `node:tls` has reported: an error of OpenSSL, of certificate verification, of Node, or of the
+ * connection below.
  */
 export const fromTls = (cause: unknown, context: Context): SocketError => {
   if (isSocketError(cause)) return during(cause, { operation: context.operation, transferred: 0 })
@@ -49,14 +54,17 @@ export const fromTls = (cause: unknown, context: Context): SocketError => {
     const detail = textOf(cause, "reason") ?? message
     return tlsError(context, { kind: "protocol", detail }, code, cause)
   }
-  // Node's own words for an end of stream inside the handshake; what the system says has a call to it.
+  // Node reports an end of stream during the handshake with this code. An error of the system also names its system call.
   if (context.stage === "handshake" && code === "ECONNRESET" && textOf(cause, "syscall") === undefined) {
     return truncated(context, cause)
   }
   return fromErrno(cause, context)
 }
 
-/** Keys, certificates and other options of this side that Node or OpenSSL does not take; they give their errors a code. */
+/**
+ * The error for keys, certificates and other options of this side that Node or OpenSSL refuses. Both give their errors a code;
+ * `undefined` for an error without one.
+ */
 export const badOptions = (operation: string, cause: unknown): SocketError | undefined => {
   const code = textOf(cause, "code")
   if (code === undefined) return undefined
@@ -73,7 +81,7 @@ export const badOptions = (operation: string, cause: unknown): SocketError | und
   })
 }
 
-/** What a peer's certificate is rejected for, as `authorizationError` names it. */
+/** The error for a certificate of the peer that was rejected with this `authorizationError`. */
 export const rejected = (code: string, context: Context, cause?: unknown): SocketError => {
   const known = explained.get(code)
   const detail = known?.[1] ?? (code === "UNSPECIFIED" ? "the certificate cannot be verified" : code)
@@ -95,7 +103,7 @@ const fromAlert = (alert: string, stage: Context["stage"]) => ({
   alert
 })
 
-// RFC 8446, section 6, and the registry that it founds.
+// RFC 8446, section 6, and the IANA registry of TLS alerts.
 const alerts: ReadonlyMap<number, string> = new Map([
   [0, "close_notify"],
   [10, "unexpected_message"],
@@ -158,8 +166,8 @@ const aboutProtocol: ReadonlySet<string> = new Set([
   "decrypt_error"
 ])
 
-// What verification finds besides, in the words of OpenSSL. Node has no codes for most of that, such as a key that is too
-// weak, a name that the authority may not certify, or an extension that nobody knows.
+// Other results of verification; their detail is the message of OpenSSL. Node has the one code "UNSPECIFIED" for most of
+// them, such as a key that is too weak, a name that the authority may not certify, or an unknown extension.
 const unexplained: ReadonlySet<string> = new Set([
   "ERROR_IN_CERT_NOT_AFTER_FIELD",
   "ERROR_IN_CERT_NOT_BEFORE_FIELD",
@@ -172,7 +180,7 @@ const unexplained: ReadonlySet<string> = new Set([
   "UNSPECIFIED"
 ])
 
-// Codes that say more in words. What is not here is "protocol", in the words of OpenSSL.
+// The kind and a plain detail for each code. A code that is not here is of kind "protocol", with the message of OpenSSL.
 const explained: ReadonlyMap<string, readonly [kind: Kind, detail: string]> = new Map([
   // Verification of a certificate.
   ["CERT_CHAIN_TOO_LONG", ["certificate", "the chain of the certificate is too long"]],
@@ -197,7 +205,7 @@ const explained: ReadonlyMap<string, readonly [kind: Kind, detail: string]> = ne
   ["UNABLE_TO_VERIFY_LEAF_SIGNATURE", ["certificate", "the authority of the certificate is unknown"]],
   ["ERR_SSL_CERTIFICATE_VERIFY_FAILED", ["certificate", "the certificate cannot be verified"]],
   ["ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE", ["certificate", "the client sent no certificate"]],
-  // No common ground.
+  // Nothing in common to agree on.
   ["ERR_SSL_INAPPROPRIATE_FALLBACK", ["handshake", "the peer has fallen back to a version that is too old"]],
   ["ERR_SSL_NO_APPLICATION_PROTOCOL", ["handshake", "the peer offers none of our application protocols (ALPN)"]],
   ["ERR_SSL_NO_CIPHERS_AVAILABLE", ["handshake", "no cipher is left to offer"]],
