@@ -104,7 +104,7 @@ const play = (place: Place, cell: Cell): Effect.Effect<void, unknown, Scope.Scop
     const fiberScope = yield* Scope.fork(scope)
     const wire = wireOf(request, stage, fiberScope)
 
-    const front = moment === "in line" || operation.queued ? yield* start(stage.front) : undefined
+    const front = moment === "queued" || operation.queued ? yield* start(stage.front) : undefined
     const gate = yield* Deferred.make<void>()
     let exit: Ended | undefined
     let k = 0

@@ -76,7 +76,7 @@ export const requests: ReadonlyArray<Request> = [
 
 export const moments = [
   "before start",
-  "in line",
+  "queued",
   "waiting",
   "after k bytes",
   "in the turn of completion",
@@ -97,8 +97,8 @@ export type TransportKind = "memory" | "node"
 
 /** Why a combination does not exist; `undefined` when it does. */
 export const absence = ({ moment, operation, request }: Cell): string | undefined => {
-  if (moment === "in line" && (operation.kind === "connect" || operation.kind === "close")) {
-    return "what is about the whole connection stands in no line"
+  if (moment === "queued" && (operation.kind === "connect" || operation.kind === "close")) {
+    return "an operation on the whole connection has no queue"
   }
   if (moment === "after k bytes" && !operation.composed) {
     return "the first attempt that gets anywhere ends it, so it has no middle"
@@ -159,7 +159,7 @@ export const expectation = (cell: Cell, transport: TransportKind = "node"): Expe
     case "fiber's scope":
       return interrupted(cell, "terminal", false)
     case "emit":
-      // Not latched: it reaches what waits at that moment, and nobody else.
+      // Not latched: it reaches the operations that wait at that moment, and no others.
       return moment === "before start" ? "completes" : asked(cell, request.type)
     case "deadline":
     case "AbortSignal":

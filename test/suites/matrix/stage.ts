@@ -68,7 +68,7 @@ export interface Result {
 
 export interface Stage {
   readonly operation: Effect.Effect<unknown, Failure>
-  /** An operation to start before, so that the other one stands in line. */
+  /** An operation to start before, so that the other one has to queue. */
   readonly front: Effect.Effect<unknown, Failure>
   /** The operation has to wait until `ready` is run. */
   readonly waits: boolean
@@ -220,7 +220,7 @@ const writing = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scope.
           const isDone = expected === "completes" || expected === "runs on"
           const isShut = kind === "shutdownWrite" && isDone
           const isClosed = result.isClosing || (kind === "close" && expected !== "not started")
-          // A write in line behind a torn one hears of it at once, and behind any other it is not touched.
+          // A write queued behind a torn one fails at once; behind any other it is not touched.
           if (behind !== undefined && expected === "torn") {
             failedWith("the write behind", yield* exitOf("the write behind", behind), "Torn")
           }
@@ -345,7 +345,7 @@ const reading = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scope.
     const target = new Uint8Array(line.byteLength)
     const { operation, total } = reads(left, target)[name] ?? readExactly(left, target)
     const headTarget = new Uint8Array(head.byteLength)
-    const isInFront = cell.moment === "in line" ||
+    const isInFront = cell.moment === "queued" ||
       (cell.operation.queued && cell.moment !== "waiting" && cell.moment !== "after k bytes")
     const sent: Array<Uint8Array> = []
     const send = (bytes: Uint8Array) => {
@@ -393,7 +393,7 @@ const reading = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scope.
             else ended("the peer's read", peers)
             return
           }
-          // What a cut read had collected belongs to the next in line, at once.
+          // What a cut read had collected belongs to the next read in the queue, at once.
           const collected: Array<Uint8Array> = []
           if (behind !== undefined) {
             succeededWith("the read behind", yield* exitOf("the read behind", behind), half)
@@ -468,7 +468,7 @@ const accepting = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scop
     const ready = once(
       Effect.gen(function*() {
         clients.push(yield* connect)
-        if (cell.moment === "in line") clients.push(yield* connect)
+        if (cell.moment === "queued") clients.push(yield* connect)
       })
     )
     return {
@@ -549,7 +549,7 @@ const connecting = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Sco
             client = undefined
           }
           client ??= yield* Scope.provide(StreamSocket.connect(acceptor.address), outer)
-          // A cut attempt may have come as far as the listener: nobody is at its other end.
+          // A cut attempt may have come as far as the listener: its other end is gone.
           yield* Write.writeAll(client, head)
           let server: Socket
           let first: Exit.Exit<Uint8Array, unknown>

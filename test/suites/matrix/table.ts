@@ -27,7 +27,7 @@ const meaning: Record<Expectation, string> = {
 
 const when: Record<Moment, string> = {
   "before start": "the operation starts afterwards, and then has to wait",
-  "in line": "it waits behind another operation of its direction, which nothing happens to",
+  "queued": "it waits behind another operation of its direction, which runs on undisturbed",
   "waiting": "it waits for the transport: for room, for bytes, for a connection, for the flush",
   "after k bytes": "it waits, with some of its bytes moved: 0 < k < n",
   "in the turn of completion": "in the synchronous turn in which it has become ready, right behind that",
@@ -58,7 +58,7 @@ export const render = (): string =>
     "the peer reads, except behind an abort, which discards what was not flushed: there the peer reads the front of them.",
     "No fiber, timer or descriptor is left. \"The socket's scope closes\" and `abort` close the stream in any case; for",
     "`accept`, the scope is the acceptor's. A deadline and an `AbortSignal` are latched: they also reach an operation that",
-    "starts to wait later. The in-memory network has nothing to flush, so there `shutdownWrite` waits in line only, and",
+    "starts to wait later. The in-memory network has nothing to flush, so there `shutdownWrite` only queues, and",
     "`close` does not wait. A fiber's scope interrupts by the policy in force, in these tables the default, `terminal`.",
     "",
     ...tables(),
