@@ -6,11 +6,12 @@
 // hash, which costs as many rounds of PBKDF2. `kill -HUP` to the first process replaces the others, one after the other,
 // as after an update of the program. One that dies is replaced. Ctrl-C or `kill` to the first process ends all of them.
 //
-// Why no connection is lost: the processes share one listening socket (`node:cluster`). What a process that leaves has
-// not accepted stays in the kernel, for the others. With a listening socket for each process (`SO_REUSEPORT`) it is
-// reset: 716 of 39,000 requests in 25 restarts, measured; none on Linux with `sysctl net.ipv4.tcp_migrate_req=1`. Open
-// connections are told `bye`, and have ten seconds: what was asked on them is answered, and a client that has heard it
-// asks elsewhere. `node:cluster` shares what `node:net` opens, so this one needs NodeTransport.
+// Why no connection is lost: the processes share one listening socket (`node:cluster`). Connections that a leaving process
+// has not accepted stay in the kernel, for the others. With a listening socket for each process (`SO_REUSEPORT`) the
+// kernel resets them: 716 of 39,000 requests in 25 restarts, measured; none on Linux with
+// `sysctl net.ipv4.tcp_migrate_req=1`. Open connections are told `bye`, and have ten seconds: requests on them are
+// answered, and a client that has read `bye` sends its next request elsewhere. `node:cluster` shares what `node:net`
+// opens, so this example needs NodeTransport.
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"

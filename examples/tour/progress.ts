@@ -55,7 +55,7 @@ class Progress {
   private max = 0
   private longest = 0
   private quarters = 0
-  // Where the last second began, for a rate that follows what happens.
+  // Progress of the last second, for the current rate.
   private marks: Array<{ readonly at: number; readonly taken: number }> = []
 
   constructor(total: number, peer: Peer.Peer) {

@@ -34,7 +34,7 @@ export const makeBacking = (port: MessagePort): Backing => {
     else received.push(message)
     events?.readable()
   })
-  // The other end is closed, or its thread has exited. What it had sent has arrived before.
+  // The other end is closed, or its thread has exited. Everything that it sent has arrived before this event.
   port.on("close", fail)
 
   const release = (last: Message): void => {
