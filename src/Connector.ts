@@ -1,115 +1,116 @@
 /**
- * Connections by name: looks it up, lets its addresses race, and hands over the
- * first one that answers.
+ * Connects to a host by name: looks the name up, lets its addresses race, and
+ * succeeds with the first connection.
  *
  * `StreamSocket.connect` does the same with default options. This module has the
- * options, reads them from `Config`, and makes a service of it, so that a program
- * can be given another way to connect.
+ * options, reads them from `Config`, and has connecting as a service, so that a
+ * program can be run with another way to connect.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as AddressResolver from "effect/net/AddressResolver"
 import * as Dns from "effect/net/Dns"
-import * as Host from "effect/net/Host"
-import * as NetAddress from "effect/net/NetAddress"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { maybe, positiveInt, socketOptions } from "./internal/base/config.ts"
 import { open } from "./internal/connect/open.ts"
-import { nameOf } from "./internal/connect/resolveHost.ts"
-import { secureClient } from "./internal/tls/client.ts"
-import { defaultDeadline } from "./internal/tls/options.ts"
+import { openSecure } from "./internal/tls/connect.ts"
 import { isSocketError, type Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import type * as Tls from "./Tls.ts"
 import { type ConnectOptions, type ResolverFor, type Target, Transport } from "./Transport.ts"
 
 /**
- * Options of a connection, and of the way to it.
+ * Options of a connection and of how it is made.
  *
  * **Details**
  *
- * The times are independent of each other, and whichever is over first counts.
+ * The times are independent of each other. The one that is over first counts.
  *
  * @category options
  * @since 0.1.0
  */
 export interface Options extends ConnectOptions {
   /**
-   * How long an attempt has for itself before the next one joins in. Default 250
+   * How long an attempt runs alone before the next one starts beside it. Default 250
    * milliseconds, at least 10. `"Infinity"` tries one address after the other.
    */
   readonly attemptDelay?: Duration.Input | undefined
-  /** How long one attempt may take. Default: as long as the system tries, some two minutes. */
+  /** How long one attempt may take. Default: as long as the system tries, about two minutes. */
   readonly attemptTimeout?: Duration.Input | undefined
-  /** How long all of it may take, with the look-up. Default: no limit. */
+  /** How long `connect` may take as a whole, with the look-up and the handshake of `tls`. Default: no limit. */
   readonly timeout?: Duration.Input | undefined
   /** How long the look-up of a name may take. Default 30 seconds. */
   readonly lookupTimeout?: Duration.Input | undefined
-  /** How many addresses of the first family are tried before the other one has its turn. Default 1. */
+  /** How many addresses of the first family are tried before the first address of the other family. Default 1. */
   readonly firstFamilyCount?: number | undefined
-  /** The most addresses of a name that are tried; the others are left out. Default 16. */
+  /** How many addresses of a name are tried at most. Default 16. */
   readonly maxAddresses?: number | undefined
   /**
-   * Speak TLS with the peer. Default: do not. `servername` is the name that the certificate of the server has to have; by
-   * default it is the host of the target, and a Unix-domain path has none. What is prepared for these options is kept
-   * with the object, so use one object for many connections.
+   * Speak TLS with the peer. Default: do not. These options are prepared once for each
+   * object, so use one object for many connections.
    */
   readonly tls?:
-    | Omit<Tls.ClientOptions, "servername"> & { readonly servername?: string | undefined }
+    | Omit<Tls.ClientOptions, "servername"> & {
+      /**
+       * The name that the certificate of the server must have. Default: the host of the target. A Unix-domain path has no
+       * host, and a missing name is a defect.
+       */
+      readonly servername?: string | undefined
+    }
     | undefined
 }
 
 /**
  * Connects to a target and closes the stream with the scope. With `tls`, the
- * stream is a `TlsSocket`.
+ * stream is a `TlsSocket`. An address alone needs no `AddressResolver`.
  *
  * **Details**
  *
- * Names are looked up with `AddressResolver`; fibers that look up the same host
- * and port of the same resolver at the same time share one look-up, which is
- * interrupted when none of them waits any more. Its addresses race as in Happy
- * Eyeballs version 2 (RFC 8305):
+ * A name is looked up with `AddressResolver`. Fibers that ask the same resolver for
+ * the same host and port at the same time share one look-up, which is interrupted
+ * when the last of them is interrupted. The addresses then race as in Happy Eyeballs
+ * version 2 (RFC 8305):
  *
- * - The order is the resolver's (the system's, RFC 6724, over `NodeTransport`),
- *   with the families taking turns: the family of the first address begins. No
- *   family is preferred beyond that.
- * - A new attempt starts `attemptDelay` after the one before, and at once when an
- *   attempt has failed. Earlier ones go on.
- * - The first to connect wins. All others are released before `connect` ends.
+ * - Within a family the order is the resolver's (over `NodeTransport` the system's,
+ *   RFC 6724). The families take turns, and the family of the first address begins.
+ * - An attempt starts `attemptDelay` after the one before, or at once when an attempt
+ *   has failed. Earlier attempts go on.
+ * - The first attempt to connect wins. All others are released before `connect` ends.
  *
  * With a `localAddress`, only addresses of its family are tried.
  *
  * Fails with
  *
- * - `NameResolution`: the target is malformed, or its name has no addresses, or
- *   no answer came within `lookupTimeout`;
- * - `ConnectFailed`: the name has several addresses, and all attempts have failed,
- *   or were cut by `timeout`; each is listed with its address, reason and times;
- * - the reason of the attempt (`ConnectionRefused`, `TimedOut`, ...), where there
- *   was only one address;
+ * - `NameResolution`: the target is malformed, its name has no addresses, or no
+ *   answer has come within `lookupTimeout`;
+ * - `ConnectFailed`: the name has several addresses, and each attempt has failed or
+ *   was ended by `timeout`. The reason lists the address, the reason and the times of
+ *   each attempt;
+ * - the reason of the attempt (`ConnectionRefused`, `TimedOut`, ...), if there was
+ *   only one address;
  * - `Unsupported`: an option that the transport cannot honour.
  *
- * The handshake of `tls` comes behind all of that, over the connection that has
- * won, and counts for `timeout`. It fails as `Tls.client` does.
+ * The handshake of `tls` follows, over the connection that has won. It counts for
+ * `timeout`, and fails as `Tls.client` does.
  *
- * It tries once. {@link isTransient} says which failures are worth another try.
+ * `connect` tries each address once. {@link isTransient} says which failures are worth
+ * another try.
  *
  * **Gotchas**
  *
- * `node:dns` cannot cancel a look-up: over `NodeTransport` an interrupted one
- * keeps a thread of Node's pool busy until the system gives up. Nobody waits
- * for it.
+ * `node:dns` cannot cancel a look-up. Over `NodeTransport` an interrupted look-up
+ * keeps a thread of Node's pool busy until the system gives up, but `connect` does
+ * not wait for it.
  *
- * **Interruption**: *total*, at any moment; during the handshake of `tls`
- * *terminal*. The attempts release their descriptors.
+ * **Interruption**: *total*, at any moment; *terminal* during the handshake of `tls`.
+ * The attempts release their descriptors before the interruption proceeds.
  *
  * **Example** (A web server)
  *
@@ -128,7 +129,7 @@ export interface Options extends ConnectOptions {
  * })
  * ```
  *
- * **Example** (Trying again, ever more rarely)
+ * **Example** (Trying again with exponential backoff)
  *
  * ```ts
  * const schedule = Schedule.jittered(Schedule.exponential("100 millis"))
@@ -162,10 +163,10 @@ export const connect: {
     : openSecure(target, options, options.tls)) as ReturnType<typeof openSecure<T>>
 
 /**
- * Connecting as a service: a program that asks for it leaves transport, resolver
- * and default options to whoever provides it.
+ * Connecting as a service. A program that uses it leaves the transport, the resolver
+ * and the default options to the layer that provides it.
  *
- * **Example** (A client of nothing in particular)
+ * **Example** (A client without a transport of its own)
  *
  * ```ts
  * const client = Effect.gen(function*() {
@@ -185,18 +186,18 @@ export const connect: {
  */
 export class Connector extends Context.Service<Connector, {
   /**
-   * As the function `Connector.connect`. Options of the call take the place of
-   * the service's, one by one. `Tls.isTlsSocket` tells a stream over TLS.
+   * As the function `Connector.connect`. Each option of the call replaces the same
+   * option of the service. `Tls.isTlsSocket` recognizes a stream over TLS.
    *
-   * **Interruption**: *total*, at any moment; during the handshake of `tls`
-   * *terminal*. The attempts release their descriptors.
+   * **Interruption**: *total*, at any moment; *terminal* during the handshake of `tls`.
+   * The attempts release their descriptors before the interruption proceeds.
    */
   readonly connect: (target: Target, options?: Options) => Effect.Effect<StreamSocket, SocketError, Scope.Scope>
 }>()("effect-asio/Connector") {}
 
 /**
- * The service over a transport and a resolver, with options for every
- * connection.
+ * The service over a transport and a resolver, with default options for its
+ * connections.
  *
  * @category layers
  * @since 0.1.0
@@ -206,8 +207,8 @@ export const layer = (
 ): Layer.Layer<Connector, never, Transport | AddressResolver.AddressResolver> => Layer.effect(Connector, make(options))
 
 /**
- * {@link layer} with options that are read when it is built; by default all of
- * {@link config}.
+ * {@link layer} with options that are read when the layer is built; by default those
+ * of {@link config}. An option that cannot be read is a `ConfigError`.
  *
  * **Example** (From the environment: `DB_TIMEOUT`, `DB_KEEP_ALIVE_IDLE`, ...)
  *
@@ -226,7 +227,7 @@ export const layerConfig = (
   Layer.effect(Connector, Effect.flatMap(Config.unwrap(options), make))
 
 /**
- * Every option but `tls`, by its own name, all of them optional.
+ * All options except `tls`, each by its own name and each optional.
  *
  * **Details**
  *
@@ -241,8 +242,8 @@ export const layerConfig = (
  * | `sendBuffer`, `receiveBuffer`, `sliceSize` | bytes, as a number or with a unit: `256KiB` |
  *
  * In the environment the names are those of `ConfigProvider.constantCase`
- * (`KEEP_ALIVE_IDLE`), behind those of `Config.nested`; see {@link layerConfig}.
- * What is no such value, or out of range, is a `ConfigError`.
+ * (`KEEP_ALIVE_IDLE`), after the prefix of `Config.nested`; see {@link layerConfig}. A
+ * value that is malformed or out of range is a `ConfigError`.
  *
  * @category configuration
  * @since 0.1.0
@@ -259,25 +260,26 @@ export const config: Config.Config<Options> = Config.all({
 })
 
 /**
- * Whether another try may well succeed: for `Effect.retry` and its like.
+ * Returns `true` if another try may succeed: for `Effect.retry` and its like.
  *
  * **Details**
  *
- * - Yes for what passes: nobody listens (yet), no answer, no route, a reset, too
- *   few descriptors, buffers or ports, and a resolver that did not answer.
- * - No for what stays: a malformed target, a name that does not exist, no
- *   permission, an option that is Unsupported, a request that cancelled it, a
- *   stream that is `Busy` with an operation of this program.
- * - `ConnectFailed` is transient when one of its attempts is, or when addresses
+ * - `true` for reasons that pass by themselves: a refused connection, no answer, no
+ *   route, a reset, too few descriptors, buffers or ports, and a resolver that has not
+ *   answered.
+ * - `false` for reasons that stay: a malformed target, a name that does not exist, no
+ *   permission, an option that is `Unsupported`, a cancellation request, and a stream
+ *   that is `Busy` with an operation of this program.
+ * - `true` for `ConnectFailed` if one of its attempts is transient, or if addresses
  *   were left untried.
- * - For anything that is no `SocketError`: no.
+ * - `false` for a value that is no `SocketError`.
  *
  * @category guards
  * @since 0.1.0
  */
 export const isTransient = (error: unknown): boolean =>
   isSocketError(error) &&
-  (error.reason._tag === "NameResolution" ? isPassingLookup(error.cause) : isPassing(error.reason))
+  (error.reason._tag === "NameResolution" ? isTransientLookup(error.cause) : isTransientReason(error.reason))
 
 // ---- internal
 
@@ -292,44 +294,11 @@ const make = (
     })
   })
 
-const openSecure = <T extends Target>(
-  target: T,
-  options: Options,
-  tls: NonNullable<Options["tls"]>
-): Effect.Effect<Tls.TlsSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
-  Clock.clockWith((clock) => {
-    const { timeout = Duration.infinity } = options
-    const name = nameOf(target)
-    const servername = tls.servername ?? (name === undefined ? "" : hostOf(name))
-    if (servername === undefined) {
-      throw new TypeError("Connector.connect: tls.servername is missing; a Unix-domain path has no name of its own")
-    }
-    const startedAt = clock.monotonicTimeNanosUnsafe()
-    return Effect.flatMap(open(target, options, options), (socket) => {
-      const left = Duration.subtract(
-        Duration.fromInputUnsafe(timeout),
-        Duration.nanos(clock.monotonicTimeNanosUnsafe() - startedAt)
-      )
-      return secureClient(socket, tls, {
-        servername,
-        deadline: Duration.min(left, Duration.fromInputUnsafe(tls.deadline ?? defaultDeadline))
-      })
-    })
-  })
-
-/** What a certificate calls it. */
-const hostOf = (name: NetAddress.SocketAddress | Host.HostPort): string | undefined =>
-  Host.isHostPort(name)
-    ? NetAddress.isIpAddress(name.host) ? NetAddress.formatIp(name.host) : Host.formatHost(name.host)
-    : NetAddress.isUnixPathAddress(name)
-    ? undefined
-    : NetAddress.formatIp(name.address)
-
-/** Without what is only said to be undefined. */
+/** The options that are set. One that is `undefined` must not replace that of the service. */
 const definedOf = (options: Options | undefined): Options =>
   Object.fromEntries(Object.entries(options ?? {}).filter(([, value]) => value !== undefined))
 
-const passing: ReadonlySet<Reason["_tag"]> = new Set<Reason["_tag"]>([
+const transient: ReadonlySet<Reason["_tag"]> = new Set<Reason["_tag"]>([
   "ConnectionRefused",
   "ConnectionReset",
   "ConnectionAborted",
@@ -343,10 +312,10 @@ const passing: ReadonlySet<Reason["_tag"]> = new Set<Reason["_tag"]>([
   "NoBufferSpace"
 ])
 
-const isPassing = (reason: Reason): boolean =>
+const isTransientReason = (reason: Reason): boolean =>
   reason._tag === "ConnectFailed"
-    ? reason.untried > 0 || reason.attempts.some((attempt) => isPassing(attempt.reason))
-    : passing.has(reason._tag)
+    ? reason.untried > 0 || reason.attempts.some((attempt) => isTransientReason(attempt.reason))
+    : transient.has(reason._tag)
 
-const isPassingLookup = (cause: unknown): boolean =>
+const isTransientLookup = (cause: unknown): boolean =>
   Cause.isTimeoutError(cause) || (cause instanceof Dns.DnsError && cause.isTemporary)

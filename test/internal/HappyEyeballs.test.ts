@@ -13,7 +13,7 @@ import { start } from "../support/waiting.ts"
 const rules = resolveRaceOptions(undefined)
 
 describe("race", () => {
-  it.effect("the winner is told while another one connects: that one is released, and awaited", () =>
+  it.effect("another attempt connects while the winner is reported: its connection is discarded, and that is awaited", () =>
     Effect.gen(function*() {
       const log: Array<string> = []
       const connected = new Map<string, (exit: Exit.Exit<string>) => void>()
@@ -23,16 +23,16 @@ describe("race", () => {
           connect: (address) =>
             Effect.callback((resume) => {
               connected.set(NetAddress.formatSocketAddress(address), resume)
-              return Effect.sync(() => log.push(`cut ${NetAddress.formatSocketAddress(address)}`))
+              return Effect.sync(() => log.push(`cancel ${NetAddress.formatSocketAddress(address)}`))
             }),
-          keep: (name) => {
-            log.push(`keep ${name}`)
-            // What a transport does that tells of all of its connections in one turn.
+          onConnected: (name) => {
+            log.push(`connected ${name}`)
+            // As a transport does that reports several connections in one turn.
             connected.get("192.0.2.11:7000")?.(Exit.succeed("b"))
           },
-          release: (name) =>
+          discard: (name) =>
             Effect.callback((resume) => {
-              log.push(`release ${name}`)
+              log.push(`discard ${name}`)
               releasing.push(() => resume(Effect.void))
             })
         })
@@ -45,7 +45,7 @@ describe("race", () => {
       assert.strictEqual(releasing.length, 1)
       releasing.forEach((release) => release())
       yield* Fiber.join(fiber)
-      assert.deepStrictEqual(log, ["keep a", "release b"])
+      assert.deepStrictEqual(log, ["connected a", "discard b"])
     }))
 })
 

@@ -15,11 +15,11 @@ export type RaceOptions = Pick<
   "attemptDelay" | "attemptTimeout" | "timeout" | "lookupTimeout" | "firstFamilyCount" | "maxAddresses"
 >
 
-/** How a race goes. Times are milliseconds, and may be infinite. */
+/** The times of a race, in milliseconds; each may be infinite. */
 export interface Rules {
   readonly attemptDelay: number
   readonly attemptTimeout: number
-  /** For the race as a whole. */
+  /** Of the race as a whole. */
   readonly timeout: number
 }
 
@@ -42,21 +42,21 @@ export const resolveRaceOptions = (options: RaceOptions | undefined): ResolvedRa
 
 export interface Runner<A, E, R> {
   readonly connect: (address: NetAddress.SocketAddress) => Effect.Effect<A, E, R>
-  /** Takes the winner over; called once, in the moment of its success. */
-  readonly keep: (connection: A) => void
-  /** Ends one that has connected too late. */
-  readonly release: (connection: A) => Effect.Effect<void>
+  /** Takes the connection that has won; called once, in the moment of its success. */
+  readonly onConnected: (connection: A) => void
+  /** Ends a connection that was made too late. */
+  readonly discard: (connection: A) => Effect.Effect<void>
 }
 
 /**
  * Connects to the first address that answers, as Happy Eyeballs version 2 does
- * (RFC 8305): attempts start one after the other, each `attemptDelay` after the
- * one before or at once when one has failed, and all of them go on until one has
- * connected. Every other one is released before the race ends, however it ends.
+ * (RFC 8305). Attempts start one after the other, each `attemptDelay` after the one
+ * before, or at once when an attempt has failed. All of them go on until one has
+ * connected. The others are released before the race ends, however it ends.
  *
- * A connection is never handed from fiber to fiber: it belongs to the fiber of
- * its attempt, which either gives it to `keep` or releases it itself. So
- * two that connect at once, or one that does as it is cut, leave nothing behind.
+ * A connection belongs to the fiber of its attempt, which either gives it to
+ * `onConnected` or discards it. It is never the result of that fiber: a result is
+ * lost if the fiber is interrupted in the moment in which it connects.
  */
 export const race = <A, R>(
   addresses: ReadonlyArray<NetAddress.SocketAddress>,
@@ -70,7 +70,7 @@ export const race = <A, R>(
     })
   )
 
-/** Nobody has connected: the attempts, and the error of each as it was. */
+/** No attempt has connected. `errors` are those of `attempts`, in the same order. */
 export class Failed {
   readonly attempts: ReadonlyArray<ConnectAttempt>
   readonly errors: ReadonlyArray<SocketError>
@@ -82,9 +82,9 @@ export class Failed {
 }
 
 /**
- * The order in which addresses are tried (RFC 8305, section 4): the family of
- * the first one begins with `firstFamilyCount` addresses, and from there the
- * families take turns. Within a family the order stays; doubles are left out.
+ * The order in which addresses are tried (RFC 8305, section 4): first
+ * `firstFamilyCount` addresses of the family of the first one, then the families
+ * take turns. Within a family the order stays. Duplicates are left out.
  */
 export const interleave = (
   addresses: ReadonlyArray<NetAddress.SocketAddress>,
@@ -93,10 +93,12 @@ export const interleave = (
   const distinct = [...new Map(addresses.map((address) => [NetAddress.formatSocketAddress(address), address])).values()]
   const [first] = distinct
   if (first === undefined) return distinct
-  const mine = distinct.filter(({ _tag }) => _tag === first._tag)
-  const others = distinct.filter(({ _tag }) => _tag !== first._tag)
-  const ordered = mine.splice(0, firstFamilyCount)
-  while (mine.length > 0 || others.length > 0) ordered.push(...others.splice(0, 1), ...mine.splice(0, 1))
+  const sameFamily = distinct.filter(({ _tag }) => _tag === first._tag)
+  const otherFamily = distinct.filter(({ _tag }) => _tag !== first._tag)
+  const ordered = sameFamily.splice(0, firstFamilyCount)
+  while (sameFamily.length > 0 || otherFamily.length > 0) {
+    ordered.push(...otherFamily.splice(0, 1), ...sameFamily.splice(0, 1))
+  }
   return ordered
 }
 
@@ -109,8 +111,8 @@ class Attempt {
   readonly address: NetAddress.SocketAddress
   readonly startedAt: number
   fiber: Fiber.Fiber<void> | undefined = undefined
-  /** It was interrupted, and counts no more: it only has to go away. */
-  isCut = false
+  /** Its fiber was interrupted. The race only waits for its end. */
+  isCancelled = false
   error: SocketError | undefined = undefined
   endedAt = 0
 
@@ -129,11 +131,11 @@ class Race<A, R> {
   private readonly attempts: Array<Attempt> = []
   private readonly running = new Set<Attempt>()
   private phase: "open" | "won" | "ended" = "open"
-  /** What no attempt may end with: a defect, or an interruption of its own. */
-  private fault: Cause.Cause<SocketError> | undefined = undefined
+  /** The cause of an attempt that has ended with a defect, or with an interruption that the race has not asked for. */
+  private defect: Cause.Cause<SocketError> | undefined = undefined
   private nextStart: number
-  /** Attempts that have failed, and for which no other one was started yet. */
-  private unanswered = 0
+  /** Failed attempts that were not followed by the start of another one yet. */
+  private failedSinceStart = 0
   private hasChanged = false
   private wake: (() => void) | undefined = undefined
 
@@ -158,35 +160,35 @@ class Race<A, R> {
       while (true) {
         this.hasChanged = false
         if (this.phase === "won") return
-        if (this.fault !== undefined) return yield* Effect.failCause(this.fault)
+        if (this.defect !== undefined) return yield* Effect.failCause(this.defect)
         const time = this.now()
         for (const attempt of this.active) {
-          if (time >= deadline || this.timeLeft(attempt, time) <= 0) this.cut(attempt)
+          if (time >= deadline || this.timeLeft(attempt, time) <= 0) this.cancel(attempt)
         }
-        // Whatever that has brought about.
+        // Cancelling has changed what is active, and may have ended attempts.
         if (this.hasChanged) continue
         const isLast = this.attempts.length === this.addresses.length
         const isIdle = this.active.length === 0
         if (time >= deadline || (isLast && isIdle)) return yield* Effect.fail(this.failed())
-        if (!isLast && (isIdle || time >= this.nextStart || this.unanswered > 0)) {
+        if (!isLast && (isIdle || time >= this.nextStart || this.failedSinceStart > 0)) {
           yield* this.start
           continue
         }
         const pauses = [deadline - time, ...this.active.map((attempt) => this.timeLeft(attempt, time))]
         if (!isLast) pauses.push(this.nextStart - time)
-        yield* restore(this.changed(Math.ceil(Math.min(...pauses))))
+        yield* restore(this.awaitChange(Math.ceil(Math.min(...pauses))))
       }
     })
   }
 
-  /** Nothing connects any more, and whatever was on its way is gone when this ends. */
+  /** Lets no further attempt win, and waits until all attempts have released what they had. */
   get end(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.phase === "open") this.phase = "ended"
       if (this.running.size === 0) return Effect.void
       const fibers: Array<Fiber.Fiber<void>> = []
       for (const attempt of this.running) {
-        attempt.isCut = true
+        attempt.isCancelled = true
         if (attempt.fiber !== undefined) fibers.push(attempt.fiber)
       }
       return Fiber.interruptAll(fibers)
@@ -194,7 +196,7 @@ class Race<A, R> {
   }
 
   private get active(): ReadonlyArray<Attempt> {
-    return [...this.running].filter((attempt) => !attempt.isCut)
+    return [...this.running].filter((attempt) => !attempt.isCancelled)
   }
 
   private now(): number {
@@ -212,7 +214,7 @@ class Race<A, R> {
     this.attempts.push(attempt)
     this.running.add(attempt)
     this.nextStart = attempt.startedAt + this.rules.attemptDelay
-    this.unanswered = Math.max(0, this.unanswered - 1)
+    this.failedSinceStart = Math.max(0, this.failedSinceStart - 1)
     return Effect.map(Effect.forkChild(this.try(attempt), { startImmediately: true }), (fiber) => {
       attempt.fiber = fiber
     })
@@ -222,22 +224,22 @@ class Race<A, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         Effect.exit(restore(Effect.suspend(() => this.runner.connect(attempt.address)))),
-        (exit) => this.settle(attempt, exit)
+        (exit) => this.attemptEnded(attempt, exit)
       )
     )
   }
 
-  private settle(attempt: Attempt, exit: Exit.Exit<A, SocketError>): Effect.Effect<void> {
+  private attemptEnded(attempt: Attempt, exit: Exit.Exit<A, SocketError>): Effect.Effect<void> {
     if (Exit.isSuccess(exit)) {
       if (this.phase !== "open") {
-        return Effect.ensuring(this.runner.release(exit.value), Effect.sync(() => this.running.delete(attempt)))
+        return Effect.ensuring(this.runner.discard(exit.value), Effect.sync(() => this.running.delete(attempt)))
       }
       this.phase = "won"
-      this.runner.keep(exit.value)
+      this.runner.onConnected(exit.value)
     } else {
       const error = Cause.findError(exit.cause)
       if (Result.isSuccess(error)) this.fail(attempt, error.success)
-      else if (!attempt.isCut || Cause.hasDies(exit.cause)) this.fault ??= exit.cause
+      else if (!attempt.isCancelled || Cause.hasDies(exit.cause)) this.defect ??= exit.cause
     }
     this.running.delete(attempt)
     this.notify()
@@ -248,14 +250,14 @@ class Race<A, R> {
     if (attempt.error !== undefined) return
     attempt.error = error
     attempt.endedAt = this.now()
-    this.unanswered++
+    this.failedSinceStart++
   }
 
-  /** Ends an attempt that has had its time. Nobody waits until it is gone, but the end of the race. */
-  private cut(attempt: Attempt): void {
+  /** Ends an attempt whose time is over. Its release is awaited only by the end of the race. */
+  private cancel(attempt: Attempt): void {
     const { address } = attempt
     this.fail(attempt, new SocketError({ reason: Reason.TimedOut(), operation: "connect", address, transferred: 0 }))
-    attempt.isCut = true
+    attempt.isCancelled = true
     this.notify()
     attempt.fiber?.interruptUnsafe()
   }
@@ -277,8 +279,8 @@ class Race<A, R> {
     return new Failed(attempts, errors)
   }
 
-  /** Waits until an attempt has ended, at most that long. */
-  private changed(millis: number): Effect.Effect<void> {
+  /** Waits until an attempt has ended, for at most this time. */
+  private awaitChange(millis: number): Effect.Effect<void> {
     const change = Effect.callback<void>((resume) => {
       if (this.hasChanged) {
         resume(Effect.void)

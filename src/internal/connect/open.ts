@@ -24,21 +24,21 @@ import { Socket } from "../core/Socket.ts"
 import { interleave, race, type RaceOptions, type ResolvedRaceOptions, resolveRaceOptions } from "./HappyEyeballs.ts"
 import { nameOf, resolveHost } from "./resolveHost.ts"
 
-/** The one way to a connection: `connect`, and `Connector` with rules of its own for the race. */
+/** Connects to a target and closes the connection with the scope: `StreamSocket.connect`, and the base of `Connector`. */
 export const open = <T extends Target>(
   target: T,
   options: ConnectOptions | undefined,
   raceOptions: RaceOptions | undefined
 ): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T> | Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.flatMap(ownTurn, () => {
+    Effect.flatMap(enoughTurn, () => {
       const opening = new Opening(target, resolveOptions(options), resolveRaceOptions(raceOptions))
       return Effect.onExit(
         cancellable(opening.run, { operation: "connect", address: () => nameOf(target) }),
         (exit) => {
           if (Exit.isSuccess(exit)) counters.completed++
           else if (Cause.hasInterrupts(exit.cause)) counters.cancelled.total++
-          // A connection that was made as it was cut is nobody's.
+          // A connection may be made in the moment of an interruption. It has no owner then.
           return Exit.isFailure(exit) && opening.socket !== undefined ? opening.socket.abort : Effect.void
         }
       )
@@ -49,52 +49,53 @@ export const open = <T extends Target>(
 
 // ---- internal
 
-// A connection that is made at once must reach the scope before its fiber's turn ends.
-const ownTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
+// A connection that is made at once must reach the scope before the turn of its fiber ends: at the end of a turn an
+// interruption would lose it. So a turn with few steps left is ended first.
+const enoughTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
 
-/** From a target to a connection. */
+/** One call of `open`: looks the target up and connects to one of its addresses. */
 class Opening<T extends Target> {
-  /** Set in the moment in which a connection is made. */
+  /** Set in the moment in which the connection is made. */
   socket: Socket | undefined = undefined
   private readonly target: T
   private readonly options: ResolvedConnectOptions
-  private readonly rules: ResolvedRaceOptions
+  private readonly raceOptions: ResolvedRaceOptions
 
-  constructor(target: T, options: ResolvedConnectOptions, rules: ResolvedRaceOptions) {
+  constructor(target: T, options: ResolvedConnectOptions, raceOptions: ResolvedRaceOptions) {
     this.target = target
     this.options = options
-    this.rules = rules
+    this.raceOptions = raceOptions
   }
 
   get run(): Effect.Effect<StreamSocket, SocketError, Transport | ResolverFor<T>> {
     return Effect.andThen(
       NetAddress.isSocketAddress(this.target)
-        ? this.tryAll(this.target, [this.target], this.rules.timeout)
-        : this.lookUpAndTry,
-      Effect.suspend(() => this.socket === undefined ? Effect.die("no connection") : Effect.as(ownTurn, this.socket))
+        ? this.connectToAny(this.target, [this.target], this.raceOptions.timeout)
+        : this.lookUpAndConnect,
+      Effect.suspend(() => this.socket === undefined ? Effect.die("no connection") : Effect.as(enoughTurn, this.socket))
     )
   }
 
-  private get lookUpAndTry(): Effect.Effect<void, SocketError, Transport | ResolverFor<T>> {
-    const { lookupTimeout, timeout } = this.rules
+  private get lookUpAndConnect(): Effect.Effect<void, SocketError, Transport | ResolverFor<T>> {
+    const { lookupTimeout, timeout } = this.raceOptions
     return Clock.clockWith((clock) => {
       const startedAt = clock.monotonicTimeNanosUnsafe()
       return Effect.flatMap(
         resolveHost("connect", this.target, Duration.millis(Math.min(lookupTimeout, timeout))),
         ({ addresses, name }) =>
-          this.tryAll(name, addresses, timeout - Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6)
+          this.connectToAny(name, addresses, timeout - Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6)
       )
     })
   }
 
-  private tryAll(
+  private connectToAny(
     name: Address,
     addresses: ReadonlyArray<NetAddress.SocketAddress>,
     timeout: number
   ): Effect.Effect<void, SocketError, Transport> {
-    const { attemptDelay, attemptTimeout, firstFamilyCount, maxAddresses } = this.rules
+    const { attemptDelay, attemptTimeout, firstFamilyCount, maxAddresses } = this.raceOptions
     const { localAddress } = this.options
-    // Somebody who says where to come from must not come from elsewhere.
+    // A caller that has chosen a local address must never connect from another one.
     const reachable = addresses.filter((address) => unsupportedLocal(address, localAddress) === undefined)
     const ordered = interleave(reachable, firstFamilyCount)
     const [only] = ordered
@@ -103,18 +104,18 @@ class Opening<T extends Target> {
       return Effect.fail(unsupported("connect", name, features.find((feature) => feature !== undefined) ?? ""))
     }
     return Effect.andThen(
-      ownTurn,
+      enoughTurn,
       Effect.flatMap(Transport, (transport) => {
         const connect = (address: NetAddress.SocketAddress) =>
           Effect.map(transport.connect(address, this.options), (backing) => new Socket(backing, this.options.linger))
         if (ordered.length === 1 && attemptTimeout === Infinity && timeout === Infinity) {
-          return Effect.map(connect(only), this.keep)
+          return Effect.map(connect(only), this.onConnected)
         }
         return Effect.mapError(
           race(
             ordered.slice(0, maxAddresses),
             { attemptDelay, attemptTimeout, timeout },
-            { connect, keep: this.keep, release: (socket) => socket.abort }
+            { connect, onConnected: this.onConnected, discard: (socket) => socket.abort }
           ),
           (failed) => {
             if (isSocketError(failed)) return failed
@@ -134,7 +135,7 @@ class Opening<T extends Target> {
     )
   }
 
-  private readonly keep = (socket: Socket): void => {
+  private readonly onConnected = (socket: Socket): void => {
     this.socket = socket
   }
 }

@@ -11,10 +11,10 @@ import * as Result from "effect/Result"
 import { type Address, Reason, SocketError } from "../../SocketError.ts"
 import type { ResolverFor, Target } from "../../Transport.ts"
 
-/** What an error names as the place, before any address is known. */
+/** The address that an error names before the target is resolved; `undefined` for a malformed target. */
 export const nameOf = (target: Target): Address | undefined => Result.getOrUndefined(parseTarget(target))
 
-/** The addresses of a target, in the resolver's order; only a name needs the resolver. */
+/** Resolves a target to its addresses, in the resolver's order. Only a name needs the resolver. */
 export const resolveHost = <T extends Target>(
   operation: string,
   target: T,
@@ -48,7 +48,7 @@ const resolve = (
   const lookedUp = Effect.matchEffect(Effect.flatMap(AddressResolver.AddressResolver, (it) => lookUp(it, name)), {
     onFailure: (cause) => unresolved(Host.formatHost(host), cause.message, name, cause),
     onSuccess: (addresses) =>
-      // A resolver of somebody's own may break its promise.
+      // A resolver of the program may break the promise of its type.
       addresses.length === 0
         ? unresolved(Host.formatHost(host), "it has no addresses", name)
         : Effect.succeed({ name, addresses })
@@ -80,16 +80,16 @@ const parseTarget = (target: Target): Result.Result<Address, NetAddress.NetAddre
     : Host.hostPortFromInput(target)
 
 const parseText = (text: string): Result.Result<Address, NetAddress.NetAddressError> => {
-  const [, scheme, rest = ""] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(text) ?? []
+  const [, scheme, place = ""] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(text) ?? []
   switch (scheme?.toLowerCase()) {
     case undefined:
       return Host.hostPortFromString(text)
     case "tcp":
-      return Host.hostPortFromString(rest.endsWith("/") ? rest.slice(0, -1) : rest)
+      return Host.hostPortFromString(place.endsWith("/") ? place.slice(0, -1) : place)
     case "unix":
-      // As `formatUnixPath` writes it; an abstract name begins with a zero.
-      return /^[/\0]./s.test(rest)
-        ? Result.succeed(NetAddress.unixPathAddress(rest))
+      // The form that `formatUnixPath` gives. A name of the abstract namespace begins with a zero.
+      return /^[/\0]./s.test(place)
+        ? Result.succeed(NetAddress.unixPathAddress(place))
         : badTarget(text, "expected unix:///path")
     default:
       return badTarget(text, `no such scheme: ${scheme}; expected tcp://host:port or unix:///path`)
@@ -112,14 +112,13 @@ interface Lookup {
   waiting: number
 }
 
-// By the resolver, because two of them may know different addresses. A port belongs to the key, because it belongs to
-// what a resolver is asked.
+// The look-ups that are running, by resolver, because two resolvers may know different addresses, and then by host and port,
+// because a resolver is asked for both.
 const lookups = new WeakMap<Resolver, Map<string, Lookup>>()
 
 /**
- * Asks a resolver, together with everybody who wants to know the same at the
- * same time. The look-up is interrupted when the last of them is. What it has
- * found is not kept: it is of its time.
+ * Asks a resolver. Fibers that ask for the same name at the same time share one look-up, which is interrupted when the last
+ * of them is interrupted. The answer is not cached, because it may be wrong later.
  */
 const lookUp = (
   resolver: Resolver,
@@ -131,7 +130,7 @@ const lookUp = (
         restore(Fiber.join(lookup.fiber)),
         Effect.suspend(() => {
           if (--lookup.waiting > 0) return Effect.void
-          forget(resolver, name, lookup)
+          remove(resolver, name, lookup)
           return Fiber.interrupt(lookup.fiber)
         })
       ))
@@ -153,7 +152,7 @@ const join = (resolver: Resolver, name: Host.HostPort): Effect.Effect<Lookup> =>
     })
   })
 
-const forget = (resolver: Resolver, name: Host.HostPort, lookup: Lookup): void => {
+const remove = (resolver: Resolver, name: Host.HostPort, lookup: Lookup): void => {
   const names = lookups.get(resolver)
   const key = Host.formatHostPort(name)
   if (names?.get(key) === lookup) names.delete(key)
