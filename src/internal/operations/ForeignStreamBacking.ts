@@ -174,14 +174,14 @@ export class ForeignStreamBacking implements Backing {
   }
 }
 
-/** What composed reads of such a stream have left over, to be looked at or to be taken. */
-export const leftOver = (stream: ReadStream, what: "keep" | "take"): Uint8Array =>
+/** The bytes in the read buffer of a foreign stream: composed reads have received them, and no read has taken them. */
+export const bufferedBytes = (stream: ReadStream, what: "peek" | "take"): Uint8Array =>
   Effect.runSync(AnyStream.read(stream, {
-    operation: "leftOver",
+    operation: "bufferedBytes",
     total: undefined,
     runsCallerCode: false,
     endsWithStream: false,
-    // All that is there, which needs no reading.
+    // All bytes of the buffer, so the stream is not read.
     find: (buffer) => buffer.length,
     take: (buffer, length) => {
       const bytes = buffer.bytes().slice()

@@ -13,7 +13,7 @@ import { cancellable } from "../cancellation/cancellable.ts"
 import { withoutSignals } from "../cancellation/signal.ts"
 import { chunkSize } from "../core/Matcher.ts"
 import { coreOf, Socket } from "../core/Socket.ts"
-import { ForeignStreamBacking, leftOver } from "../operations/ForeignStreamBacking.ts"
+import { bufferedBytes, ForeignStreamBacking } from "../operations/ForeignStreamBacking.ts"
 import { BackingCarrier, type Carrier, NativeCarrier } from "./Carrier.ts"
 import { tlsError } from "./errors.ts"
 import { type Fork, Handshake } from "./Handshake.ts"
@@ -95,7 +95,7 @@ const refusal = (
 /** The bytes that have arrived and that no read has taken. The next read still gets them. */
 const unreadBytes = (stream: Underlying): Uint8Array => {
   const core = coreOf(stream)
-  if (core === undefined) return leftOver(stream, "keep")
+  if (core === undefined) return bufferedBytes(stream, "peek")
   const { bytesRead, bytesWritten, readHalf } = core
   const native = nativeOf(readHalf.backing)
   // Bytes in the kernel count only after plaintext was exchanged; otherwise the handshake finds out what they are. A native
@@ -180,7 +180,7 @@ const takeOver = (
 ): Carrier => {
   const core = coreOf(stream)
   if (core === undefined) {
-    return new BackingCarrier(new ForeignStreamBacking(stream, fork), leftOver(stream, "take"))
+    return new BackingCarrier(new ForeignStreamBacking(stream, fork), bufferedBytes(stream, "take"))
   }
   const [backing, unread] = core.takeOver(by, successor)
   const native = options.strictEnd === true ? undefined : nativeOf(backing)
