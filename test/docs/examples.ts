@@ -14,8 +14,6 @@ import { dirname, join, posix, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 
 export interface Example {
-  /** Where it stands, such as `src/Write.ts:50`. */
-  readonly name: string
   readonly file: string
   /** The line of its first line of code, counted from 1. */
   readonly line: number
@@ -28,10 +26,10 @@ export const root = fileURLToPath(new URL("../..", import.meta.url))
 
 const isPublic = (file: string): boolean => !file.includes("/internal/") && !file.includes("/checks/")
 
-const sources = [
-  ...globSync("src/**/*.ts", { cwd: root }).filter(isPublic),
-  ...globSync("{,src/,test/}*.md", { cwd: root })
-]
+const filesOf = (pattern: string): ReadonlyArray<string> =>
+  globSync(pattern, { cwd: root }).map((file) => file.replaceAll("\\", "/")).toSorted()
+
+export const publicModules: ReadonlyArray<string> = filesOf("src/**/*.ts").filter(isPublic)
 
 const examplesOf = (file: string): ReadonlyArray<Example> => {
   const text = readFileSync(join(root, file), "utf8")
@@ -41,7 +39,6 @@ const examplesOf = (file: string): ReadonlyArray<Example> => {
     const line = text.slice(0, match.index).split("\n").length + 1
     const isModule = /^import /m.test(code)
     return {
-      name: `${file}:${line}`,
       file,
       line,
       code,
@@ -51,9 +48,7 @@ const examplesOf = (file: string): ReadonlyArray<Example> => {
   })
 }
 
-export const examples: ReadonlyArray<Example> = sources.map((file) => file.replaceAll("\\", "/")).toSorted().flatMap(
-  examplesOf
-)
+export const examples: ReadonlyArray<Example> = [...publicModules, ...filesOf("{,src/,test/}*.md")].flatMap(examplesOf)
 
 /** Where they are written: below `node_modules`, so that nothing else takes them for sources. */
 export const folder = join(root, "node_modules/.cache/examples")
