@@ -29,7 +29,7 @@ import { FakeBacking } from "../support/fakes.ts"
 import { start } from "../support/waiting.ts"
 import { connects, hangs, play, refuses } from "./stage.ts"
 
-/** A transport that takes every connection, and writes down to where and how. */
+/** A transport that accepts every connection, and records its address and options. */
 const taking = (tried: Array<string> = [], seen: Array<ResolvedConnectOptions> = []) =>
   Layer.succeed(Transport, {
     name: "told",
@@ -51,7 +51,7 @@ const refusing = Layer.succeed(Transport, {
 
 type Answer = Effect.Effect<ReadonlyArray<NetAddress.SocketAddress>, Dns.DnsError | NetAddress.NetAddressError>
 
-/** A resolver that answers what it is told, also what its type forbids. */
+/** A resolver with a given answer, which its type may forbid. */
 const resolver = (answer: (endpoint: string) => Answer) =>
   Layer.succeed(
     AddressResolver.AddressResolver,
@@ -64,7 +64,7 @@ const resolver = (answer: (endpoint: string) => Answer) =>
 const zone = (hosts: Readonly<Record<string, ReadonlyArray<string>>>) =>
   Layer.succeed(AddressResolver.AddressResolver, AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts }))))
 
-const noResolver = resolver(() => Effect.die(new Error("nobody may be asked")))
+const noResolver = resolver(() => Effect.die(new Error("the resolver must not be asked")))
 
 describe("Connector.connect: targets", () => {
   const target = (input: Target) =>
@@ -150,7 +150,7 @@ describe("Connector.connect: targets", () => {
 })
 
 describe("Connector.connect: look-ups", () => {
-  /** A resolver that answers when it is told, and counts who asks. */
+  /** A resolver that answers when the test says so, and counts the questions. */
   const desk = () => {
     const asked: Array<string> = []
     const cut: Array<string> = []
@@ -165,7 +165,7 @@ describe("Connector.connect: look-ups", () => {
     return { asked, cut, layer, answer: Effect.sync(() => answers.splice(0).forEach((answer) => answer())) }
   }
 
-  it.effect("those who want to know the same at the same time share one", () =>
+  it.effect("fibers that ask for the same name at the same time share one", () =>
     Effect.gen(function*() {
       const { answer, asked, cut, layer } = desk()
       const tried: Array<string> = []
@@ -179,7 +179,7 @@ describe("Connector.connect: look-ups", () => {
         yield* answer
         yield* Effect.forEach([...same, other], Fiber.join)
         assert.strictEqual(tried.length, 4)
-        // What was found is not kept.
+        // The answer was not cached.
         const later = yield* start(Connector.connect("db.internal:5432"))
         assert.strictEqual(asked.length, 3)
         yield* answer
@@ -188,7 +188,7 @@ describe("Connector.connect: look-ups", () => {
       assert.deepStrictEqual(cut, [])
     }))
 
-  it.effect("an interruption leaves the shared one to the others; the last one takes it along", () =>
+  it.effect("an interruption leaves the shared one to the other fibers; that of the last one interrupts it", () =>
     Effect.gen(function*() {
       const { answer, asked, cut, layer } = desk()
       yield* Effect.gen(function*() {
@@ -199,7 +199,7 @@ describe("Connector.connect: look-ups", () => {
         assert.deepStrictEqual(cut, [])
         yield* Fiber.interrupt(third)
         assert.deepStrictEqual([asked.length, cut.length], [1, 1])
-        // The next one starts anew.
+        // The next fiber starts another one.
         const again = yield* connect
         const companion = yield* connect
         assert.strictEqual(asked.length, 2)
@@ -210,7 +210,7 @@ describe("Connector.connect: look-ups", () => {
       }).pipe(Effect.provide([taking(), layer]))
     }))
 
-  it.effect("time-outs are everybody's own", () =>
+  it.effect("each fiber has its own time-out", () =>
     Effect.gen(function*() {
       const { answer, asked, cut, layer } = desk()
       yield* Effect.gen(function*() {
@@ -229,7 +229,7 @@ describe("Connector.connect: look-ups", () => {
       }).pipe(Effect.provide([taking(), layer]))
     }))
 
-  it.effect("a failure is everybody's, and the next one asks again", () =>
+  it.effect("every fiber gets the failure, and the next one asks again", () =>
     Effect.gen(function*() {
       let asked = 0
       const failing = resolver((endpoint) =>
@@ -271,7 +271,7 @@ describe("Connector.connect: look-ups", () => {
       assert.isFalse(Connector.isTransient(error))
     }))
 
-  it.effect("a resolver that breaks is a defect, for everybody who waits", () =>
+  it.effect("a resolver that throws is a defect for every fiber that waits", () =>
     Effect.gen(function*() {
       const broken = resolver(() => Effect.delay(Effect.die(new Error("bug")), 10))
       yield* Effect.gen(function*() {
@@ -284,7 +284,7 @@ describe("Connector.connect: look-ups", () => {
       }).pipe(Effect.provide([taking(), broken]))
     }))
 
-  it.effect("different resolvers are asked each, and so they are for listening", () =>
+  it.effect("different resolvers are asked separately, also for listening", () =>
     Effect.gen(function*() {
       const [one, other] = [desk(), desk()]
       yield* start(Effect.provide(Connector.connect("db.internal:1"), [taking(), one.layer]))
@@ -304,7 +304,7 @@ describe("Connector.connect: many addresses", () => {
       assert.include(end, "984 untried")
     }))
 
-  it.effect("all of 1,000 addresses without an answer, one after the other", () =>
+  it.effect("1,000 addresses that do not answer are tried one after the other", () =>
     Effect.gen(function*() {
       const { end, log } = yield* play({
         options: { maxAddresses: 1000, attemptTimeout: "3 seconds" },
@@ -456,7 +456,7 @@ describe("Connector.connect: the end of a fiber's turn", () => {
 describe("Connector as a service", () => {
   const resolved = zone({ "db.internal": ["192.0.2.1", "192.0.2.2"] })
 
-  it.effect("needs nothing of its user, and has options of its own that each call may replace", () =>
+  it.effect("needs no service of its caller, and each call may replace its options", () =>
     Effect.gen(function*() {
       const seen: Array<ResolvedConnectOptions> = []
       const layer = Connector.layer({ noDelay: false, linger: "5 seconds" }).pipe(
@@ -500,7 +500,7 @@ describe("Connector as a service", () => {
         Effect.provide(Layer.provide(layer, [taking([], seen), resolved])),
         Effect.provideService(ConfigProvider.ConfigProvider, provider)
       )
-      return seen[0] ?? assert.fail("nobody connected")
+      return seen[0] ?? assert.fail("there was no connection")
     })
 
   it.effect("reads its options from the configuration", () =>
@@ -550,7 +550,7 @@ describe("Connector as a service", () => {
       assert.deepStrictEqual(asked.keepAlive, options.keepAlive as ResolvedConnectOptions["keepAlive"])
     }))
 
-  it.effect("nothing configured is nothing asked for, and parts can be configured by themselves", () =>
+  it.effect("an empty configuration sets no option, and options can be configured one by one", () =>
     Effect.gen(function*() {
       const nothing = yield* configured(Connector.layerConfig(), ConfigProvider.fromUnknown({}))
       assert.deepStrictEqual([nothing.noDelay, nothing.keepAlive, nothing.sliceSize], [true, false, 65_536])
@@ -565,7 +565,7 @@ describe("Connector as a service", () => {
       }
     }))
 
-  it.effect("what is no option is a ConfigError", () =>
+  it.effect("a value that is no option is a ConfigError", () =>
     Effect.gen(function*() {
       const wrong = [
         { timeout: "soon" },
@@ -633,7 +633,7 @@ describe("Connector.isTransient", () => {
     })
   }
 
-  it.effect("retrying with a schedule tries until somebody listens, and no longer than it makes sense", () =>
+  it.effect("retrying with a schedule tries until the address listens, and stops at an error that is not transient", () =>
     Effect.gen(function*() {
       const acceptorAt = inet("127.0.0.1:7000")
       const tries = { count: 0 }

@@ -40,7 +40,7 @@ const named = (...addresses: ReadonlyArray<NetAddress.SocketAddress>) =>
     { resolve: () => Effect.succeed(addresses) } as unknown as AddressResolver.AddressResolver["Service"]
   )
 
-/** A port of that address that nobody listens on. */
+/** A port of that address on which no socket listens. */
 const refusing = (host: string) =>
   Effect.map(Effect.scoped(Acceptor.listen(`${host}:0`)), (acceptor) => acceptor.address)
 
@@ -64,9 +64,9 @@ for (const [name, layer] of Object.entries(transports)) {
         it.effect(`${bad} is refused: ${good} is next`, () =>
           leavingNothing(Effect.gen(function*() {
             const acceptor = yield* Acceptor.listen(`${good}:0`)
-            const nobody = yield* refusing(bad)
+            const unused = yield* refusing(bad)
             const client = yield* Connector.connect("db.internal:1", { attemptDelay: "1 hour" }).pipe(
-              Effect.provide(named(nobody, acceptor.address))
+              Effect.provide(named(unused, acceptor.address))
             )
             assert.deepStrictEqual(client.remoteAddress, acceptor.address)
             yield* talk(client, yield* acceptor.accept)
@@ -80,7 +80,7 @@ for (const [name, layer] of Object.entries(transports)) {
             const client = yield* Connector.connect("db.internal:1", { attemptDelay: "50 millis" }).pipe(
               Effect.provide(named(target, acceptor.address))
             )
-            // The winner, and perhaps already its other end, which nobody has accepted yet. Never the loser.
+            // The winner, and perhaps its other end, which was not accepted yet. Never the loser.
             assert.deepStrictEqual(client.remoteAddress, acceptor.address)
             const server = yield* acceptor.accept
             assert.strictEqual(openSockets(), before + 2)
@@ -90,17 +90,17 @@ for (const [name, layer] of Object.entries(transports)) {
         it.effect(`${bad} never answers and ${good} is refused: both are listed`, () =>
           leavingNothing(Effect.gen(function*() {
             const { target } = yield* hangingListenerAt(bad === "[::1]" ? "::1" : bad)
-            const nobody = yield* refusing(good)
+            const unused = yield* refusing(good)
             const before = openSockets()
             const exit = yield* Connector.connect("db.internal:5432", {
               attemptDelay: "10 millis",
               attemptTimeout: "60 millis"
-            }).pipe(Effect.provide(named(target, nobody)), Effect.scoped, Effect.exit)
+            }).pipe(Effect.provide(named(target, unused)), Effect.scoped, Effect.exit)
             const { reason } = failure(exit)
             if (reason._tag !== "ConnectFailed") return assert.fail(reason._tag)
             assert.deepStrictEqual(
               reason.attempts.map(({ address, code, reason }) => [address, reason._tag, code]),
-              [[target, "TimedOut", undefined], [nobody, "ConnectionRefused", "ECONNREFUSED"]]
+              [[target, "TimedOut", undefined], [unused, "ConnectionRefused", "ECONNREFUSED"]]
             )
             const [hung, refused] = reason.attempts
             assert.isAtLeast(Duration.toMillis(hung?.took ?? Duration.zero), 60)

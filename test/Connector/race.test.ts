@@ -118,7 +118,7 @@ const rows: Readonly<Record<string, Row>> = {
     log: ["0 a6", "250 a4", "500 b6", "1000 a6 cut", "1250 a4 cut", "1500 b6 cut"],
     end: "1500 a6 TimedOut 0+1000, a4 TimedOut 250+1000, b6 TimedOut 500+1000"
   },
-  "an attempt that is slow to go away holds up nobody but the end": {
+  "an attempt whose release takes long delays the end only": {
     options: { attemptTimeout: "100 millis" },
     fates: [["a6", hangsAndLingers(500)], ["a4", hangs], ["b6", connects(50)]],
     log: ["0 a6", "100 a6 cut", "100 a4", "200 a4 cut", "200 b6", "250 b6 connected", "600 a6 released"],
@@ -169,7 +169,7 @@ const rows: Readonly<Record<string, Row>> = {
     log: [],
     end: "1000 NameResolution"
   },
-  "nobody waits for a look-up longer than 30 seconds": {
+  "a look-up may take 30 seconds": {
     lookup: 60_000,
     fates: [["a4", connects(0)]],
     log: [],

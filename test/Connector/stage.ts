@@ -1,5 +1,5 @@
 /**
- * A stage for races on virtual time: a name whose addresses behave as told, and a log of what was done when.
+ * Races on virtual time: a name whose addresses behave as planned, and a log of what was done when.
  *
  * Addresses are called by a letter or a number, and a family: `a6`, `b6`, `a4`, `n12.4`, ...
  */
@@ -23,7 +23,7 @@ import { ending } from "../support/exits.ts"
 import { FakeBacking } from "../support/fakes.ts"
 import { start } from "../support/waiting.ts"
 
-/** What becomes of an attempt, and after how many milliseconds; `release` is how long it then takes to go away. */
+/** How an attempt ends, and after how many milliseconds; `release` is how long its release then takes. */
 export interface Fate {
   readonly kind: "connects" | "refuses" | "hangs" | "dies"
   readonly after: number
@@ -64,7 +64,7 @@ export interface Plan {
   readonly around?: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
-/** Plays it, checks that nothing is left of it, and answers what happened. */
+/** Runs the plan, checks that no resource is left, and succeeds with what has happened. */
 export const play = ({ around = (it) => it, fates, interruptAt, lookup = 0, options }: Plan): Effect.Effect<Told> =>
   Effect.gen(function*() {
     const log: Array<string> = []
@@ -112,7 +112,7 @@ export const play = ({ around = (it) => it, fates, interruptAt, lookup = 0, opti
     const attempt = (address: NetAddress.SocketAddress) =>
       Effect.contextWith((context: Context.Context<never>) => {
         const label = labelOf(address)
-        const { after, kind, release = 0 } = byLabel.get(label) ?? assert.fail(`nobody is at ${label}`)
+        const { after, kind, release = 0 } = byLabel.get(label) ?? assert.fail(`no address ${label} in the plan`)
         say(label)
         attempts++
         const outcome = kind === "connects"
@@ -178,7 +178,7 @@ export const play = ({ around = (it) => it, fates, interruptAt, lookup = 0, opti
       yield* TestClock.adjust("2 hours")
       if (ended === undefined) return assert.fail(`still connecting: ${log.join(", ")}`)
       const exit = yield* Fiber.await(fiber)
-      // Released before it ended, not some time after.
+      // All attempts were released before `connect` has ended.
       assert.strictEqual(ended.attempts, 0, "attempts that were still on their way")
       assert.strictEqual(ended.open, Exit.isSuccess(exit) ? 1 : 0, "connections that were still open")
       const { time } = ended

@@ -6,7 +6,7 @@ import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { localhost, root } from "../support/certificates.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 
-/** Greets everybody over TLS, and answers its port. */
+/** A server that greets each client over TLS; succeeds with its port. */
 const greeter = Effect.gen(function*() {
   const acceptor = yield* Acceptor.listen("127.0.0.1:0")
   yield* Effect.forkScoped(
@@ -52,7 +52,7 @@ describe("Connector over TLS", () => {
   it.live("the time-out counts for the handshake, and so does an interruption", () =>
     leavingNothing(
       Effect.gen(function*() {
-        // Accepts and says nothing.
+        // Accepts and sends nothing.
         const acceptor = yield* Acceptor.listen("127.0.0.1:0")
         const target = NetAddress.isInetAddress(acceptor.address) ? acceptor.address : undefined
         if (target === undefined) return assert.fail("no address")
@@ -63,11 +63,11 @@ describe("Connector over TLS", () => {
         const fiber = yield* Effect.forkChild(Connector.connect(target, { tls: { ...tls, servername: "localhost" } }))
         yield* acceptor.accept
         const peer = yield* acceptor.accept
-        // Its greeting has come, so the handshake is under way.
+        // The ClientHello has arrived, so the handshake is under way.
         yield* Read.readUint(peer, 1)
         const exit = yield* Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))
         assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
-        // Ends, one way or the other, because nobody is there any more.
+        // The stream ends or is reset, because the client has gone.
         yield* Effect.exit(Read.readAll(peer, { max: 10_000 }))
       }).pipe(Effect.scoped, Effect.provide(NodeTransport.layer))
     ))

@@ -1,6 +1,6 @@
 /**
- * Any header, in any pieces, with interruptions at any moment: received = sent, and what follows it is left. Any bytes
- * at all: an answer in its type, never a byte too much, and never more kept than the limit.
+ * Any header, in any pieces, with interruptions at any moment: received = sent, and the bytes after it are left. Any bytes at
+ * all: a result of its type, never a byte too many consumed, and never more buffered than the limit.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -119,7 +119,7 @@ const stepsOf = (wire: Uint8Array, pieces: ReadonlyArray<number>): ReadonlyArray
   return [...steps, block, end]
 }
 
-/** What a receive ends with; at each wait it gets more, and is interrupted before if `cuts` says so. */
+/** The result of a receive. At each wait more bytes arrive; if `cuts` says so, it is interrupted before that. */
 const received = (
   receive: Effect.Effect<ProxyProtocol.Header, unknown>,
   readable: Effect.Effect<void>,
@@ -151,7 +151,7 @@ const restOf = (socket: Parameters<typeof Read.readAll>[0], readable: Effect.Eff
     return yield* Fiber.join(fiber)
   })
 
-/** Where the first header ends by its own account, found without the code under test. */
+/** Where the first header ends by its own length, found without the code under test. */
 const sizeOf = (wire: Uint8Array): number => wire[0] === 0x50 ? wire.indexOf(10) + 1 : 16 + wire[14]! * 256 + wire[15]!
 
 type Change = (bytes: Array<number>) => void
@@ -219,7 +219,7 @@ describe("ProxyProtocol, any", () => {
         run(Effect.gen(function*() {
           const bytes = ProxyProtocol.encode(header, { checksum: true })
           const bit = 16 * 8 + at % ((bytes.byteLength - 16) * 8)
-          // Changed in its type, the checksum is none.
+          // If its type is changed, there is no checksum.
           fc.pre(bit >> 3 !== 16 + [0, 12, 36, 216][bytes[13]! >> 4]!)
           bytes[bit >> 3]! ^= 1 << (bit & 7)
           const { socket } = yield* ScriptedStream.make({ reads: [data(bytes)] })
@@ -263,7 +263,7 @@ describe("ProxyProtocol, any", () => {
         ),
         seeded({ numRuns: 500 })
       ).then(() => {
-        // The changes are of all kinds, or this shows nothing.
+        // All kinds of results have occurred; otherwise this shows nothing.
         for (const outcome of ["Some", "Framing", "LimitExceeded", "UnexpectedEof"]) {
           assert.isAbove(
             outcomes.get(outcome) ?? 0,

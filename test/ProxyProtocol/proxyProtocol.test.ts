@@ -59,7 +59,7 @@ interface Vector {
   readonly encoded: boolean | "checksum"
 }
 
-/** What others have sent: recorded from HAProxy 2.6.12 and curl 7.88.1, or written by hand from the specification. */
+/** Headers of other programs: recorded from HAProxy 2.6.12 and curl 7.88.1, or written by hand from the specification. */
 const vectors: ReadonlyArray<Vector> = [
   {
     name: "the example of the specification",
@@ -287,7 +287,7 @@ const vectors: ReadonlyArray<Vector> = [
 const plain = (header: ProxyProtocol.Header): unknown =>
   JSON.parse(JSON.stringify(header, (_, value: unknown) => value instanceof Uint8Array ? [...value] : value))
 
-/** What is no header, and words that the error has to contain. */
+/** Bytes that are no header, and words that the error must contain. */
 const malformed: ReadonlyArray<readonly [string, Uint8Array, ReadonlyArray<string>]> = [
   ["something else", text("GET / HTTP/1.1\r\n"), ["\"GET / HTTP/1\"", "not with a PROXY header"]],
   ["one wrong byte", text("P!"), ["\"P!\""]],
@@ -319,9 +319,9 @@ const malformed: ReadonlyArray<readonly [string, Uint8Array, ReadonlyArray<strin
   ["an end that comes at byte 108", text(`PROXY UNKNOWN ${"x".repeat(92)}\r\n`), ["107 bytes"]],
   ["version 1 in the binary form", hex(signature, "11"), ["version 1"]],
   ["version 3", hex(signature, "31"), ["version 3"]],
-  ["a command that nobody has assigned", hex(signature, "22"), ["command 2"]],
-  ["a family that nobody has assigned", hex(signature, "2141"), ["family 4"]],
-  ["a transport that nobody has assigned", hex(signature, "2113"), ["transport 3"]],
+  ["a command that is not assigned", hex(signature, "22"), ["command 2"]],
+  ["a family that is not assigned", hex(signature, "2141"), ["family 4"]],
+  ["a transport that is not assigned", hex(signature, "2113"), ["transport 3"]],
   ["addresses cut short", v2("21 11", ipv4.slice(0, -2)), ["11 bytes", "12"]],
   ["IPv6 cut short", v2("21 21", "00".repeat(35)), ["35 bytes", "36"]],
   ["a path cut short", v2("21 31", "00".repeat(215)), ["215 bytes", "216"]],
@@ -387,7 +387,7 @@ describe("ProxyProtocol", () => {
         }))
     }
 
-    it.effect("says what it cannot be as soon as it is known, and waits for no more", () =>
+    it.effect("fails as soon as the bytes cannot be a header, and reads no more", () =>
       Effect.gen(function*() {
         for (
           const beginning of ["47", "0d0a0d0b", `${signature}30`, `${signature}2142`, `${signature}2111000b`]
@@ -403,7 +403,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("a header longer than the limit fails when its length is there, and nothing is kept for it", () =>
+    it.effect("a header longer than the limit fails when its length has arrived, and takes no memory", () =>
       Effect.gen(function*() {
         const socket = yield* script(data(hex(signature, "2111 ffff")))
         const error = failure(yield* Effect.exit(ProxyProtocol.receive(socket, { trusted: trustAnyone })))
@@ -451,7 +451,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("an end before the first byte is the end, and one inside the header is early", () =>
+    it.effect("an end before the first byte is the end of stream, and one inside the header is UnexpectedEof", () =>
       Effect.gen(function*() {
         for (const { bytes } of vectors) {
           for (const at of new Set([0, 1, 6, 13, bytes.byteLength - 1])) {
@@ -464,7 +464,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("versions that are not wanted are refused, when they show", () =>
+    it.effect("versions that are not accepted are refused as soon as they are known", () =>
       Effect.gen(function*() {
         for (const [bytes, version] of [[text("PROXY "), 1], [hex(signature), 2]] as const) {
           const socket = yield* script(data(bytes))
@@ -478,7 +478,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("cut by a time-out or a request it has consumed nothing, and the next one gets the header", () =>
+    it.effect("ended by a time-out or a request it has consumed nothing, and the next one gets the header", () =>
       Effect.gen(function*() {
         const header = { version: 2, command: "proxy", endpoints: ipv4Ends, authority: "a.example" } as const
         const bytes = ProxyProtocol.encode(header, { checksum: true })
@@ -498,7 +498,7 @@ describe("ProxyProtocol", () => {
         assertBytes(yield* Read.peek(right, 6), "and on")
       }))
 
-    it.effect("what was received is memory of the caller's own", () =>
+    it.effect("the memory of a received header belongs to the caller", () =>
       Effect.gen(function*() {
         const header = { version: 2, command: "proxy", uniqueId: text("mine") } as const
         const [left, right] = yield* MemoryTransport.pair()
@@ -524,7 +524,7 @@ describe("ProxyProtocol", () => {
   describe("receiveOption", () => {
     const optional = { trusted: trustAnyone, required: false }
 
-    it.effect("where no header is required, a connection that begins otherwise is left as it is", () =>
+    it.effect("if no header is required, a connection that begins with other bytes stays unread", () =>
       Effect.gen(function*() {
         for (const beginning of ["GET / HTTP/1.1", "PROX!", "\r\n\r\n\0\r\nQUIT!", "x"]) {
           // The bytes so far might still have been a header.
@@ -534,7 +534,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("where no header is required, a stream that ends before it shows one is left as it is", () =>
+    it.effect("if no header is required, a stream that ends before a signature stays unread", () =>
       Effect.gen(function*() {
         for (const beginning of ["", "P", "PROXY", "\r\n\r\n"]) {
           const socket = yield* beginning === "" ? script(end) : script(data(beginning), end)
@@ -543,7 +543,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it.effect("a header that has begun has to be right, required or not", () =>
+    it.effect("a header that has begun must be well-formed, required or not", () =>
       Effect.gen(function*() {
         const receive = (...steps: ReadonlyArray<ScriptedStream.ReadStep>) =>
           Effect.flatMap(script(...steps), (socket) => Effect.exit(ProxyProtocol.receiveOption(socket, optional)))
@@ -555,17 +555,17 @@ describe("ProxyProtocol", () => {
         assert.deepStrictEqual(good, Exit.succeed(Option.some({ version: 1, command: "proxy" } as const)))
       }))
 
-    it.effect("by default it is required, and the others are refused", () =>
+    it.effect("by default a header is required, and peers that are not trusted are refused", () =>
       Effect.gen(function*() {
         const plainOne = yield* script(data("GET"))
         const exit = yield* Effect.exit(ProxyProtocol.receiveOption(plainOne, { trusted: trustAnyone }))
         assert.strictEqual(ending(exit), "Framing")
-        const stranger = yield* script()
-        const refused = yield* Effect.exit(ProxyProtocol.receiveOption(stranger, { trusted: () => false }))
+        const untrustedPeer = yield* script()
+        const refused = yield* Effect.exit(ProxyProtocol.receiveOption(untrustedPeer, { trusted: () => false }))
         assert.strictEqual(ending(refused), "Untrusted")
       }))
 
-    it.effect("nothing is read from a peer that is not trusted, served or not, and what it sends stays data", () =>
+    it.effect("nothing is read from a peer that is not trusted, served or refused, and its bytes stay data", () =>
       Effect.gen(function*() {
         const trusted = () => false
         const refused = failure(
@@ -614,7 +614,7 @@ describe("ProxyProtocol", () => {
       for (const peer of ["127.0.0.2:1", "10.0.1.9:1", "[::ffff:192.0.3.4]:1"]) assert.isFalse(trust(inet(peer)), peer)
     })
 
-    it("what is neither an address nor a network is said to be so at once", () => {
+    it("an entry that is neither an address nor a network is a defect at once", () => {
       for (const entry of ["10.0.0.1/8", "10.0.0.0/33", "example.org", "", "unix:/x", "10.0.0"]) {
         assert.throws(() => trustPeers([entry]), RangeError, JSON.stringify(entry))
       }
@@ -659,7 +659,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it("version 1 has words only for TCP, and says UNKNOWN of everything else", () => {
+    it("version 1 can express TCP only, and encodes everything else as UNKNOWN", () => {
       const encode = (header: Omit<ProxyProtocol.Header, "version">) =>
         Buffers.toUtf8(ProxyProtocol.encode({ version: 1, ...header }))
       assert.strictEqual(encode({ command: "local", endpoints: ipv4Ends }), "PROXY UNKNOWN\r\n")
@@ -689,7 +689,7 @@ describe("ProxyProtocol", () => {
         }
       }))
 
-    it("what version 2 cannot express is a RangeError that says what", () => {
+    it("a header that version 2 cannot express is a RangeError that says why", () => {
       const bad: ReadonlyArray<readonly [Partial<ProxyProtocol.Header>, string]> = [
         [{ endpoints: proxied("/a", "1.2.3.4:5") }, "family"],
         [{ endpoints: proxied(`/${"a".repeat(108)}`, "/b") }, "109 bytes"],
@@ -710,7 +710,7 @@ describe("ProxyProtocol", () => {
       }
     })
 
-    it.effect("endpointsOf: what the header says, or else the connection's own addresses", () =>
+    it.effect("endpointsOf: the endpoints of the header, or else the addresses of the connection", () =>
       Effect.gen(function*() {
         const socket = yield* script()
         const own = { transport: "stream", source: socket.remoteAddress, destination: socket.localAddress }
@@ -726,7 +726,7 @@ describe("ProxyProtocol", () => {
   const curl = spawnSync("curl", ["--help", "all"], { encoding: "utf8" })
 
   describe.runIf(curl.status === 0 && curl.stdout.includes("--haproxy-protocol"))("curl", () => {
-    it.live("says who it is, and its request follows the header", () =>
+    it.live("sends its address in a header, and its request after it", () =>
       Effect.gen(function*() {
         const acceptor = yield* Acceptor.listen("127.0.0.1:0")
         const { port } = acceptor.address as NetAddress.InetAddress

@@ -1,4 +1,4 @@
-/** How a TLS stream ends against a peer of `node:tls` that takes its time, or never answers. */
+/** How a TLS stream ends if its peer, which is `node:tls`, answers late or never. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, type Scope } from "effect"
 import { NetAddress } from "effect/net"
@@ -17,7 +17,7 @@ import { eventually, start, turns } from "../support/waiting.ts"
 
 const forever = Duration.infinity
 
-/** A peer of `node:tls`, and what it has met. */
+/** A peer that is `node:tls`, and what has happened to it. */
 class Peer {
   readonly socket: NodeTls.TLSSocket
   readonly errors: Array<string> = []
@@ -32,7 +32,7 @@ class Peer {
   }
 }
 
-/** A connection whose far end is `node:tls`; both sides have spoken. */
+/** A connection whose far end is `node:tls`; both sides have sent data. */
 const conversation = (role: "client" | "server", maxVersion: Tls.Version, linger: Duration.Input) =>
   Effect.gen(function*() {
     const acceptor = yield* Acceptor.listen(anyPort, { linger })
@@ -99,7 +99,7 @@ const suite = (name: string, layer: typeof NodeTransport.layer) =>
 
         live("close lets go of a peer that never answers, without a reset", () =>
           Effect.gen(function*() {
-            // However long it may linger, a silent peer does not take that long; and it may linger shorter than that.
+            // A peer that sends nothing is awaited for less than a long linger time, and never longer than a short one.
             for (const linger of [forever, Duration.millis(20)]) {
               const { ours, peer } = yield* conversation(role, version, linger)
               yield* ours.close
@@ -134,7 +134,7 @@ const hitAndRun = (port: number): void => {
   const wire = new Duplex({
     read: () => {},
     write: (chunk: Buffer, _encoding, done) => {
-      // The ClientHello has to leave; what comes behind it waits.
+      // The ClientHello leaves at once; everything after it is held back.
       if (pieces.push(chunk) === 1) raw.write(chunk)
       done()
     }
@@ -150,13 +150,13 @@ const hitAndRun = (port: number): void => {
 }
 
 // Over epoll the handshake has failed by then.
-it.live("a peer that is gone before the handshake's last words to it fails shutdownWrite over node:net", () =>
+it.live("a peer that disconnects during the last flight of the handshake fails shutdownWrite over node:net", () =>
   leavingNothing(Effect.gen(function*() {
     const acceptor = yield* Acceptor.listen(anyPort)
     if (!NetAddress.isInetAddress(acceptor.address)) return assert.fail("no port")
     hitAndRun(acceptor.address.port)
     const ours = yield* Tls.server(yield* acceptor.accept, localhost)
-    // Nothing of ours may leave together with those words.
+    // Nothing of this side may leave in the same packet as that flight.
     yield* turns()
     yield* Effect.ignore(Write.writeAll(ours, Buffers.utf8("hello yourself\n")))
     const error = yield* Effect.flip(ours.shutdownWrite)

@@ -15,7 +15,7 @@ import { leavingNothing } from "../support/leftovers.ts"
 import { connection, handshake, type Options, secured, trusting } from "../support/tls.ts"
 import { eventually, start, turns } from "../support/waiting.ts"
 
-/** What a failed handshake says, in the end that it is asked of. */
+/** The reason `Tls` of a failed handshake, and how the error presents it. */
 const says = (exit: Exit.Exit<unknown, unknown>) => {
   const { code, message, operation, reason } = failure(exit)
   if (reason._tag !== "Tls") return assert.fail(`not of TLS: ${message}`)
@@ -26,7 +26,7 @@ const says = (exit: Exit.Exit<unknown, unknown>) => {
 
 const attempt = (options: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => handshake(ends, options))
 
-const stranger = authority("nobody's root")
+const unknownRoot = authority("unknown root")
 
 const lost = new SocketError.SocketError({
   reason: SocketError.Reason.ConnectionReset(),
@@ -62,7 +62,7 @@ describe("what is wrong with a certificate", () => {
     ],
     [
       "its authority is unknown",
-      { server: stranger.issue({ names: ["localhost"] }) },
+      { server: unknownRoot.issue({ names: ["localhost"] }) },
       "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
       "the authority of the certificate is unknown"
     ],
@@ -73,8 +73,8 @@ describe("what is wrong with a certificate", () => {
       "the certificate is self-signed and not trusted"
     ],
     [
-      "it has something about it that Node has no code for",
-      { server: root.issue({ names: ["localhost"], isStrange: true }) },
+      "it has a fault for which Node has no code",
+      { server: root.issue({ names: ["localhost"], hasUnknownExtension: true }) },
       "UNSPECIFIED",
       "unhandled critical extension"
     ],
@@ -99,14 +99,14 @@ describe("what is wrong with a certificate", () => {
       })))
   }
 
-  it.effect("an authority in between is enough, when the server sends it along", () =>
+  it.effect("an intermediate authority is enough if the server sends its certificate", () =>
     Effect.gen(function*() {
       const server = root.issueAuthority("in between").issue({ names: ["localhost"] })
       const [client] = yield* attempt({ server })
       assert.strictEqual(ending(client), "Success")
     }))
 
-  it.effect("verification is not to be turned off by the environment, as it is with node:tls", () =>
+  it.effect("the environment does not turn verification off, as it does with node:tls", () =>
     Effect.gen(function*() {
       const before = process.env["NODE_TLS_REJECT_UNAUTHORIZED"]
       process.env["NODE_TLS_REJECT_UNAUTHORIZED"] = "0"
@@ -123,14 +123,14 @@ describe("what is wrong with a certificate", () => {
   for (const almost of [false, true, null, "", "yes", "anybody can pretend to be the server."]) {
     it.effect(`verification is not skipped by ${JSON.stringify(almost)}`, () =>
       Effect.gen(function*() {
-        // What the types would not let through, but a file of configuration may.
+        // The types exclude these values, but a configuration file may contain them.
         const client: object = { ca: undefined, dangerouslySkipVerification: almost }
         const [exit] = yield* attempt({ server: selfSigned({ names: ["localhost"] }), client })
         assert.strictEqual(says(exit).code, "DEPTH_ZERO_SELF_SIGNED_CERT")
       }))
   }
 
-  it.effect("there is no verification without a name: that is a defect, before anything has happened", () =>
+  it.effect("without a name nothing can be verified: that is a defect, and the stream stays as it was", () =>
     Effect.gen(function*() {
       const [left] = yield* MemoryTransport.pair()
       const servernames: ReadonlyArray<object> = [{ servername: "" }, { servername: undefined }]
@@ -138,7 +138,7 @@ describe("what is wrong with a certificate", () => {
         const exit = yield* Effect.exit(Tls.client(left, { ...trusting, ...servername }))
         assert.include(defect(exit).message, "there is no servername")
       }
-      // Nothing is left of these, and node:tls takes nothing for "localhost".
+      // These become empty names, which node:tls would take for "localhost".
       for (const servername of [".", "\u00fc b", "xn--\u00fc\u0000", "[]"]) {
         const exit = yield* Effect.exit(Tls.client(left, { ...trusting, servername }))
         assert.include(defect(exit).message, "is no name")
@@ -146,7 +146,7 @@ describe("what is wrong with a certificate", () => {
       assert.strictEqual(left.state.socket, "open")
     }))
 
-  it.effect("skipping it takes a sentence, and is told", () =>
+  it.effect("one sentence skips verification, and the connection reports it", () =>
     Effect.gen(function*() {
       const [client] = yield* secured(yield* MemoryTransport.pair(), {
         server: selfSigned({ names: ["elsewhere.test"] }),
@@ -213,7 +213,7 @@ describe("nothing in common to agree on", () => {
         detail: "the client sent no certificate",
         code: "ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE"
       })
-      // A client of TLS 1.3 is through with the handshake before the server has seen its certificate.
+      // A client of TLS 1.3 has finished the handshake before the server has seen its certificate.
       if (Exit.isFailure(client)) return assert.fail("the client should not know yet")
       const read = yield* Effect.exit(client.value.readSome(new Uint8Array(1)))
       assert.include(says(read), { kind: "certificate", alert: "certificate_required", operation: "readSome" })
@@ -223,7 +223,7 @@ describe("nothing in common to agree on", () => {
     it.effect(`in client certificates: one of an unknown authority (${maxVersion})`, () =>
       Effect.gen(function*() {
         const [, server] = yield* attempt({
-          client: { ...stranger.issue({ names: ["me"] }), maxVersion },
+          client: { ...unknownRoot.issue({ names: ["me"] }), maxVersion },
           server: { clientCertificate: "require", ca: root.certificate }
         })
         assert.deepStrictEqual(says(server), {
@@ -238,7 +238,7 @@ describe("nothing in common to agree on", () => {
 })
 
 describe("a peer that does not speak TLS", () => {
-  /** What a server says of a peer that sends these bytes, and perhaps ends. */
+  /** The result of a server whose peer sends these bytes, and perhaps ends the connection. */
   const served = (bytes: Uint8Array, options?: { readonly ends?: boolean; readonly server?: Tls.ServerOptions }) =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
@@ -281,7 +281,7 @@ describe("a peer that does not speak TLS", () => {
       yield* Read.readAll(right)
     }))
 
-  it.effect("the handshake is cut off in the middle, at every length", () =>
+  it.effect("the peer ends the connection during the handshake, at any length", () =>
     Effect.gen(function*() {
       const hello = yield* clientHello
       for (const length of [0, 1, 4, 5, 6, 100, hello.byteLength - 1, hello.byteLength]) {
@@ -292,7 +292,7 @@ describe("a peer that does not speak TLS", () => {
       }
     }))
 
-  it.effect("a client is hung up on", () =>
+  it.effect("the server ends the connection during the handshake", () =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       const connecting = yield* start(Effect.exit(Tls.client(left, trusting)))
@@ -304,7 +304,7 @@ describe("a peer that does not speak TLS", () => {
       })
     }))
 
-  it.effect("an alert that has come before a reset says more than that", () =>
+  it.effect("an alert that arrived before a reset is the reason", () =>
     leavingNothing(Effect.gen(function*() {
       for (const notices of ["at once", "by writing"] as const) {
         const backing = new FakeBacking()
@@ -334,7 +334,7 @@ describe("a peer that does not speak TLS", () => {
       }
     })))
 
-  it.effect("writing has failed in the turn of the last message: the handshake has, whatever OpenSSL thinks", () =>
+  it.effect("a write that fails in the turn of the last message fails the handshake, although OpenSSL has succeeded", () =>
     leavingNothing(Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       if (!(right instanceof Socket)) return assert.fail("not a stream of ours")
@@ -362,7 +362,7 @@ describe("a peer that does not speak TLS", () => {
       assert.strictEqual(ending(server), "ConnectionReset")
     })))
 
-  it.effect("the connection is reset in the middle", () =>
+  it.effect("the connection is reset during the handshake", () =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       const connecting = yield* start(Effect.exit(Tls.client(left, trusting)))
@@ -381,7 +381,7 @@ const clientHello = Effect.scoped(Effect.gen(function*() {
 }))
 
 describe("time and interruption", () => {
-  it.effect("a peer that does not answer is given up at the deadline, by Effect's clock", () =>
+  it.effect("a peer that does not answer fails the handshake at the deadline, by Effect's clock", () =>
     leavingNothing(Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       const client = yield* start(Effect.exit(Tls.client(left, trusting)))
@@ -434,7 +434,7 @@ describe("time and interruption", () => {
       }
     })))
 
-  it.effect("a connection that takes its time to end keeps everybody waiting who ends it, and nobody for ever", () =>
+  it.effect("every fiber that ends the connection waits until its descriptor is released", () =>
     leavingNothing(Effect.gen(function*() {
       const backing = new FakeBacking()
       backing.releases = []
@@ -451,7 +451,7 @@ describe("time and interruption", () => {
 
 describe("options of this side that cannot be used", () => {
   const bad: ReadonlyArray<readonly [string, Partial<Tls.ServerOptions>]> = [
-    ["the key is another certificate's", { key: stranger.key }],
+    ["the key is another certificate's", { key: unknownRoot.key }],
     ["the key is no key", { key: Redacted.make("nonsense") }],
     ["the passphrase is wrong", {
       key: root.issue({ names: ["x"], passphrase: "right" }).key,
@@ -497,7 +497,7 @@ describe("options of this side that cannot be used", () => {
       }))
   }
 
-  it.effect("secrets are not shown by whatever has them", () =>
+  it.effect("printing an object that has secrets does not show them", () =>
     Effect.gen(function*() {
       const passphrase = Redacted.make("open sesame")
       const server = { ...root.issue({ names: ["localhost"], passphrase: "open sesame" }), passphrase, keyText: "" }
@@ -515,12 +515,12 @@ describe("options of this side that cannot be used", () => {
       }
     }))
 
-  it.live("a session that goes on is not shown by its sockets", () =>
+  it.live("printing the sockets of a resumed session does not show the session", () =>
     Effect.gen(function*() {
       const context = yield* Tls.makeServerContext(localhost)
       let session: Tls.Session | undefined
       for (const isLast of [false, true]) {
-        // Not in memory, where the ticket, which travels in the clear, stays in sight.
+        // Not over the in-memory network: its buffers would show the ticket, which is sent in the clear.
         const plain = yield* connection
         const ends = yield* secured(plain, { server: context, client: { session } })
         yield* Write.writeAll(ends[1], Buffers.utf8("!"))
@@ -529,7 +529,7 @@ describe("options of this side that cannot be used", () => {
         session ??= ends[0].tls.session
         if (session === undefined) return assert.fail("no session")
         const secret = Buffer.from(Redacted.value(session.data))
-        // Node puts something in front of it, and prints no more than its beginning.
+        // Node prints only the beginning of such a buffer, and its first bytes are the same for every session.
         const beginning = secret.indexOf("3082", "hex") + 12
         const shown = inspect(secret.subarray(beginning, beginning + 20)).slice(8, -1)
         const options: Tls.ClientOptions = { ...trusting, session }
@@ -620,7 +620,7 @@ describe("the plain stream", () => {
       const reader = yield* start(reading[0].readSome(new Uint8Array(1)))
       const busyReading = failure(yield* Effect.exit(Tls.client(reading[0], trusting)))
       assert.deepStrictEqual(busyReading.reason, Reason.Busy({ detail: "readSome waits on the stream" }))
-      // Nothing has happened to the one who waits.
+      // The read still waits.
       yield* Write.writeAll(reading[1], Buffers.utf8("!"))
       assert.strictEqual(yield* Fiber.join(reader), 1)
       const torn = yield* MemoryTransport.clogged()
@@ -647,7 +647,7 @@ describe("the plain stream", () => {
 
 describe("after the handshake", () => {
   for (const maxVersion of ["TLSv1.2", "TLSv1.3"] as const) {
-    it.effect(`a peer that ends without close_notify is truncated, and no end of stream (${maxVersion})`, () =>
+    it.effect(`a peer that ends without close_notify truncates the stream: it is no end of stream (${maxVersion})`, () =>
       Effect.gen(function*() {
         const { cut, inLeft, left, right } = yield* farWith()
         const [client, server] = yield* secured([left, right], { server: { maxVersion } })
@@ -655,7 +655,7 @@ describe("after the handshake", () => {
         const { bytesRead } = left
         yield* eventually("the bytes are on their way", () => inLeft.bytesWritten > bytesRead)
         yield* turns(20)
-        // Here ends the way: what arrives is the end of the connection and nothing else.
+        // From here on nothing arrives but the end of the connection.
         yield* cut
         yield* inLeft.shutdownWrite
         assert.strictEqual(yield* client.readSome(new Uint8Array(100)), 5)
@@ -673,7 +673,7 @@ describe("after the handshake", () => {
       }))
   }
 
-  it.effect("a record that was changed on its way ends the stream with a typed error, and the peer hears of it", () =>
+  it.effect("a record that was changed on its way fails the stream with a typed error, and the peer gets an alert", () =>
     Effect.gen(function*() {
       let changes = false
       const { left, right } = yield* farWith((bytes) => {
@@ -707,8 +707,8 @@ const pump = (from: StreamSocket.StreamSocket, to: StreamSocket.StreamSocket, ch
   }).pipe(Pull.catchDone(() => to.shutdownWrite))
 
 /**
- * A connection with a way to go, in turns of the event loop: `node:tls` loses an alert that is due in the turn of the
- * bytes before it, which takes a peer that is no further away than this process.
+ * A connection on which bytes take some turns of the event loop. `node:tls` loses an alert that is sent in the same turn as
+ * the bytes before it, and only a peer in this process receives both in one turn.
  */
 const farWith = (change?: (bytes: Uint8Array) => void) =>
   Effect.gen(function*() {

@@ -1,7 +1,7 @@
 /**
- * Handshakes and records that were changed on their way to a server, from seeds. Whatever comes: the server ends, with a
- * typed error or having read what was sent; nothing is thrown, and nothing is left. `RUNS=<factor>` runs that many
- * times as many, and `SEED=<seed>` one of them.
+ * Handshakes and records that were changed on their way to a server, by a seed. In every case the server ends, with a typed
+ * error or with all that was sent; nothing is thrown, and no resource is left. `RUNS=<factor>` multiplies the number of
+ * cases, and `SEED=<seed>` runs one of them.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, type Fiber } from "effect"
@@ -26,7 +26,7 @@ const dice = (seed: number): Random => {
   return (least, most) => least + Math.floor(next() * (most - least + 1))
 }
 
-/** One to four changes: a bit, a byte, a length; a piece that is missing, doubled, strange, or is the last. */
+/** One to four changes: a bit, a byte or a length is changed; a piece is removed, doubled or inserted; or the rest is cut off. */
 const mutated = (random: Random, original: Uint8Array): Uint8Array => {
   let bytes = Buffer.from(original)
   for (let left = random(1, 4); left > 0 && bytes.byteLength > 0; left--) {
@@ -59,7 +59,7 @@ const mutated = (random: Random, original: Uint8Array): Uint8Array => {
   return bytes
 }
 
-/** What a server makes of a connection: says hello, reads to the end. */
+/** A server that writes a greeting and reads to the end. */
 const serve = (socket: StreamSocket.StreamSocket, options: Tls.ServerOptions) =>
   Effect.gen(function*() {
     const server = yield* Tls.server(socket, options)
@@ -69,11 +69,11 @@ const serve = (socket: StreamSocket.StreamSocket, options: Tls.ServerOptions) =>
 
 const allowed = new Set(["Tls", "ConnectionReset", "BrokenPipe", "Closed"])
 
-/** Ends, and with a result that the contract knows. */
+/** The server ends, with a result that the contract allows. */
 const judged = (seed: number, fiber: Fiber.Fiber<Uint8Array, unknown>, sent: Uint8Array) =>
   Effect.map(exitOf(`the server of SEED=${seed}`, fiber), (exit) => {
     if (Exit.isSuccess(exit)) {
-      // Nothing that was changed ever gets through.
+      // Changed bytes are never read.
       assert.isTrue(Buffer.from(exit.value).equals(sent), `SEED=${seed}`)
       return
     }
@@ -103,7 +103,7 @@ const firstFlight = (seed: number, original: Uint8Array) =>
     yield* judged(seed, server, new Uint8Array(0))
   }))
 
-/** A conversation with a good client; one chunk on its way to the server is changed, and the connection ends behind it. */
+/** A connection with a correct client; one chunk on its way to the server is changed, and the connection ends after it. */
 const conversation = (seed: number) =>
   Effect.scoped(Effect.gen(function*() {
     const random = dice(seed)

@@ -1,4 +1,4 @@
-/** TLS with peers that are not ours: OpenSSL's command line, curl, and `node:tls`. */
+/** TLS with other implementations as peers: OpenSSL's command line, curl, and `node:tls`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, type Scope } from "effect"
 import { NetAddress } from "effect/net"
@@ -101,7 +101,7 @@ const suite = (name: string, layer: typeof NodeTransport.layer) => {
                 yield* Write.writeAll(socket, Buffers.utf8(`you said ${line}\n`))
                 yield* socket.shutdownWrite
                 const { alpn, protocol } = socket.tls
-                // And it says good-bye.
+                // The peer has sent close_notify.
                 return { alpn, protocol, rest: yield* Read.readAll(socket) }
               }))
             const { err, out, status } = yield* run("openssl", [
@@ -116,7 +116,7 @@ const suite = (name: string, layer: typeof NodeTransport.layer) => {
               "-verify_return_error",
               "-alpn",
               "echo",
-              // Which makes it end when we do, and not at the end of its input.
+              // Makes the program end when this side ends, and not at the end of its input.
               "-quiet"
             ], "hello\n")
             assert.include(out, "you said hello", err)
@@ -229,14 +229,14 @@ const suite = (name: string, layer: typeof NodeTransport.layer) => {
                 }))
               const raw = Net.connect(port, "127.0.0.1")
               const socket = NodeTls.connect({ socket: raw, servername: "localhost", ca: root.certificate })
-              // With TLS 1.3 tickets come behind the handshake; left unread, they would make a reset of the FIN.
+              // With TLS 1.3 session tickets follow the handshake. Left unread, they would turn the FIN into a reset.
               yield* Effect.promise(() => once(socket.resume(), version === "TLSv1.3" ? "session" : "secureConnect"))
               yield* turns(2)
               yield* Effect.promise(() => promisify((done: () => void) => socket.write("hello", done))())
               // FIN, and nothing before it.
               raw.destroy()
               const exit = yield* Fiber.join(fiber)
-              // What node:tls says of its own socket is the end of the stream: a fact to know of, pinned here.
+              // On its own socket node:tls reports the end of the stream. This documents that limit.
               const hides = name.startsWith("NodeTransport") && !options.strictEnd
               assert.strictEqual(ending(exit), hides ? "Done" : "Tls")
               if (!hides) assert.include(failure(exit).reason, { kind: "truncated" })

@@ -14,7 +14,7 @@ import { start, turns } from "../support/waiting.ts"
 
 const agreed = (options?: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => secured(ends, options))
 
-/** Bytes go both ways. */
+/** Sends bytes in both directions. */
 const converses = (one: Socket, other: Socket) =>
   Effect.gen(function*() {
     const target = new Uint8Array(100)
@@ -62,7 +62,7 @@ describe("what two peers have agreed on", () => {
       const certificate = client.tls.peerCertificate
       assert.strictEqual(certificate?.subject, "CN=localhost")
       assert.strictEqual(certificate?.fingerprint256, new X509Certificate(localhost.certificate).fingerprint256)
-      // Every time, and also when the connection is gone.
+      // At every call, and also after the connection has ended.
       yield* client.close
       assert.strictEqual(client.tls.peerCertificate?.fingerprint256, certificate?.fingerprint256)
     }))
@@ -84,7 +84,7 @@ describe("what two peers have agreed on", () => {
   it.effect("an IP address is verified as one, and is not sent as a name", () =>
     Effect.gen(function*() {
       const address = root.issue({ names: ["127.0.0.1", "fe80::1"] })
-      // In brackets, as URLs have it; and in a zone that means nothing to anybody else.
+      // In brackets, as in a URL; and with a zone, which no certificate has.
       for (const servername of ["127.0.0.1", "fe80::1", "FE80:0:0::1", "[fe80::1]", "fe80::1%lo"]) {
         const [client, server] = yield* agreed({ client: { servername }, server: address })
         assert.isTrue(client.tls.authorized)
@@ -117,19 +117,19 @@ describe("client certificates", () => {
       assert.strictEqual(server.tls.peerCertificate?.subject, "CN=me")
     }))
 
-  it.effect("where one is only asked for, none and a bad one are told and let in", () =>
+  it.effect("if one is only requested, clients without one and with an invalid one are accepted, and the connection reports it", () =>
     Effect.gen(function*() {
       const none = yield* agreed({ server: asks })
       assert.isFalse(none[1].tls.authorized)
       assert.isUndefined(none[1].tls.authorizationError)
       assert.isUndefined(none[1].tls.peerCertificate)
-      const bad = authority("nobody's root").issue({ names: ["me"] })
-      const stranger = yield* agreed({ client: { certificate: bad.certificate, key: bad.key }, server: asks })
-      assert.isFalse(stranger[1].tls.authorized)
-      assert.strictEqual(stranger[1].tls.authorizationError, "UNABLE_TO_VERIFY_LEAF_SIGNATURE")
+      const bad = authority("unknown root").issue({ names: ["me"] })
+      const unverified = yield* agreed({ client: { certificate: bad.certificate, key: bad.key }, server: asks })
+      assert.isFalse(unverified[1].tls.authorized)
+      assert.strictEqual(unverified[1].tls.authorizationError, "UNABLE_TO_VERIFY_LEAF_SIGNATURE")
     }))
 
-  it.effect("nobody is asked by default", () =>
+  it.effect("clients are not asked for one by default", () =>
     Effect.gen(function*() {
       const [, server] = yield* agreed({ client: { certificate: me.certificate, key: me.key } })
       assert.isUndefined(server.tls.peerCertificate)
@@ -163,7 +163,7 @@ describe("certificates by name", () => {
       assert.strictEqual(client.tls.peerCertificate?.subject, "CN=a.test")
     }))
 
-  it.effect("a look-up that fails, throws or brings nonsense fails the handshake, of this client alone", () =>
+  it.effect("a look-up that fails, throws or gives a wrong value fails the handshake of its client alone", () =>
     leavingNothing(Effect.gen(function*() {
       const failing: ReadonlyArray<NonNullable<Tls.ServerOptions["identityFor"]>> = [
         () => Effect.fail("no such name"),
@@ -235,7 +235,7 @@ describe("sessions", () => {
         const [client, server] = yield* agreed({ server: context, client: { session } })
         assert.deepStrictEqual([client.tls.resumed, server.tls.resumed], [true, true])
         yield* converses(client, server)
-        // It is good for as many as like; a server that goes on with it need not give another one.
+        // Any number of connections can resume it. A server that resumes it need not send another one.
         assert.isDefined(client.tls.session)
         const [third] = yield* agreed({ server: context, client: { session: client.tls.session } })
         assert.isTrue(third.tls.resumed)
@@ -256,7 +256,7 @@ describe("sessions", () => {
       assert.strictEqual(failure(exit).code, "ERR_TLS_CERT_ALTNAME_INVALID")
     }))
 
-  it.effect("are not resumed by who verifies, where they began without", () =>
+  it.effect("are not resumed by a client that verifies, if they began without verification", () =>
     Effect.gen(function*() {
       const context = yield* Tls.makeServerContext(root.issue({ names: ["elsewhere.test"] }))
       const skips = { dangerouslySkipVerification: "anybody can pretend to be the server" } as const
@@ -271,7 +271,7 @@ describe("sessions", () => {
     Effect.gen(function*() {
       const ticketKeys = Redacted.make(new Uint8Array(randomBytes(48)))
       const one = yield* Tls.makeServerContext({ ...localhost, ticketKeys })
-      // By the command line, node:tls tells programs apart; processes of one program have each their own.
+      // node:tls distinguishes programs by their command line, and each process of a test has its own.
       process.argv.push("--process=2")
       yield* Effect.addFinalizer(() => Effect.sync(() => process.argv.pop()))
       const another = yield* Tls.makeServerContext({ ...localhost, ticketKeys })
@@ -293,10 +293,10 @@ describe("sessions", () => {
       }
       const [, same] = yield* agreed({ server: context, client })
       assert.deepStrictEqual([same.tls.resumed, same.tls.authorized], [true, true])
-      yield* context.reload({ ...asks, ca: authority("somebody else").certificate })
+      yield* context.reload({ ...asks, ca: authority("another root").certificate })
       const [, server] = yield* handshake(yield* MemoryTransport.pair(), { server: context, client })
       assert.include(failure(server).reason, { _tag: "Tls", kind: "certificate" })
-      // And whoever could not prove anything before, can now.
+      // A client of the other authority, which was not verified before, is verified now.
       yield* context.reload({ ...asks, clientCertificate: undefined })
       const session = yield* sessionOf(yield* agreed({ server: context }))
       yield* context.reload(asks)
@@ -305,8 +305,8 @@ describe("sessions", () => {
     }))
 })
 
-describe("messages of full records, with nothing behind them", () => {
-  // They are gathered, so that one wake-up serves several; the last must not be waited for in vain.
+describe("messages of full records, with nothing after them", () => {
+  // Full records are gathered, so that several need one wake-up. The reader must not wait for a record that never comes.
   const wakesReaders = Effect.fnUntraced(function*([client, server]: readonly [Socket, Socket]) {
     for (const records of [1, 2, 4, 5, 9]) {
       const message = new Uint8Array(randomBytes(records * 16_384))
@@ -353,7 +353,7 @@ describe("reloading", () => {
 })
 
 describe("the key log", () => {
-  it.effect("may throw, and that is logged and nothing else", () =>
+  it.effect("may throw: that is logged, and the handshake goes on", () =>
     Effect.gen(function*() {
       const logged: Array<unknown> = []
       const logger = Logger.make<unknown, void>(({ message }) => void logged.push(message))
@@ -396,7 +396,7 @@ describe("the stream below", () => {
   ] as const
 
   for (const [name, pair] of places) {
-    it.live(`has what was written before the upgrade in front of it, ${name}`, () =>
+    it.live(`delivers what was written before the upgrade, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const [left, right] = yield* pair
         const before = new Uint8Array(300_000).map((_, i) => i % 251)
@@ -407,7 +407,7 @@ describe("the stream below", () => {
         yield* converses(yield* Tls.client(left, trusting), yield* Fiber.join(serving))
       })))
 
-    it.live(`may have the beginning of the handshake behind what was read of it, ${name}`, () =>
+    it.live(`may have received the beginning of the handshake with the bytes that were read last, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const [left, right] = yield* pair
         yield* Write.writeAll(left, Buffers.utf8("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"))
@@ -418,10 +418,10 @@ describe("the stream below", () => {
         yield* converses(yield* Fiber.join(connecting), server)
       })))
 
-    it.live(`may take its time between the go-ahead and the upgrade, ${name}`, () =>
+    it.live(`may be upgraded some time after the go-ahead, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const [left, right] = yield* pair
-        // Waits, so that Node goes on reading behind it.
+        // This read waits, so that Node goes on reading after it.
         const reading = yield* start(Read.readLine(right))
         yield* Write.writeAll(left, Buffers.utf8("STARTTLS\r\n"))
         yield* Fiber.join(reading)
@@ -431,7 +431,7 @@ describe("the stream below", () => {
         yield* converses(yield* Fiber.join(connecting), server)
       })))
 
-    it.live(`is refused while plaintext has come, wherever it waits, and stays as it was, ${name}`, () =>
+    it.live(`is refused if plaintext has arrived, in whatever buffer, and stays as it was, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const hello = yield* clientHello
         const smuggled = [Buffers.utf8("NOOP\r\n"), Buffers.concat([Buffers.utf8("NOOP\r\n"), hello])]
@@ -439,7 +439,7 @@ describe("the stream below", () => {
           for (const upgrade of ["client", "server"] as const) {
             const [left, right] = yield* pair
             yield* Write.writeAll(left, Buffers.concat([Buffers.utf8("STARTTLS\r\n"), behind]))
-            // Takes its ten bytes past the read buffer.
+            // Reads its ten bytes without the read buffer.
             assert.strictEqual(yield* right.readSome(new Uint8Array(10)), 10)
             yield* turns(20)
             const exit = yield* Effect.exit(
@@ -451,7 +451,7 @@ describe("the stream below", () => {
         }
       })))
 
-    it.live(`of a client has nothing to say before the handshake, not even a handshake, ${name}`, () =>
+    it.live(`of a client is refused if any bytes have arrived, even those of a handshake, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const [left, right] = yield* pair
         yield* Write.writeAll(left, Buffers.concat([Buffers.utf8("220 go\r\n"), yield* clientHello]))
@@ -460,7 +460,7 @@ describe("the stream below", () => {
         assert.include(failure(exit).message, "received before TLS began and not read")
       })))
 
-    it.live(`is released with the scope, good-bye first, ${name}`, () =>
+    it.live(`is released with the scope, after close_notify, ${name}`, () =>
       leavingNothing(Effect.gen(function*() {
         const [left, right] = yield* pair
         const serving = yield* start(Tls.server(right, { ...localhost, strictEnd: true }))
@@ -483,7 +483,7 @@ const clientHello = Effect.scoped(Effect.gen(function*() {
 }))
 
 describe("any stream", () => {
-  /** A stream that is not ours. */
+  /** A stream that was not made by this library. */
   const wrapped = (socket: Socket): Tls.Underlying => ({
     localAddress: socket.localAddress,
     remoteAddress: socket.remoteAddress,
@@ -494,7 +494,7 @@ describe("any stream", () => {
     abort: socket.abort
   })
 
-  it.effect("is refused while composed reads have left something over, which stays", () =>
+  it.effect("is refused while composed reads have bytes in their buffer, and keeps them", () =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       const stream = wrapped(right)
@@ -505,12 +505,12 @@ describe("any stream", () => {
       assert.strictEqual(yield* Read.readLine(stream), "NOOP")
       const connecting = yield* start(Tls.client(left, trusting))
       yield* turns(20)
-      // What was left over of this is the beginning of the handshake.
+      // The buffered bytes are the beginning of the handshake.
       assert.strictEqual((yield* Read.peek(stream, 1)).byteLength, 1)
       yield* converses(yield* Tls.server(stream, localhost), yield* Fiber.join(connecting))
     }))
 
-  it.effect("one of the user's own, in both roles, to the end of the stream and with nothing left", () =>
+  it.effect("a stream of the program, in both roles, to the end of the stream and with nothing left", () =>
     leavingNothing(Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair()
       const [client, server] = yield* secured([wrapped(left), wrapped(right)])

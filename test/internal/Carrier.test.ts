@@ -1,4 +1,4 @@
-/** What TLS stands on where its connection is no socket of Node's: chunks on their way in and out, and their memory. */
+/** The carrier of TLS over a connection that is no socket of Node: its chunks in both directions, and their memory. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { Buffer } from "node:buffer"
@@ -7,12 +7,12 @@ import * as Memory from "../../src/internal/tls/memory.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import { FakeBacking } from "../support/fakes.ts"
 
-/** Once round the event loop, behind what streams have put off. */
+/** One turn of the event loop, after what streams have deferred. */
 const turn = Effect.callback<void>((resume) => {
   setImmediate(() => resume(Effect.void))
 })
 
-/** A ground over a backing that has received what is in `incoming`, chunk by chunk. */
+/** A carrier over a backing that has received the chunks in `incoming`. */
 const received = (unread: string, ...chunks: ReadonlyArray<string>) => {
   const backing = new FakeBacking()
   const incoming = [...chunks]
@@ -24,13 +24,13 @@ const received = (unread: string, ...chunks: ReadonlyArray<string>) => {
   }
   const { stream } = new BackingCarrier(backing, Buffer.from(unread))
   const readable = () => {
-    if (backing.events === undefined) throw new Error("nobody listens")
+    if (backing.events === undefined) throw new Error("the carrier is not attached")
     backing.events.readable()
   }
   return { incoming, readable, stream }
 }
 
-/** Memory of its own, as `node:tls` gives it away. */
+/** Memory that no other buffer shares, as `node:tls` allocates it for each write. */
 const own = (text: string): Buffer => {
   const chunk = Buffer.allocUnsafeSlow(text.length)
   chunk.write(text)
@@ -40,7 +40,7 @@ const own = (text: string): Buffer => {
 const isFreed = ({ buffer }: Buffer): boolean => buffer instanceof ArrayBuffer && buffer.detached
 
 describe("what TLS receives", () => {
-  it.live("comes in order where more of it comes while a chunk is being delivered", () =>
+  it.live("stays in order if more arrives while a chunk is being delivered", () =>
     Effect.gen(function*() {
       const { incoming, readable, stream } = received("")
       const seen: Array<string> = []
@@ -57,7 +57,7 @@ describe("what TLS receives", () => {
       assert.deepStrictEqual(seen, ["one", "two", "three"])
     }))
 
-  it.live("is taken as long as it is wanted, and begins with what was there before", () =>
+  it.live("is read as long as it is wanted, after the bytes that were received before", () =>
     Effect.gen(function*() {
       const { incoming, readable, stream } = received("early ", "one ")
       let seen = ""
@@ -69,7 +69,7 @@ describe("what TLS receives", () => {
       assert.strictEqual(seen, "early one two three ")
     }))
 
-  it.live("waits in memory of its own while it is not wanted", () =>
+  it.live("is copied while it is not wanted", () =>
     Effect.gen(function*() {
       const { incoming, readable, stream } = received("")
       const seen: Array<string> = []
@@ -85,7 +85,7 @@ describe("what TLS receives", () => {
       assert.deepStrictEqual(seen, ["one", "two", "six"])
     }))
 
-  it.live("stays below when the stream has as much as it may keep", () =>
+  it.live("is not read when the stream is full", () =>
     Effect.gen(function*() {
       const { incoming, readable, stream } = received("")
       let count = 0
@@ -146,14 +146,14 @@ describe("memory that was cut into pieces", () => {
     assert.isTrue(isFreed(second))
   })
 
-  it("is left to the collector where somebody else may have one", () => {
+  it("is left to the garbage collector if another piece may be in use", () => {
     const [first, second, third] = pieces()
     const [other] = pieces()
     Memory.release(first)
     Memory.release(third)
     Memory.release(other)
     assert.deepStrictEqual([isFreed(second), isFreed(other)], [false, false])
-    // Those before it were forgotten.
+    // The pieces that were released before it no longer count.
     Memory.release(second)
     assert.isFalse(isFreed(second))
   })

@@ -119,7 +119,7 @@ const predict = ({ fates, options = {} }: Plan): { readonly starts: ReadonlyArra
 }
 
 describe("any race", () => {
-  // Of a range in which two events hardly ever fall on the same millisecond, where either order would do.
+  // In this range two events are hardly ever in the same millisecond, in which either order would be right.
   const time = fc.integer({ min: 1, max: 1_000_000 })
   const fate: fc.Arbitrary<Fate> = fc.oneof(
     time.map((after) => connects(after * 3)),

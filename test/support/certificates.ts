@@ -74,8 +74,8 @@ export interface Options {
   readonly from?: Date
   readonly to?: Date
   readonly passphrase?: string
-  /** With an extension that has to be understood, and that nobody knows. */
-  readonly isStrange?: boolean
+  /** With a critical extension that no program knows. */
+  readonly hasUnknownExtension?: boolean
 }
 
 interface Issuer {
@@ -101,7 +101,7 @@ const make = (
   issuer: Issuer | undefined
 ): { readonly made: Certificate; readonly key: KeyObject } => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
-  const name = options.names[0] ?? "nobody"
+  const name = options.names[0] ?? "nameless"
   const alternatives = options.names.map((name) =>
     /^[\d.]+$/.test(name)
       ? der(0x87, Buffer.from(name.split(".").map(Number)))
@@ -122,7 +122,7 @@ const make = (
       sequence(
         extension("2.5.29.19", true, options.isAuthority ? sequence(yes) : sequence()),
         ...(options.isAuthority ? [] : [extension("2.5.29.17", false, sequence(...alternatives))]),
-        ...(options.isStrange === true ? [extension("1.2.3.4", true, text("strange"))] : [])
+        ...(options.hasUnknownExtension === true ? [extension("1.2.3.4", true, text("unknown"))] : [])
       )
     )
   )
@@ -153,7 +153,7 @@ const makeAuthority = (name: string, issuer: Issuer | undefined): Authority => {
   }
 }
 
-/** A root that nobody trusts who does not say so. */
+/** A root that is trusted only where `ca` names it. */
 export const authority = (name: string): Authority => makeAuthority(name, undefined)
 
 export const selfSigned = (options: Options): Certificate => make({ ...options, isAuthority: false }, undefined).made
