@@ -302,7 +302,8 @@ export interface ServerContext {
 export const isTlsSocket = (u: unknown): u is TlsSocket => typeof u === "object" && u !== null && TypeId in u
 
 /**
- * Speaks TLS as a client over a connected stream, and closes it with the scope.
+ * Speaks TLS as a client over a connected stream. Succeeds with the stream over TLS
+ * when the handshake is done, and closes it with the scope.
  *
  * **Details**
  *
@@ -357,7 +358,8 @@ export const client = (
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> => secureClient(stream, options, options)
 
 /**
- * Speaks TLS as a server over a connected stream, and closes it with the scope.
+ * Speaks TLS as a server over a connected stream. Succeeds with the stream over TLS
+ * when the handshake is done, and closes it with the scope.
  *
  * **Details**
  *

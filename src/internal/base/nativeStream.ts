@@ -2,26 +2,26 @@ import type { Duplex } from "node:stream"
 import type { Backing } from "../../Transport.ts"
 import { version } from "./copies.ts"
 
-/** How a layer above a transport gets at the platform's own stream under a backing, where there is one. */
+/** The member of a backing that gives a layer above it the platform's own stream. Only backings over `node:net` have it. */
 export const native: unique symbol = Symbol.for(`~effect-asio/native@${version}`)
 
 export interface Native {
-  /** Bytes that were received and that nobody has read. */
+  /** How many bytes the stream has received and no read has taken. */
   unread(): number
   /**
-   * Lets go of the stream for good and answers it, paused, with those bytes still in it. From here on all its events
-   * are the new owner's; the backing knows nothing but its addresses and how to be configured.
+   * Gives the stream away for good: paused, and with those bytes in it. From here on all its events are for the new owner. The
+   * backing keeps its addresses and can still be configured, and does nothing else.
    */
   release(): NativeStream
 }
 
-/** What `node:tls` can take over from the inside: a `net.Socket`. */
+/** A stream whose descriptor `node:tls` can use directly: a `net.Socket`. */
 export interface NativeStream extends Duplex {
   readonly resetAndDestroy: () => unknown
 }
 
 export const nativeOf = (backing: Backing): Native | undefined => {
-  // A key of this version: what has it is what it says.
+  // The key names this version of the package, so a value under it has the type that this version declares.
   const { [native]: found } = backing as Backing & { readonly [native]?: Native }
   return found
 }
