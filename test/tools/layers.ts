@@ -43,7 +43,7 @@ const platformIo = /^(node:(net|tls|dgram|dns|https?|http2|child_process|cluster
  * streams that a transport has opened. That is above the core, so a transport is no place for it.
  */
 const mayUse = (module: string, specifier: string): boolean =>
-  specifier === "node:tls" && (module === "Tls" || module.startsWith("internal/tls/"))
+  specifier === "node:tls" && module.startsWith("internal/tls/")
 
 /** What users of the package have installed: Node itself and the peers. */
 const installed = /^(node:|(effect|@effect\/platform-node|koffi)(\/|$))/
