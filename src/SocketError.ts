@@ -43,16 +43,16 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * - `ConnectFailed`: a name has several addresses, and none could be connected
  *   to; each attempt is listed in the order in which they were started. `untried`
  *   addresses had no turn, because of a limit or a time-out.
- * - `Tls`: the layer above the bytes failed. `kind` says in what: `handshake` (no
- *   common ground, no answer, or ended in the middle), `certificate` (one that
- *   was not accepted, by either side), `truncated` (the peer's end of stream is
- *   not one that TLS vouches for: bytes may be missing), or `protocol` (the bytes
- *   are not TLS, or were changed). `detail` says it in words, and `alert` is the
- *   name of the alert that the peer sent, such as `"unknown_ca"`.
+ * - `Tls`: TLS has failed. `kind` says in what: `handshake` (no common version,
+ *   cipher or application protocol, the deadline, or an end of the connection),
+ *   `certificate` (one side has rejected that of the other, or its own cannot be
+ *   used), `truncated` (the peer has ended the connection without `close_notify`, so
+ *   bytes may be missing), or `protocol` (the bytes are not TLS, or were changed).
+ *   `detail` says it in words, and `alert` is the name of the alert that the peer has
+ *   sent, such as `"unknown_ca"`.
  * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
  *   wrong, and `position` where that begins, in bytes from the start of the stream.
- * - `Untrusted`: the peer is not one that may speak for others, as with the PROXY
- *   protocol.
+ * - `Untrusted`: the peer is not trusted to send a PROXY header.
  * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
  * - `Unknown`: anything else; see `code` and `cause`.
  *
@@ -281,7 +281,7 @@ export const describe = (reason: Reason): string => {
         ? `bad framing: ${reason.detail}`
         : `bad framing at byte ${formatCount(reason.position)}: ${reason.detail}`
     case "Untrusted":
-      return "the peer is not trusted to speak for others"
+      return "the peer is not trusted to send a PROXY header"
     case "Unsupported":
       return `${reason.feature} is not supported here`
     case "Unknown":

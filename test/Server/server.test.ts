@@ -392,7 +392,7 @@ describe("Server", () => {
           "the connection from tcp://127.0.0.1 came to no handler: receive tcp://127.0.0.1: bad framing at byte 0: " +
           "the connection begins with \"GET / HTTP/1\" and not with a PROXY header",
           "the connection from tcp://10.0.0.1 came to no handler: receive tcp://10.0.0.1: " +
-          "the peer is not trusted to speak for others",
+          "the peer is not trusted to send a PROXY header",
           "the connection from tcp://127.0.0.1 came to no handler: it ended before"
         ])
       }))
