@@ -121,6 +121,13 @@ export interface StreamSocket extends ReadStream, WriteStream {
    * released. After the linger time it aborts instead: taken bytes that have
    * not left by then are lost to the peer, and it is logged (debug). Idempotent.
    *
+   * A stream that is torn, or whose `writeAll` or framed `send` still waits after
+   * some of its bytes were taken, is aborted at once, without the linger time:
+   * the peer has the beginning of a message, and must not take a FIN for its end.
+   * Over TCP the peer reads a reset. Over TLS it gets no `close_notify`. A
+   * Unix-domain path has no reset: there the peer reads a plain end of stream,
+   * unless it has sent bytes that were not read.
+   *
    * What the peer has sent and nobody has read is thrown away. Where some is
    * found, `close` waits for the peer's end of stream, so that it does not cost
    * the peer what it has still to receive. A peer that sends *after* the

@@ -32,6 +32,7 @@ import { ending, failure, transferOf } from "../support/exits.ts"
 import { FakeBacking } from "../support/fakes.ts"
 import { hangingListener } from "../support/hangingListener.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { readToEnd } from "../support/reading.ts"
 import { eventually, start, turns } from "../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
@@ -247,7 +248,7 @@ describe("two reads raced", () => {
       })))
   }
 
-  it.live("over anyPort TCP, input for both in one turn: one is consumed, the other is all there", () =>
+  it.live("over loopback TCP, input for both in one turn: one is consumed, the other is all there", () =>
     leavingNothing(
       Effect.gen(function*() {
         const [one, two] = yield* Effect.all([connection, connection])
@@ -582,7 +583,7 @@ describe("accept", () => {
       }).pipe(Effect.provide(MemoryTransport.layer))
     ))
 
-  it.live("over anyPort TCP: two accepts raced, the other connection waits", () =>
+  it.live("over loopback TCP: two accepts raced, the other connection waits", () =>
     leavingNothing(
       Effect.gen(function*() {
         const acceptors = yield* listening
@@ -990,7 +991,7 @@ describe("whatever interrupts a write", () => {
       ))
   }
 
-  it.live("over anyPort TCP, a peer that does not read: bytes reported are the bytes it reads then", () =>
+  it.live("over loopback TCP, a peer that does not read: bytes reported are the bytes it reads then", () =>
     leavingNothing(
       Effect.gen(function*() {
         for (const policy of [Cancellation.terminal, Cancellation.partial]) {
@@ -1010,10 +1011,13 @@ describe("whatever interrupts a write", () => {
           const sending = yield* start(
             rest.byteLength > 0 ? Write.writeAll(client, rest) : Effect.succeed(0)
           )
-          const reading = yield* start(Read.readAll(server, { max: message.byteLength }))
+          const reading = yield* start(readToEnd(server))
           yield* Fiber.join(sending)
+          yield* eventually("everything has arrived", () => server.bytesRead === transferred + rest.byteLength)
           yield* client.close
-          assertBytes(yield* Fiber.join(reading), Buffers.concat([message.subarray(0, transferred), rest]))
+          const { bytes, end } = yield* Fiber.join(reading)
+          assertBytes(bytes, Buffers.concat([message.subarray(0, transferred), rest]))
+          assert.strictEqual(end, policy === Cancellation.partial ? "Done" : "ConnectionReset")
         }
       }).pipe(Effect.provide(NodeTransport.layer))
     ))
@@ -1060,7 +1064,9 @@ describe("Effect.timeout around a write", () => {
         assert.isDefined(fiber.pollUnsafe())
         assert.deepStrictEqual([cursor.transferred, left.state.write], [4, "torn"])
         yield* left.close
-        assertBytes(yield* Read.readAll(right), "hell")
+        const { bytes, end } = yield* readToEnd(right)
+        assertBytes(bytes, "hell")
+        assert.strictEqual(end, "ConnectionReset")
       })))
   }
 
@@ -1183,9 +1189,11 @@ describe("groups", () => {
         assert.deepStrictEqual(taken, [concurrency === 1 ? 24 : 8, 0, 0, 0, 0, 0])
         for (const [index, [left, right]] of pairs.entries()) {
           if (index === 1) continue
-          assert.strictEqual(left.state.write, index === 0 && concurrency > 1 ? "torn" : "open")
+          const { write } = left.state
+          assert.strictEqual(write, index === 0 && concurrency > 1 ? "torn" : "open")
           yield* left.close
-          yield* Read.readAll(right)
+          const { end } = yield* readToEnd(right)
+          assert.strictEqual(end, write === "torn" ? "ConnectionReset" : "Done")
           assert.strictEqual(right.bytesRead, taken[index])
         }
       })))

@@ -324,7 +324,7 @@ describe("Framing, any", () => {
                   Effect.map(Framing.receive(right, one.framing), (message) => void received.push(message))
                 )
               )
-              assert.strictEqual(ending(end), isCut ? "UnexpectedEof" : "Done")
+              assert.strictEqual(ending(end), isCut ? "ConnectionReset" : "Done")
               assert.deepStrictEqual(received, complete)
             }))
         ),

@@ -569,7 +569,8 @@ describe("Write", () => {
           errors.map((error) => [error.reason._tag, error.operation, error.transferred, error.total]),
           [["Closed", "writeAll", 2, 5], ["Closed", "writeAll", 0, 6]]
         )
-        assert.strictEqual(calls.close, 1)
+        // The peer has two bytes of five, which an end of stream would make look complete.
+        assert.deepStrictEqual([calls.close, calls.abort], [0, 1])
         for (const source of [hello, new Uint8Array(0)]) {
           assert.strictEqual(failure(yield* Effect.exit(Write.writeAll(socket, source))).reason._tag, "Closed")
           assert.strictEqual(failure(yield* Effect.exit(socket.writeSome(source))).reason._tag, "Closed")

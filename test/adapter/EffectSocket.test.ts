@@ -35,6 +35,7 @@ import { anyPort, portOf } from "../support/addresses.ts"
 import { assertBytes, pattern } from "../support/bytes.ts"
 import { ending, failure, transferOf } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
+import { readToEnd } from "../support/reading.ts"
 import { start } from "../support/waiting.ts"
 
 const { data, end, fail, take } = ScriptedStream
@@ -264,7 +265,9 @@ describe("toSocket", () => {
         assert.deepStrictEqual(closeOf(yield* Fiber.await(pulling)), [1006, undefined])
         assert.deepStrictEqual(tagsOf(yield* Fiber.await(writing)), ["SocketWriteError", "Closed"])
         assert.strictEqual(left.state.socket, "closed")
-        assertBytes(yield* Read.readAll(right), "1234")
+        const { bytes, end } = yield* readToEnd(right)
+        assertBytes(bytes, "1234")
+        assert.strictEqual(end, "ConnectionReset")
       }))
 
     it.effect("after the connection a write fails at once, since no other one will come for it", () =>

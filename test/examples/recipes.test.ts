@@ -22,6 +22,7 @@ import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { tcp } from "../suites/conformance/node.ts"
 import { assertBytes, pattern } from "../support/bytes.ts"
 import { ending, failure, transferOf } from "../support/exits.ts"
+import { readToEnd } from "../support/reading.ts"
 import { eventually, start, turn, turns } from "../support/waiting.ts"
 
 const folder = new URL("../../examples/recipes/", import.meta.url)
@@ -784,8 +785,9 @@ describe("recipe 6", () => {
         1,
         0
       ]])
-      const left = yield* Read.readAll(stuck)
-      assert.isTrue(0 < left.byteLength && left.byteLength < big.length)
+      const { bytes, end } = yield* readToEnd(stuck)
+      assert.isTrue(0 < bytes.byteLength && bytes.byteLength < big.length)
+      assert.strictEqual(end, "ConnectionReset")
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
   it.effect("a handler that is busy with something else is interrupted in the end", () =>

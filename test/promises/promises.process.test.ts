@@ -385,8 +385,11 @@ describe("promises", () => {
       }
       peer.write("still heard\n")
       assertBytes((await socket.readUntil("\n"))!, "still heard\n")
-      await Promise.all([socket.close(), take(Infinity)])
+      await take(transferred)
       assertBytes(received(), message.subarray(0, transferred))
+      const reset = once(peer.resume(), "error")
+      await socket.close()
+      assert.propertyVal((await reset)[0], "code", "ECONNRESET")
     })
 
     test("a clogged writeAll, partial: the cursor goes on, and the peer gets every byte once", async () => {

@@ -3,13 +3,16 @@ import * as Effect from "effect/Effect"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as Pull from "effect/Pull"
 import * as Buffers from "../../Buffers.ts"
+import type { Type } from "../../Cancellation.ts"
 import { type Address, isSocketError, Reason, type SocketError } from "../../SocketError.ts"
 import type { State, StreamSocket } from "../../StreamSocket.ts"
 import { type Backing, type Events, type LiveOptions, resolveLiveOptions } from "../../Transport.ts"
 import { isOfThisVersion, version } from "../base/copies.ts"
 import { formatAddress, formatBytes } from "../base/format.ts"
 import * as TimerQueue from "../base/timerQueue.ts"
-import { type Cancellable, type CancellationScope, type Request, scopeOf, type Type } from "../cancellation/signal.ts"
+import { satisfies } from "../cancellation/guarantee.ts"
+import { type CancellationScope, scopeOf } from "../cancellation/scope.ts"
+import type { Cancellable, Request } from "../cancellation/signal.ts"
 import { ReadHalf } from "./ReadHalf.ts"
 import { ShutdownWrite, WriteHalf, WriteSome } from "./WriteHalf.ts"
 
@@ -46,7 +49,7 @@ class Closing implements Cancellable {
   }
 
   requestCancel({ type }: Request): Type | undefined {
-    if (type !== "terminal" || this.scope === undefined) return undefined
+    if (!satisfies("terminal", type) || this.scope === undefined) return undefined
     this.leave()
     return "terminal"
   }
@@ -136,7 +139,7 @@ export class Socket implements StreamSocket, Events {
     return Effect.suspend(() => {
       if (this.successor !== undefined) return this.successor.close
       if (this.phase === "open") {
-        if (Duration.isZero(this.linger)) return this.abort
+        if (this.writeHalf.isCutInside || Duration.isZero(this.linger)) return this.abort
         this.refuse()
         // A fiber that was just woken may have ended the stream already.
         if (!this.isReleased()) this.backing.close()
@@ -218,16 +221,16 @@ export class Socket implements StreamSocket, Events {
   }
 
   readable(): void {
-    this.readHalf.queue.pump()
+    this.readHalf.queue.pump("reported")
   }
 
   writable(): void {
-    this.writeHalf.queue.pump()
+    this.writeHalf.queue.pump("reported")
   }
 
   failed(error: SocketError): void {
     this.writeHalf.fail(error)
-    this.readHalf.queue.pump()
+    this.readHalf.queue.pump("reported")
   }
 
   closed(): void {

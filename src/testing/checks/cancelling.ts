@@ -15,6 +15,7 @@ import {
   connect,
   cut,
   drain,
+  drainTorn,
   ensure,
   equal,
   eventually,
@@ -193,7 +194,7 @@ export const cancelling: ReadonlyArray<Check> = [
       sameBytes("a read on a torn stream", yield* take(left, 10), text("still here"))
       sameBytes(
         "what the peer reads",
-        Buffers.concat([read, yield* drain(left, right)]),
+        Buffers.concat([read, yield* drainTorn(subject, left, right)]),
         filled,
         message.subarray(0, k)
       )
@@ -287,7 +288,7 @@ export const cancelling: ReadonlyArray<Check> = [
       failedWith("a later write", yield* promptly("a later write", left.writeSome(text("!"))), "Torn")
       sameBytes(
         "what the peer reads",
-        Buffers.concat([read, yield* drain(left, right)]),
+        Buffers.concat([read, yield* drainTorn(subject, left, right)]),
         filled,
         message.subarray(0, k)
       )

@@ -360,12 +360,18 @@ export const ending: ReadonlyArray<Check> = [
       equal("the socket", left.state.socket, "open")
     })),
 
-  check("bytes taken in the middle of a message are flushed by close", (subject) =>
-    Effect.gen(function*() {
-      const { filled, k, left, message, read, right } = yield* midway(subject, writeAll, { linger: forever })
-      const closing = yield* start(left.close)
-      const rest = succeeded("reading", yield* promptly("reading", readToEnd(right)))
-      succeeded("close", yield* exitOf("close", closing))
-      sameBytes("what the peer reads", Buffers.concat([read, rest]), filled, message.subarray(0, k))
-    }))
+  check(
+    "close in the middle of a message aborts: the peer does not take the end of the stream for its end",
+    (subject) =>
+      Effect.gen(function*() {
+        const { fiber, filled, k, left, message, read, right } = yield* midway(subject, writeAll, { linger: forever })
+        succeeded("close", yield* promptly("close", left.close))
+        equal("transferred", failedWith("writeAll", yield* exitOf("writeAll", fiber), "Closed").transferred, k)
+        const { bytes, exit } = succeeded("reading", yield* promptly("reading", readOut(right)))
+        if (subject.can.reset) failedWith("what the peer sees", exit, "ConnectionReset")
+        const all = Buffers.concat([filled, message.subarray(0, k)])
+        const seen = Buffers.concat([read, bytes])
+        sameBytes("what the peer reads", seen, all.subarray(0, seen.byteLength))
+      })
+  )
 ]

@@ -12,6 +12,7 @@ import {
   cloggedFor,
   connect,
   drain,
+  drainTorn,
   equal,
   exitOf,
   failedWith,
@@ -134,7 +135,7 @@ export const requesting: ReadonlyArray<Check> = [
       aborted("writeAll", yield* exitOf("writeAll", fiber), { type: "terminal", transferred: k, total })
       equal("the write side", left.state.write, "torn")
       failedWith("the write in line", yield* exitOf("the write in line", behind), "Torn")
-      const all = yield* drain(left, right)
+      const all = yield* drainTorn(subject, left, right)
       sameBytes("what the peer reads", Buffers.concat([read, all]), filled, message.subarray(0, k))
     })),
 

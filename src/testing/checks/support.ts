@@ -288,6 +288,21 @@ export const drain = (from: StreamSocket, to: StreamSocket): Effect.Effect<Uint8
     return succeeded("what the peer reads", yield* exitOf("what the peer reads", reading))
   })
 
+/**
+ * Closes one end, whose message is torn, when the other one has read all that
+ * was taken: the reset that follows may overtake bytes. Answers these bytes.
+ */
+export const drainTorn = (subject: Subject, from: StreamSocket, to: StreamSocket): Effect.Effect<Uint8Array> =>
+  Effect.gen(function*() {
+    const left = from.bytesWritten - to.bytesRead
+    const bytes = succeeded("what the peer reads", yield* promptly("what the peer reads", take(to, left)))
+    succeeded("close", yield* promptly("close", from.close))
+    const end = yield* promptly("the end of a torn stream", to.readSome(new Uint8Array(1)))
+    if (subject.can.reset) failedWith("the end of a torn stream", end, "ConnectionReset")
+    else ensure("the end of a torn stream", Exit.isFailure(end), "a failure, or the end of the stream", show(end))
+    return bytes
+  })
+
 const enough = 256 * 1024 * 1024
 
 /** Writes until the connection takes no more, and answers with the bytes it took. */

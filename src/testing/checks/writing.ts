@@ -12,6 +12,7 @@ import {
   connect,
   cut,
   drain,
+  drainTorn,
   ensure,
   equal,
   eventually,
@@ -21,6 +22,7 @@ import {
   midway,
   pattern,
   promptly,
+  readOut,
   readToEnd,
   sameBytes,
   start,
@@ -247,7 +249,7 @@ export const writing: ReadonlyArray<Check> = [
       fiber.interruptUnsafe()
       message.fill(0xff)
       interrupted("writeAll", yield* exitOf("writeAll", fiber), { transferred: k, total, guarantee: "terminal" })
-      sameBytes("what the peer reads", Buffers.concat([read, yield* drain(left, right)]), filled, expected)
+      sameBytes("what the peer reads", Buffers.concat([read, yield* drainTorn(subject, left, right)]), filled, expected)
     })),
 
   check("buffers are the caller's again after a failure", (subject) =>
@@ -259,9 +261,11 @@ export const writing: ReadonlyArray<Check> = [
       message.fill(0xff)
       equal("transferred", error.transferred, k)
       equal("total", error.total, total)
-      const rest = succeeded("reading", yield* promptly("reading", readToEnd(right)))
+      const rest = succeeded("reading", yield* promptly("reading", readOut(right))).bytes
       succeeded("close", yield* exitOf("close", closing))
-      sameBytes("what the peer reads", Buffers.concat([read, rest]), filled, expected)
+      // The message is cut inside, so that the close resets: the end of it may be lost.
+      const all = Buffers.concat([filled, expected])
+      sameBytes("what the peer reads", Buffers.concat([read, rest]), all.subarray(0, read.byteLength + rest.byteLength))
     })),
 
   check("one reader and one writer do not hold each other up", (subject) =>

@@ -216,7 +216,7 @@ const filters: Record<FilterName, Cancellation.Filter> = {
   none: Cancellation.allowNone,
   terminal: Cancellation.allowTerminal,
   partial: Cancellation.allowPartial,
-  all: Cancellation.allowAll,
+  all: (type) => type,
   weaken: () => "terminal"
 }
 
@@ -358,7 +358,8 @@ export class Model {
       name: `${task.name}, ${stepText(step)}`,
       task,
       end,
-      kind: step.op,
+      // What is cut inside a message is not closed but aborted.
+      kind: step.op === "close" && this.isCutInside(this.sides[end]) ? "abort" : step.op,
       step,
       bytes,
       total: step.op === "writeSome"
@@ -413,7 +414,7 @@ export class Model {
     const { step } = operation
     if (isClose(step)) {
       // A close waits for the release all the same; an abort has nothing to add to what is on its way.
-      if (step.op === "abort") this.settle(operation, { exit: "interrupted" })
+      if (operation.kind === "abort") this.settle(operation, { exit: "interrupted" })
       else operation.finishing = { until: Infinity }
       return
     }
@@ -755,6 +756,10 @@ export class Model {
       ? undefined
       : missed
     return { exit: `${kind} ${describeFailure(failure, count, told)}` }
+  }
+
+  private isCutInside({ phase, write, writers }: Side): boolean {
+    return phase === "open" && (write === "torn" || (writers[0] !== undefined && writers[0].transferred > 0))
   }
 
   private closes(side: Side): void {
