@@ -9,17 +9,15 @@
  * - `total`: nothing happened, as if the operation had never been started.
  *
  * A *policy* says which of them plain fiber interruption asks for. A *signal*
- * asks from outside, without interrupting anybody: an operation that can keep
- * the guarantee at that moment ends with a typed failure, and any other one runs
- * on.
+ * asks from outside, without interrupting a fiber: an operation that can keep
+ * the guarantee at that moment ends with a typed failure, and any other operation
+ * runs on.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Data from "effect/Data"
-import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -29,7 +27,10 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Pull from "effect/Pull"
 import * as Schedule from "effect/Schedule"
+import { abortedBy } from "./internal/cancellation/aborted.ts"
+import { CancellationScope, CurrentCancellationScope, ofThisVersion } from "./internal/cancellation/scope.ts"
 import * as Signal from "./internal/cancellation/signal.ts"
+import type { Address } from "./SocketError.ts"
 
 /**
  * The three guarantees. A stronger one satisfies a request for a weaker one:
@@ -38,7 +39,7 @@ import * as Signal from "./internal/cancellation/signal.ts"
  * @category models
  * @since 0.1.0
  */
-export type Type = Signal.Type
+export type Type = "terminal" | "partial" | "total"
 
 /**
  * What plain fiber interruption asks of a composed write that is in the middle
@@ -107,9 +108,9 @@ export const partial: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
  *
  * **Details**
  *
- * In a pipe it is called: `Cancellation.total()`. `within` bounds the wait: after that time the write stops and tears the
- * stream, as under `terminal`. Without it a peer that never reads can hold the
- * interruption for ever.
+ * In a pipe it is called: `Cancellation.total()`. `within` bounds the wait: after
+ * that time the write stops and tears the stream, as under `terminal`. Without
+ * `within`, a peer that never reads holds the interruption for ever.
  *
  * **Example** (Finishing a message, but not at any price)
  *
@@ -150,8 +151,8 @@ export const total: {
  * **Details**
  *
  * `transferred` and `total` count the bytes of that one operation. `guarantee`
- * is the promise that was kept, which may be stronger than the policy asked
- * for: an operation that had taken nothing, or everything, kept `total`.
+ * is the guarantee that was kept. It may be stronger than the policy asked for:
+ * an operation that had taken nothing, or everything, kept `total`.
  *
  * @category models
  * @since 0.1.0
@@ -179,11 +180,11 @@ export class Transfer extends Context.Service<Transfer, {
  * **Gotchas**
  *
  * `Effect.timeout` and its relatives replace the cause of what they cut; pass a
- * `Buffers.Cursor` to the write to keep the count in any case. Of several writes
- * that ran at once and were cut together, this is one; ask each fiber's exit. A
- * fiber that ends by interruption while children of its own are still ending
- * exits with a bare interruption (Effect 4.1): there, ask inside the fiber, with
- * `Effect.onExit` or `Effect.exit` at the write.
+ * `Buffers.Cursor` to the write to keep the count in any case. When several writes
+ * ran at once and were cut together, this reads one of them; ask the exit of each
+ * fiber. A fiber that ends by interruption while children of its own are still
+ * ending exits with a bare interruption (Effect 4.1): there, ask inside the fiber,
+ * with `Effect.onExit` or `Effect.exit` at the write.
  *
  * @category getters
  * @since 0.1.0
@@ -199,9 +200,9 @@ export const transfer = <E>(cause: Cause.Cause<E>): Option.Option<Transfer["Serv
  * - `Completed`: with its value.
  * - `Cancelled`: by an interruption, by a request of a signal, or by a deadline.
  *   `transferred` and `total` count the bytes of the operation that was cut, and
- *   `guarantee` is the promise that was kept. An interruption that cut no write
- *   in the middle reads `total`, 0 of 0: no operation of ours did anything that
- *   was not reported.
+ *   `guarantee` is the guarantee that was kept. An interruption that cut no write
+ *   in the middle reads `total`, 0 of 0: every byte that an operation moved was
+ *   reported by its result.
  * - `Failed`: for any other reason.
  *
  * @category models
@@ -231,8 +232,8 @@ interface OutcomeDefinition extends Data.TaggedEnum.WithGenerics<2> {
 export const Outcome = Data.taggedEnum<OutcomeDefinition>()
 
 /**
- * Reads an exit, wherever one is at hand: `Fiber.await`, `Effect.exit`,
- * `Effect.onExit`, a supervisor's log.
+ * Reads an exit, such as that of `Fiber.await`, `Effect.exit` or
+ * `Effect.onExit`.
  *
  * **Details**
  *
@@ -260,7 +261,7 @@ export const outcome = <A, E>(exit: Exit.Exit<A, E>): Outcome<A, E> => {
     const { guarantee, total, transferred } = Option.getOrElse(transfer(cause), () => untouched)
     return Outcome.Cancelled({ by: "interruption", guarantee, transferred, total })
   }
-  const aborted = Signal.abortedBy(cause)
+  const aborted = abortedBy(cause)
   return aborted === undefined ? Outcome.Failed({ cause }) : Outcome.Cancelled({
     by: aborted.deadline === true ? "deadline" : "request",
     guarantee: aborted.type,
@@ -271,49 +272,60 @@ export const outcome = <A, E>(exit: Exit.Exit<A, E>): Outcome<A, E> => {
 
 // ---- signals
 
-export type {
-  /**
-   * An operation that a request ended: where it stood, and the guarantee that
-   * ending there kept.
-   *
-   * @category models
-   * @since 0.1.0
-   */
-  Ended,
-  /**
-   * What a region lets a request become on its way to the operations inside:
-   * the same type, another one, or nothing (`undefined`).
-   *
-   * @category models
-   * @since 0.1.0
-   */
-  Filter,
-  /**
-   * An operation that waits in the region of a signal. `transferred` and
-   * `total` are its bytes so far; `total` is 0 where it is unknown.
-   *
-   * @category models
-   * @since 0.1.0
-   */
-  Pending,
-  /**
-   * What a request did: the operations that it ended, and those that ran on
-   * because they could not keep the guarantee or because a filter held the
-   * request back.
-   *
-   * @category models
-   * @since 0.1.0
-   */
-  Report
-} from "./internal/cancellation/signal.ts"
+/**
+ * An operation that waits in the region of a signal. `transferred` and `total`
+ * are its bytes so far; `total` is 0 where it is unknown.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Pending {
+  readonly operation: string
+  readonly address: Address | undefined
+  readonly transferred: number
+  readonly total: number
+}
+
+/**
+ * An operation that a request ended: where it stood, and the guarantee that
+ * ending there kept.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Ended extends Pending {
+  readonly guarantee: Type
+}
+
+/**
+ * What a request did: the operations that it ended, and those that ran on
+ * because they could not keep the guarantee or because a filter stopped the
+ * request.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Report {
+  readonly ended: ReadonlyArray<Ended>
+  readonly continued: ReadonlyArray<Pending>
+}
+
+/**
+ * What a request becomes on its way to the operations of a region: the same type,
+ * another type, or no request (`undefined`).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Filter = (type: Type) => Type | undefined
 
 /**
  * A source of cancellation requests for the operations of a region.
  *
  * **Details**
  *
- * A signal can be emitted again and again, can serve any number of regions, and
- * holds nothing: there is nothing to close.
+ * A signal can be emitted again and again and can serve any number of regions.
+ * It holds no resource, so there is nothing to close.
  *
  * @category models
  * @since 0.1.0
@@ -321,21 +333,21 @@ export type {
 export interface CancellationSignal {
   /**
    * Asks every operation that waits in a region of this signal to end with at
-   * least this guarantee, and answers what became of each. All of them have
-   * ended before the first of their fibers goes on.
+   * least this guarantee, and succeeds with what became of each. All operations
+   * that honour the request have ended before the first of their fibers resumes.
    *
-   * Not latched: an operation that starts later, that has ended, or that
-   * completes in its first attempt is not touched.
+   * The request is not latched: it does not reach an operation that starts later,
+   * that has ended, or that completes in its first attempt.
    *
    * **Interruption**: none needed; it does not wait.
    */
-  readonly emit: (type: Type) => Effect.Effect<Signal.Report>
+  readonly emit: (type: Type) => Effect.Effect<Report>
   /** {@link emit} for callbacks outside Effect. */
-  readonly emitUnsafe: (type: Type) => Signal.Report
+  readonly emitUnsafe: (type: Type) => Report
   /** The operations that wait in a region of this signal at this moment. */
-  readonly pending: ReadonlyArray<Signal.Pending>
+  readonly pending: ReadonlyArray<Pending>
   /**
-   * Ends when no operation waits in a region of this signal, and none has
+   * Succeeds when no operation waits in a region of this signal, and none has
    * followed within a turn of the scheduler.
    *
    * **Interruption**: stops waiting; nothing else happens.
@@ -377,18 +389,19 @@ export const makeSignal = (): CancellationSignal => new Signal.Signal("signal")
  * | `writeAll` after `k` of `n` bytes | `k = 0`: every type, as `total`; later: `partial`, and `terminal`, which tears the stream |
  * | `close` | `terminal`: it becomes `abort` |
  *
- * An operation that honours one fails with the reason `OperationAborted`, a
- * typed failure and not an interruption: it reaches into uninterruptible
- * regions too. Policies have no say in requests, nor filters in interruption.
- * Inside the region of several signals, each of them reaches.
+ * An operation that honours a request fails with the reason `OperationAborted`,
+ * a typed failure and not an interruption. So a request also reaches operations in
+ * uninterruptible regions. Policies apply to interruption only, and filters to
+ * requests only. Several signals can be in force; each of them reaches the
+ * operations inside.
  *
  * **Gotchas**
  *
- * A `terminal` request makes a `close` inside an abort, which succeeds: what was
- * taken and has not left is discarded. A socket that is opened inside and closed
- * by its scope is not concerned, its close is bounded by `linger`. What is made
- * once and shared (`Effect.cached`, a layer, a pool) belongs to the region that
- * made it first.
+ * A `terminal` request turns a `close` inside the region into an abort, which
+ * succeeds: bytes that were taken and have not left are discarded. It does not
+ * reach the close that the scope of a socket runs; `linger` bounds that one. A
+ * value that is made once and shared (`Effect.cached`, a layer, a pool) belongs to
+ * the region that made it first.
  *
  * **Interruption**: as without it.
  *
@@ -404,23 +417,23 @@ export const withSignal: {
     if (!Signal.isSignal(signal)) throw new TypeError("withSignal: not a signal of Cancellation.makeSignal")
     return Effect.updateService(
       effect,
-      Signal.CurrentCancellationScope,
-      (region) => (Signal.checked(region) ?? outside).within(signal)
+      CurrentCancellationScope,
+      (region) => (ofThisVersion(region) ?? outside).within(signal)
     )
   }
 )
 
 /**
  * The requests of an `AbortSignal`, as a signal for {@link withSignal}: when it
- * aborts, its region is asked for `type`. The errors of operations that end by
- * it have the abort reason as their `cause`.
+ * aborts, its region is asked for `type`. The errors of operations that it ends
+ * have the abort reason as their `cause`.
  *
  * **Details**
  *
- * Having been aborted is a state, so here a request *is* latched: an operation
- * that has to wait after the abort is asked at once, too. What completes in its
- * first attempt completes. It listens only while operations wait, so there is
- * nothing to dispose of.
+ * Having been aborted is a state, so here a request *is* latched: it also reaches
+ * an operation that has to wait after the abort. An operation that completes in
+ * its first attempt completes. The signal listens only while operations wait, so
+ * there is nothing to dispose of.
  *
  * **Example** (Stopping with the request that started it)
  *
@@ -434,7 +447,7 @@ export const withSignal: {
  * @since 0.1.0
  */
 export const fromAbortSignal = (signal: AbortSignal, type: Type): CancellationSignal => {
-  // By what it can do: one of another realm or a polyfill is as good.
+  // By its members, so that a signal of another realm or of a polyfill passes.
   const isAbortSignal = Predicate.hasProperty(signal, "aborted") &&
     typeof signal.addEventListener === "function" && typeof signal.removeEventListener === "function"
   if (!isAbortSignal) throw new TypeError("fromAbortSignal: not an AbortSignal")
@@ -450,7 +463,7 @@ export const fromAbortSignal = (signal: AbortSignal, type: Type): CancellationSi
  * @category filters
  * @since 0.1.0
  */
-export const allowNone: Signal.Filter = () => undefined
+export const allowNone: Filter = () => undefined
 
 /**
  * Lets `terminal` requests through (Asio's `enable_terminal_cancellation`).
@@ -458,7 +471,7 @@ export const allowNone: Signal.Filter = () => undefined
  * @category filters
  * @since 0.1.0
  */
-export const allowTerminal: Signal.Filter = (type) => type === "terminal" ? type : undefined
+export const allowTerminal: Filter = (type) => type === "terminal" ? type : undefined
 
 /**
  * Lets `partial` and `terminal` requests through (Asio's
@@ -467,35 +480,17 @@ export const allowTerminal: Signal.Filter = (type) => type === "terminal" ? type
  * @category filters
  * @since 0.1.0
  */
-export const allowPartial: Signal.Filter = (type) => type === "total" ? undefined : type
+export const allowPartial: Filter = (type) => type === "total" ? undefined : type
 
 /**
- * Lets every request through (Asio's `enable_total_cancellation`), as a region
- * without a filter does.
- *
- * @category filters
- * @since 0.1.0
- */
-export const allowAll: Signal.Filter = (type) => type
-
-/**
- * The filter that lets a request through `outer` and then through `inner`, as
- * nested regions do.
- *
- * @category filters
- * @since 0.1.0
- */
-export const composeFilters: (outer: Signal.Filter, inner: Signal.Filter) => Signal.Filter = Signal.compose
-
-/**
- * Puts a filter between an effect and the signals around it. Signals inside the
- * effect are not concerned.
+ * Puts a filter between an effect and the signals around it. It does not apply to
+ * signals inside the effect.
  *
  * **Details**
  *
- * Filters of nested regions add up: a request passes the outermost first, and
- * what that makes of it goes on to the next. A filter that throws is a defect of
- * whoever emits, and nothing is cancelled then.
+ * Filters of nested regions add up: a request passes the outermost filter first,
+ * and the result goes on to the next one. A filter that throws makes the `emit` a
+ * defect, and then no operation is cancelled.
  *
  * **Example** (Only the end of everything may cut this)
  *
@@ -509,12 +504,12 @@ export const composeFilters: (outer: Signal.Filter, inner: Signal.Filter) => Sig
  * @since 0.1.0
  */
 export const withFilter: {
-  (filter: Signal.Filter): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R>
+  (filter: Filter): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Filter): Effect.Effect<A, E, R>
 } = dual(
   2,
-  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Signal.Filter): Effect.Effect<A, E, R> =>
-    Effect.updateService(effect, Signal.CurrentCancellationScope, (region) => Signal.checked(region)?.through(filter))
+  <A, E, R>(effect: Effect.Effect<A, E, R>, filter: Filter): Effect.Effect<A, E, R> =>
+    Effect.updateService(effect, CurrentCancellationScope, (region) => ofThisVersion(region)?.through(filter))
 )
 
 // ---- deadlines
@@ -525,17 +520,17 @@ export const withFilter: {
  *
  * **Details**
  *
- * An operation that ends by it fails with `OperationAborted`, whose `deadline`
- * is `true`. It is a request like any other: an operation that cannot keep the
- * guarantee runs on, and what is no socket operation is not touched; for a bound
- * on everything that an effect does use `Effect.timeout`, which interrupts.
- * Time that is over is a state: inside the effect, an operation that has to wait
- * after the deadline is asked at once, so that none is missed between two
- * operations.
+ * An operation that the deadline ends fails with `OperationAborted`, whose
+ * `deadline` is `true`. The deadline is a request like any other: an operation
+ * that cannot keep the guarantee runs on, and it reaches socket operations only.
+ * For a bound on everything that an effect does use `Effect.timeout`, which
+ * interrupts. A deadline that has passed is a state: inside the effect, it also
+ * reaches an operation that has to wait afterwards, so that a fiber between two
+ * operations does not escape it.
  *
- * An operation that finishes in the turn in which the time is over has
- * finished. Of nested deadlines the earlier wins. The timer is gone when the
- * effect ends. An infinite duration is no deadline.
+ * An operation that finishes in the turn in which the time is over has finished.
+ * With nested deadlines, the earlier one wins. The timer ends with the effect. An
+ * infinite duration is no deadline.
  *
  * **Interruption**: as without it.
  *
@@ -567,32 +562,6 @@ export const cancelAfter: {
   }
 )
 
-/**
- * {@link cancelAfter} with a point in time instead of a duration. One that has
- * passed is a request in the next turn.
- *
- * @category deadlines
- * @since 0.1.0
- */
-export const cancelAt: {
-  (time: DateTime.DateTime.Input, type?: Type): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  <A, E, R>(effect: Effect.Effect<A, E, R>, time: DateTime.DateTime.Input, type?: Type): Effect.Effect<A, E, R>
-} = dual(
-  (args) => Effect.isEffect(args[0]),
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    time: DateTime.DateTime.Input,
-    type: Type = "terminal"
-  ): Effect.Effect<A, E, R> => {
-    Signal.assertType("cancelAt", type)
-    const at = DateTime.toEpochMillis(DateTime.makeUnsafe(time))
-    return Effect.flatMap(
-      Clock.currentTimeMillis,
-      (now) => withDeadline(effect, Duration.millis(Math.max(0, at - now)), type)
-    )
-  }
-)
-
 // ---- escalation
 
 /**
@@ -609,33 +578,35 @@ export const cancelAt: {
  */
 export interface Escalation {
   readonly endedBy: Type | undefined
-  readonly steps: ReadonlyArray<Signal.Report & { readonly type: Type }>
+  readonly steps: ReadonlyArray<Report & { readonly type: Type }>
 }
 
 /**
- * The ladder of a graceful shutdown: asks the region of a signal for `total` at
- * once, for `partial` after a while, and for `terminal` in the end; stops as
- * soon as the work is over, and answers which request was enough.
+ * The phases of a graceful shutdown: asks the region of a signal for `total` at
+ * once, for `partial` after a pause, and for `terminal` after another one. Stops as
+ * soon as the work is over, and succeeds with the request that was enough. Fails
+ * only with the errors of `schedule`.
  *
  * **Details**
  *
- * - `schedule`: when to take the next step; by default a second after the last.
- *   Its input is the request just made. When it ends, no further step is taken.
- * - `until`: what being over means, by default that no operation waits in the
- *   region any more (`signal.idle`). To wait for what the operations belong to,
- *   give `Fiber.await(fiber)` or `FiberSet.awaitEmpty(set)`; it does not matter
- *   how it ends.
- * - `types`: other steps than the three.
+ * - `schedule`: when to make the next request; by default 1 second after the
+ *   last. Its input is the request just made. When it ends, no further request is
+ *   made.
+ * - `until`: when the work is over, by default when no operation waits in the
+ *   region any more (`signal.idle`). To wait for the fibers that run the
+ *   operations, give `Fiber.await(fiber)` or `FiberSet.awaitEmpty(set)`. The work
+ *   is over however this effect ends.
+ * - `types`: other requests than the three.
  *
- * After the last step it waits as long as the schedule says once more.
+ * After the last request it waits as long as the schedule says once more.
  *
  * **Gotchas**
  *
- * `partial` stops a message in the middle, and its stream does not know: where
- * connections carry messages, climb with `types: ["total", "terminal"]`, which
- * tears such a stream instead.
+ * `partial` stops a message in the middle and leaves its stream usable. Where
+ * connections carry messages, use `types: ["total", "terminal"]`, which tears such
+ * a stream instead.
  *
- * **Interruption**: takes no further step; requests that were made stay made.
+ * **Interruption**: makes no further request; requests that were made stay made.
  *
  * **Example** (Ending a server's connections)
  *
@@ -665,7 +636,7 @@ export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = n
       ? () => Effect.sleep("1 second")
       : yield* Schedule.toStepWithSleep(options.schedule)
     const steps: Array<Escalation["steps"][number]> = []
-    for (const type of options?.types ?? ladder) {
+    for (const type of options?.types ?? allTypes) {
       steps.push({ type, ...(yield* signal.emit(type)) })
       const next = yield* Effect.raceFirst(
         Effect.as(Fiber.await(over), "over"),
@@ -681,12 +652,12 @@ export const escalate = <O = unknown, E = never, R = never, A2 = unknown, E2 = n
 
 type Pause<E, R> = (type: Type) => Effect.Effect<unknown, E | Cause.Done<unknown>, R>
 
-const ladder: ReadonlyArray<Type> = ["total", "partial", "terminal"]
+const allTypes: ReadonlyArray<Type> = ["total", "partial", "terminal"]
 
 // As long as `idle` takes to notice.
 const twoTurns = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
-const outside = new Signal.CancellationScope([])
+const outside = new CancellationScope([])
 
 const untouched: Transfer["Service"] = { transferred: 0, total: 0, guarantee: "total" }
 
@@ -698,8 +669,8 @@ const withDeadline = <A, E, R>(
   Effect.suspend(() => {
     const deadline = new Signal.Deadline(type)
     return Effect.acquireUseRelease(
-      // A turn later than the clock says, so that what becomes ready in that turn has become ready in time.
-      // Nobody's child: a fiber that ends with children still ending loses the account on its cause.
+      // One turn later than the clock says: an operation that becomes ready in the turn of the deadline is in time.
+      // Detached: a fiber that ends while a child is still ending loses the annotation on its cause.
       Effect.forkDetach(Effect.andThen(Effect.sleep(time), Effect.andThen(Effect.yieldNow, deadline.pass)), {
         startImmediately: true
       }),

@@ -14,6 +14,7 @@ import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
 import { noop } from "./internal/base/noEvents.ts"
+import { guaranteeOfTransfer } from "./internal/cancellation/guarantee.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
 import { coreOf } from "./internal/core/Socket.ts"
 import * as AnyStream from "./internal/operations/foreignStream.ts"
@@ -253,13 +254,11 @@ const pumpAll = (
   const end = (cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> => {
     const { remaining } = piece
     const transferred = total - remaining
-    const stopped = (type: Cancellation.Type | undefined): Cancellation.Type =>
-      type === "terminal" ? type : transferred === 0 ? "total" : "partial"
     const located = (error: SocketError): SocketError => {
       const { address, reason } = error
       return reason._tag === "OperationAborted"
         ? new SocketError({
-          reason: { ...reason, type: stopped(reason.type), transferred, total },
+          reason: { ...reason, type: guaranteeOfTransfer(reason.type, transferred), transferred, total },
           operation,
           address,
           transferred,
@@ -274,7 +273,7 @@ const pumpAll = (
     return Effect.andThen(
       putBack,
       Cause.hasInterrupts(cause)
-        ? proceed(ending, { transferred, total, guarantee: stopped(guarantee) })
+        ? proceed(ending, { transferred, total, guarantee: guaranteeOfTransfer(guarantee, transferred) })
         : Effect.failCause(ending)
     )
   }

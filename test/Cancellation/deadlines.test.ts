@@ -1,6 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
-import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -473,7 +472,6 @@ describe("cancelAfter", () => {
   it("a type that there is not is an error that names it, at the call", () => {
     const gently = "gently" as Cancellation.Type
     assert.throws(() => Cancellation.cancelAfter(Effect.void, "1 second", gently), TypeError, "gently")
-    assert.throws(() => Cancellation.cancelAt(Effect.void, 0, gently), TypeError, "gently")
   })
 
   describe("interrupted", () => {
@@ -583,57 +581,7 @@ describe("cancelAfter", () => {
     }))
 })
 
-describe("cancelAt", () => {
-  it.effect("asks at a point in time", () =>
-    Effect.gen(function*() {
-      yield* TestClock.setTime(Date.UTC(2030, 0, 1))
-      for (
-        const at of [
-          "2030-01-01T00:01:00Z",
-          new Date(Date.UTC(2030, 0, 1, 0, 1)),
-          Date.UTC(2030, 0, 1, 0, 1),
-          DateTime.makeUnsafe("2030-01-01T00:01:00Z")
-        ]
-      ) {
-        yield* TestClock.setTime(Date.UTC(2030, 0, 1))
-        const { socket } = yield* scripted({ writes: [take(3), block] })
-        const fiber = yield* start(Cancellation.cancelAt(Write.writeAll(socket, hello), at, "partial"))
-        yield* TestClock.adjust("59999 millis")
-        assert.isUndefined(fiber.pollUnsafe())
-        yield* TestClock.adjust("1 millis")
-        assert.strictEqual(yield* lateOf(fiber), "writeAll 3/5 partial")
-      }
-    }))
-
-  it.effect("counts from when the effect runs, not from when it is made", () =>
-    Effect.gen(function*() {
-      const { socket } = yield* scripted({ reads: [block] })
-      const read = socket.readSome(target()).pipe(Cancellation.cancelAt(60_000))
-      yield* TestClock.adjust("59 seconds")
-      const fiber = yield* start(read)
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* lateOf(fiber), "readSome 0/5 total")
-    }))
-
-  it.effect("a time that has passed asks in the next turn, terminal by default", () =>
-    Effect.gen(function*() {
-      yield* TestClock.setTime(Date.UTC(2030, 0, 1))
-      const { socket } = yield* scripted({ reads: [data("hello")], writes: [take(3), block] })
-      const past = Cancellation.cancelAt("2029-12-31T23:59:59Z")
-      assert.strictEqual(yield* past(socket.readSome(target())), 5)
-      const fiber = yield* start(past(Write.writeAll(socket, hello)))
-      assert.isUndefined(fiber.pollUnsafe())
-      yield* turns
-      assert.strictEqual(yield* lateOf(fiber), "writeAll 3/5 terminal")
-      assert.strictEqual(socket.state.write, "torn")
-    }))
-
-  it("a time that is none is an error at the call", () => {
-    for (const wrong of ["nonsense", NaN, new Date(NaN)]) {
-      assert.throws(() => Cancellation.cancelAt(Effect.void, wrong), "Invalid date")
-    }
-  })
-})
+const unchanged: Cancellation.Filter = (type) => type
 
 describe("escalate", () => {
   const schedule = Schedule.spaced("1 second")
@@ -641,7 +589,7 @@ describe("escalate", () => {
   /** A write in the middle of its bytes, behind a filter if there is one. */
   const midway = (
     signal: Cancellation.CancellationSignal,
-    filter: Cancellation.Filter = Cancellation.allowAll,
+    filter: Cancellation.Filter = unchanged,
     ...then: ReadonlyArray<ScriptedStream.WriteStep>
   ) =>
     Effect.gen(function*() {
@@ -743,7 +691,7 @@ describe("escalate", () => {
   it.effect("work that ends by itself between two steps: the last step was enough", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
-      const { fiber, socket, writable } = yield* midway(signal, Cancellation.allowAll, take(2))
+      const { fiber, socket, writable } = yield* midway(signal, unchanged, take(2))
       const escalating = yield* start(Cancellation.escalate(signal))
       yield* TestClock.adjust("500 millis")
       yield* writable

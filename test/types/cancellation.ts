@@ -1,7 +1,6 @@
 /** Cancellation in types: regions keep what an effect is, outcomes and reports say what they hold. Nothing here runs. */
 import type * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
-import type * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
@@ -41,7 +40,6 @@ export const keeping = (
   signal: Cancellation.CancellationSignal,
   filter: Cancellation.Filter,
   duration: Duration.Input,
-  time: DateTime.DateTime.Input,
   type: Type
 ) => {
   // In no region can an effect fail that could not fail before.
@@ -52,7 +50,6 @@ export const keeping = (
   expectType<Effect.Effect<void>>()(Cancellation.withSignal(never, signal))
   expectType<Effect.Effect<void>>()(Cancellation.withFilter(never, filter))
   expectType<Effect.Effect<void>>()(Cancellation.cancelAfter(never, duration))
-  expectType<Effect.Effect<void>>()(Cancellation.cancelAt(never, time))
 
   expectType<Other>()(Cancellation.terminal(other))
   expectType<Other>()(Cancellation.partial(other))
@@ -65,13 +62,9 @@ export const keeping = (
   expectType<Other>()(Cancellation.cancelAfter(other, duration, type))
   expectType<Other>()(other.pipe(Cancellation.cancelAfter(duration)))
   expectType<Other>()(other.pipe(Cancellation.cancelAfter(duration, type)))
-  expectType<Other>()(Cancellation.cancelAt(other, time))
-  expectType<Other>()(Cancellation.cancelAt(other, time, type))
-  expectType<Other>()(other.pipe(Cancellation.cancelAt(time)))
-  expectType<Other>()(other.pipe(Cancellation.cancelAt(time, type)))
 
   expectType<Written>()(write.pipe(Cancellation.cancelAfter("2 seconds", "partial"), Cancellation.withSignal(signal)))
-  expectType<Connected>()(connect.pipe(Cancellation.withFilter(filter), Cancellation.cancelAt(time)))
+  expectType<Connected>()(connect.pipe(Cancellation.withFilter(filter), Cancellation.cancelAfter(duration)))
   // End of stream stays beside the errors.
   expectType<Pull.Pull<number, SocketError>>()(pull.pipe(Cancellation.withSignal(signal)))
   expectType<Effect.Effect<number, SocketError | Cause.Done>>()(pull.pipe(Cancellation.cancelAfter(1)))
@@ -126,8 +119,6 @@ export const signals = (abort: AbortSignal, type: Cancellation.Type, name: strin
   expectType<Cancellation.Filter>()(Cancellation.allowNone)
   expectType<Cancellation.Filter>()(Cancellation.allowTerminal)
   expectType<Cancellation.Filter>()(Cancellation.allowPartial)
-  expectType<Cancellation.Filter>()(Cancellation.allowAll)
-  expectType<Cancellation.Filter>()(Cancellation.composeFilters(Cancellation.allowPartial, filter))
   Cancellation.withFilter(Effect.void, (type) => type === "total" ? "partial" : undefined)
 
   // @ts-expect-error not a type
@@ -156,13 +147,10 @@ export const signals = (abort: AbortSignal, type: Cancellation.Type, name: strin
   Cancellation.withFilter(Effect.void, () => true)
   // @ts-expect-error null is not nothing
   Cancellation.withFilter(Effect.void, () => null)
-  // @ts-expect-error two filters, not one
-  Cancellation.composeFilters(filter)
 }
 
 export const deadlines = (write: Written, signal: Cancellation.CancellationSignal) => {
   write.pipe(Cancellation.cancelAfter("Infinity"))
-  write.pipe(Cancellation.cancelAt(new Date()))
   // @ts-expect-error not a duration
   write.pipe(Cancellation.cancelAfter("soon"))
   // @ts-expect-error not a type
@@ -175,10 +163,6 @@ export const deadlines = (write: Written, signal: Cancellation.CancellationSigna
   Cancellation.cancelAfter(write, signal)
   // @ts-expect-error a duration is no effect
   Cancellation.cancelAfter("1 second", "2 seconds")
-  // @ts-expect-error not a type
-  Cancellation.cancelAt(write, 0, "gently")
-  // @ts-expect-error a point in time is missing
-  Cancellation.cancelAt(write)
 }
 
 export const escalations = (

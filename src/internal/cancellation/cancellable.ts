@@ -1,35 +1,32 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Type } from "../../Cancellation.ts"
 import type { Address, SocketError } from "../../SocketError.ts"
 import { counters } from "../base/counters.ts"
-import {
-  aborted,
-  type Cancellable,
-  type CancellationScope,
-  type Request,
-  scopeOf,
-  type Type,
-  withoutSignals
-} from "./signal.ts"
+import { aborted } from "./aborted.ts"
+import { satisfies } from "./guarantee.ts"
+import { type CancellationScope, scopeOf, withoutSignals } from "./scope.ts"
+import type { Cancellable, Request } from "./signal.ts"
 
 /**
- * Lets requests reach an effect that an interruption cuts whole: it is
- * interrupted, and a typed failure takes its place. `keeps` is what cutting it
- * guarantees: requests for more than that are not honoured.
+ * Lets requests end an effect as a whole, such as a connect or a TLS handshake.
+ * The effect is interrupted, and the result fails with `OperationAborted`.
+ * `guarantee` is what interrupting it keeps; a request for a stronger guarantee
+ * is not honoured.
  */
 export const cancellable = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   what: { readonly operation: string; readonly address: () => Address | undefined },
-  keeps: "total" | "terminal" = "total"
+  guarantee: "total" | "terminal" = "total"
 ): Effect.Effect<A, E | SocketError, R> =>
   Effect.withFiber((fiber) => {
     const scope = scopeOf(fiber)
     return scope === undefined
       ? effect
-      // What it consists of is cut with it, and not by itself.
+      // Its own operations end with it. A request must not end one of them alone.
       : Effect.raceFirst(
         withoutSignals(effect),
-        new CancellableEffect(what.operation, what.address(), scope, keeps).wait
+        new CancellableEffect(what.operation, what.address(), scope, guarantee).wait
       )
   })
 
@@ -43,11 +40,16 @@ class CancellableEffect implements Cancellable {
   private exit: Exit.Exit<never, SocketError> | undefined = undefined
   private waiter: ((exit: Exit.Exit<never, SocketError>) => void) | undefined = undefined
 
-  constructor(operation: string, address: Address | undefined, scope: CancellationScope, keeps: "total" | "terminal") {
+  constructor(
+    operation: string,
+    address: Address | undefined,
+    scope: CancellationScope,
+    guarantee: "total" | "terminal"
+  ) {
     this.operation = operation
     this.address = address
     this.scope = scope
-    this.guarantee = keeps
+    this.guarantee = guarantee
   }
 
   get wait(): Effect.Effect<never, SocketError> {
@@ -59,7 +61,7 @@ class CancellableEffect implements Cancellable {
   }
 
   requestCancel(request: Request): Type | undefined {
-    if (this.exit !== undefined || (this.guarantee === "terminal" && request.type !== "terminal")) return undefined
+    if (this.exit !== undefined || !satisfies(this.guarantee, request.type)) return undefined
     this.scope.unregister(this)
     this.exit = Exit.fail(aborted(this, request, this.guarantee))
     counters.cancelled[this.guarantee]++

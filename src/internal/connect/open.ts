@@ -18,7 +18,7 @@ import {
 import { counters } from "../base/counters.ts"
 import { unsupported, unsupportedLocal } from "../base/unsupported.ts"
 import { cancellable } from "../cancellation/cancellable.ts"
-import { withoutSignals } from "../cancellation/signal.ts"
+import { withoutSignals } from "../cancellation/scope.ts"
 import { endsTurn } from "../core/OperationQueue.ts"
 import { Socket } from "../core/Socket.ts"
 import { interleave, race, type RaceOptions, type ResolvedRaceOptions, resolveRaceOptions } from "./HappyEyeballs.ts"

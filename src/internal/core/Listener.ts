@@ -8,7 +8,7 @@ import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { type Backing, type ListenerBacking, WouldBlock } from "../../Transport.ts"
 import { isOfThisVersion, version } from "../base/copies.ts"
-import { withoutSignals } from "../cancellation/signal.ts"
+import { withoutSignals } from "../cancellation/scope.ts"
 import { Operation, OperationQueue } from "./OperationQueue.ts"
 import { Socket } from "./Socket.ts"
 
@@ -47,7 +47,7 @@ export class Listener implements Acceptor {
   constructor(backing: ListenerBacking, linger: Duration.Duration) {
     this.backing = backing
     this.linger = linger
-    backing.attach({ acceptable: () => this.queue.pump() })
+    backing.attach({ acceptable: () => this.queue.pump("reported") })
   }
 
   get [CoreId](): string {
@@ -74,7 +74,7 @@ export class Listener implements Acceptor {
       if (this.isClosed) return
       this.isClosed = true
       this.backing.close()
-      this.queue.pump()
+      this.queue.pump("reported")
     })
   }
 

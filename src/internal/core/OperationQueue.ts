@@ -1,23 +1,19 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
+import type { Type } from "../../Cancellation.ts"
 import type { Address, SocketError } from "../../SocketError.ts"
 import { counters } from "../base/counters.ts"
-import {
-  aborted,
-  type Cancellable,
-  type CancellationScope,
-  type Request,
-  scopeOf,
-  type Type
-} from "../cancellation/signal.ts"
+import { aborted } from "../cancellation/aborted.ts"
+import { type CancellationScope, scopeOf } from "../cancellation/scope.ts"
+import type { Cancellable, Request } from "../cancellation/signal.ts"
 
 /**
- * One operation that a fiber has started: the part of it that can be tried
+ * One operation that a fiber has started: the part of it that can be attempted
  * again and again until it ends.
  *
- * Only the operation at the front of its line is tried. An operation may make
- * progress and still not be ready; it then stays at the front, which is how a
+ * Only the operation at the front of its queue is attempted. An operation may
+ * make progress and still have to wait. It then stays at the front; that is how a
  * composed operation holds its direction.
  */
 export abstract class Operation<A, E> implements Cancellable {
@@ -25,26 +21,26 @@ export abstract class Operation<A, E> implements Cancellable {
   previous: Operation<unknown, unknown> | undefined = undefined
   queue: OperationQueue | undefined = undefined
   cancellationScope: CancellationScope | undefined = undefined
-  /** In line. An operation that is not any more has settled or was cancelled, perhaps by code that it called. */
+  /** It is in the queue. An operation that has left it has ended, perhaps by code that its own attempt called. */
   queued = false
-  /** It never has to wait, and so need not stand in line. */
+  /** It never has to wait, so it does not wait for its turn either. */
   immediate = false
-  /** It runs code of the caller's, which may do anything: interrupt this fiber, close the stream, start operations. */
+  /** Its attempt calls code of the caller, which may interrupt this fiber, close the stream, or start operations. */
   runsCallerCode = false
   exit: Exit.Exit<A, E | SocketError> | undefined = undefined
   waiter: Resume<A, E | SocketError> | undefined = undefined
-  /** Bytes of this operation that were moved for good. */
+  /** Bytes of this operation that were taken or consumed. */
   transferred = 0
 
   abstract readonly operation: string
-  /** Bytes that complete it; 0 where that is not known. */
+  /** Bytes that complete it; 0 where that is unknown. */
   abstract readonly total: number
   abstract get address(): Address | undefined
 
-  /** Goes as far as it can without waiting. `undefined`: would block. Never throws. */
+  /** Goes as far as it can without waiting. `undefined`: it has to wait. Never throws. */
   abstract attempt(): Exit.Exit<A, E> | undefined
 
-  /** What its fiber does until it settles. */
+  /** What its fiber does until the operation ends. */
   wait(): Effect.Effect<A, E | SocketError> {
     return Effect.callback((resume) => {
       this.waiter = resume
@@ -52,35 +48,35 @@ export abstract class Operation<A, E> implements Cancellable {
     })
   }
 
-  /** What an interruption of its fiber does: takes it out of the line and leaves nothing behind. */
+  /** What an interruption of its fiber does: takes the operation out of the queue, with nothing done. */
   interrupt(): Effect.Effect<void> {
     return Effect.sync(() => {
       this.waiter = undefined
       if (!this.queued) return
       counters.cancelled.total++
       this.cancel("total")
-      this.queue?.pumpUnreported()
+      this.queue?.pump("unreported")
     })
   }
 
-  /** The guarantee that stopping now keeps, if that is enough for a request. */
+  /** The guarantee that stopping now keeps, if it satisfies a request; see `guaranteeOf`. */
   guaranteeFor(_requested: Type): Type | undefined {
     return "total"
   }
 
-  /** Stops: from here on it is not tried any more. */
+  /** Stops it: it is not attempted any more. Does not resume its fiber. */
   cancel(_guarantee: Type): void {
     this.rollback()
     this.queue?.remove(this)
   }
 
-  /** Takes back what it has done so far, where that is what stopping means. */
+  /** Takes back what it has done, where that is what stopping means. */
   rollback(): void {
-    // Most have done nothing.
+    // Most operations have nothing to take back.
   }
 
   requestCancel(request: Request): Type | undefined {
-    // It may have ended while the request was on its way.
+    // It may have ended since the request was emitted.
     const guarantee = this.queued ? this.guaranteeFor(request.type) : undefined
     if (guarantee === undefined) return undefined
     this.cancel(guarantee)
@@ -91,19 +87,31 @@ export abstract class Operation<A, E> implements Cancellable {
 
   resume(): void {
     if (this.exit !== undefined) this.queue?.settle(this, this.exit)
-    this.queue?.pumpUnreported()
+    this.queue?.pump("unreported")
   }
 }
 
-// Typed as a method, because lines hold operations of every type.
+// Typed as a method, so that a queue can hold operations of every type.
 type Resume<A, E> = { resume(exit: Exit.Exit<A, E>): void }["resume"]
 
 /**
- * A fair line of operations over one direction of a connection.
+ * The operations of one direction of a connection, first come, first served.
  *
- * `settle` is the only place that resumes a waiting fiber. A resumed fiber runs
- * at once and may start, cancel or close anything, so an operation has left the
- * line before it is settled, and `drive` looks at the front anew.
+ * How an operation starts. `run` does this for every operation; the measured fast
+ * paths of `WriteHalf.writePiece` and `ReadHalf.startReadSome` do the same steps
+ * themselves, so that an operation which completes at once need not be made:
+ *
+ * 1. End of turn: a fiber whose turn is nearly used up yields first (`endsTurn`),
+ *    so that the result of an attempt is not lost between two turns.
+ * 2. Front: only while the queue is empty may a new operation be attempted.
+ * 3. Attempt: it goes as far as it can.
+ * 4. Count: one that succeeded counts as completed, and returns its exit.
+ * 5. Push: one that has to wait joins the queue, and `pump` attempts it again when
+ *    it is at the front.
+ *
+ * `settle` is the only code that resumes a waiting fiber. A resumed fiber runs at
+ * once and may start, cancel or close anything. So an operation leaves the queue
+ * before it is settled, and `pump` looks at the front anew after each one.
  */
 export class OperationQueue {
   front: Operation<unknown, unknown> | undefined = undefined
@@ -113,42 +121,50 @@ export class OperationQueue {
   private isUnreported = false
   private readonly owner: { readonly interestDropped: () => void }
 
-  /** The owner hears when the line has emptied in another way than by what its transport reports. */
+  /** `interestDropped` is called when the queue has emptied other than by an event of the transport. */
   constructor(owner: { readonly interestDropped: () => void }) {
     this.owner = owner
   }
 
-  /** Starts an operation: tries at once when nobody is in line, else joins it and waits. */
+  /** Starts an operation, by the protocol of this class. */
   run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
     return endsTurn(fiber)
       ? Effect.flatMap(Effect.yieldNow, () => this.start(fiber, operation))
       : this.start(fiber, operation)
   }
 
-  /** Joins the line, without a try, and waits. */
+  /** Adds an operation without an attempt, and waits. */
   enqueue<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
     this.push(fiber, operation)
     return operation.wait()
   }
 
   push<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): void {
-    const region = scopeOf(fiber)
+    const scope = scopeOf(fiber)
     operation.queue = this
     operation.queued = true
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation
     this.back = operation
-    if (region !== undefined) {
-      operation.cancellationScope = region
-      region.register(operation)
+    if (scope !== undefined) {
+      operation.cancellationScope = scope
+      scope.register(operation)
     }
   }
 
-  /** Lets the operation in front try, and the next one when it has ended. */
-  pump(): void {
-    // Called from code that an operation has called: the loop further out goes on.
+  /**
+   * Attempts the operation at the front, and the next one when that has ended.
+   *
+   * `reported`: an event of the transport, or a change that the transport knows,
+   * makes this worth while. `unreported`: an operation was cancelled, or was served
+   * without the transport. When the queue is empty then, the transport still
+   * watches for an event that nothing waits for, and `interestDropped` tells it.
+   */
+  pump(trigger: "reported" | "unreported"): void {
+    if (trigger === "unreported") this.isUnreported = true
     this.retry = true
+    // Called by code that an attempt has called: the loop that runs already goes on.
     if (this.pumping) return
     this.pumping = true
     while (this.front !== undefined && this.retry) {
@@ -166,19 +182,13 @@ export class OperationQueue {
     this.isUnreported = false
   }
 
-  /** As `drive`, for what no transport has reported: the owner hears of it, if nobody waits then. */
-  pumpUnreported(): void {
-    this.isUnreported = true
-    this.pump()
-  }
-
   private start<A, E>(
     fiber: Fiber.Fiber<unknown, unknown>,
     operation: Operation<A, E>
   ): Effect.Effect<A, E | SocketError> {
     if (operation.runsCallerCode) {
-      // Only while its fiber is parked does an interruption take effect at once, in the middle of a step.
-      queueMicrotask(() => this.pump())
+      // Its fiber parks first. Only then does an interruption by the caller's code take effect inside the attempt.
+      queueMicrotask(() => this.pump("reported"))
     } else if (this.front === undefined || operation.immediate) {
       const exit = operation.attempt()
       if (exit !== undefined) {
@@ -189,7 +199,7 @@ export class OperationQueue {
     return this.enqueue(fiber, operation)
   }
 
-  /** Takes an operation out of the line, and lets no request reach it any more. */
+  /** Takes an operation out of the queue and of its cancellation scope. */
   remove<A, E>(operation: Operation<A, E>): void {
     if (!operation.queued) return
     operation.queued = false
@@ -204,6 +214,7 @@ export class OperationQueue {
     }
   }
 
+  /** Takes an operation out of the queue and resumes its fiber. */
   settle<A, E>(operation: Operation<A, E>, exit: Exit.Exit<A, E | SocketError>): void {
     this.remove(operation)
     operation.exit = exit
@@ -213,8 +224,7 @@ export class OperationQueue {
     try {
       resume(exit)
     } catch (cause) {
-      // An observer of the fiber has failed, which is for the process to judge: it is neither the others' failure nor
-      // that of whoever drives the line.
+      // An observer of the fiber has thrown. That must not end the pump: the process handles it as an uncaught exception.
       queueMicrotask(() => {
         throw cause
       })
@@ -222,7 +232,7 @@ export class OperationQueue {
   }
 }
 
-/** Waits until an operation settles. It is up to the caller what an interruption does to the operation. */
+/** Waits until an operation settles. The caller decides what an interruption does to the operation. */
 export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | SocketError> =>
   Effect.callback((resume) => {
     if (operation.exit !== undefined) resume(operation.exit)
@@ -232,14 +242,15 @@ export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | 
 /**
  * Whether a fiber has nearly used up its turn.
  *
- * An attempt that moved bytes must reach its caller. The run loop lets other
- * fibers in when a turn is used up, and a fiber interrupted there would lose the
- * result; so a fiber that is about to attempt something ends its turn before.
+ * The result of an attempt that moved bytes must reach its caller. When a turn is
+ * used up, the run loop lets other fibers run, and a fiber that is interrupted
+ * there loses the result. So a fiber ends its turn before the attempt when few
+ * steps are left.
  */
 export const endsTurn = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.currentOpCount + margin >= fiber.cache.maxOpsBeforeYield
 
 // ---- internal
 
-// More operations of the run loop than lie between an attempt and its caller's next step.
+// More steps of the run loop than lie between an attempt and the next step of its caller.
 const margin = 32

@@ -62,7 +62,7 @@ export class ReadHalf {
   unread(bytes: Uint8Array): SocketError | undefined {
     if (this.state === "closed") return this.error(this.refusal, "unread", 0)
     this.readBuffer().unread(bytes)
-    this.queue.pumpUnreported()
+    this.queue.pump("unreported")
     return undefined
   }
 
@@ -100,7 +100,7 @@ export class ReadHalf {
     if (reason !== undefined) this.refusal = reason
     this.state = "closed"
     this.buffer = undefined
-    this.queue.pump()
+    this.queue.pump("reported")
   }
 
   run<A>(

@@ -9,8 +9,9 @@ import { type Address, during, Reason, type SocketError } from "../../SocketErro
 import type { Backing } from "../../Transport.ts"
 import { WouldBlock } from "../../Transport.ts"
 import { counters } from "../base/counters.ts"
+import { abortedBy } from "../cancellation/aborted.ts"
+import { guaranteeOf } from "../cancellation/guarantee.ts"
 import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
-import { abortedBy } from "../cancellation/signal.ts"
 import { endsTurn, Operation, OperationQueue, settled } from "./OperationQueue.ts"
 
 /**
@@ -36,6 +37,16 @@ export class WriteHalf {
       bytes += Math.max(operation.total - operation.transferred, 0)
     }
     return bytes
+  }
+
+  /**
+   * A message was stopped inside, or the write in front is inside one: what the
+   * peer has is not a whole number of messages, and a FIN behind it would make it
+   * look complete.
+   */
+  get isCutInside(): boolean {
+    const { front } = this.queue
+    return this.state === "torn" || (front !== undefined && front.transferred > 0)
   }
 
   /** Why a write cannot even be tried, as the error of that write. */
@@ -89,7 +100,7 @@ export class WriteHalf {
 
   fail(error: SocketError): void {
     this.end("failed", error)
-    this.queue.pump()
+    this.queue.pump("reported")
   }
 
   /** Why no write is possible, if none is. */
@@ -100,7 +111,7 @@ export class WriteHalf {
   close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
     this.failure = { reason }
-    this.queue.pump()
+    this.queue.pump("reported")
   }
 
   interestDropped(): void {
@@ -163,6 +174,11 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     this.half = half
   }
 
+  /** See `WriteMode`. */
+  get atomic(): boolean {
+    return false
+  }
+
   override get address(): Address {
     return this.half.backing.remoteAddress
   }
@@ -178,9 +194,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   }
 
   override guaranteeFor(requested: Cancellation.Type): Cancellation.Type | undefined {
-    // Nothing taken or everything taken: either way no message is cut.
-    if (this.transferred === 0 || this.transferred >= this.total) return "total"
-    return requested === "total" ? undefined : requested
+    return guaranteeOf(requested, this, this.atomic)
   }
 
   override cancel(guarantee: Cancellation.Type): void {
@@ -206,7 +220,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   private cut(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     counters.cancelled[guarantee]++
     this.cancel(guarantee)
-    this.half.queue.pumpUnreported()
+    this.half.queue.pump("unreported")
     return this.proceed(guarantee, cause)
   }
 
@@ -284,9 +298,8 @@ export class WriteAll extends WriteOperation<number> {
     return this.mode.operation
   }
 
-  override guaranteeFor(requested: Cancellation.Type): Cancellation.Type | undefined {
-    const guarantee = super.guaranteeFor(requested)
-    return guarantee === "partial" && this.mode.atomic ? undefined : guarantee
+  override get atomic(): boolean {
+    return this.mode.atomic
   }
 
   attempt(): Exit.Exit<number, SocketError> | undefined {

@@ -9,8 +9,9 @@ import type * as CompletionCondition from "../../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import { sharedByAll } from "../base/copies.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
+import { abortedBy } from "../cancellation/aborted.ts"
+import { guaranteeOf } from "../cancellation/guarantee.ts"
 import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
-import { abortedBy } from "../cancellation/signal.ts"
 import { at, type Matcher } from "../core/Matcher.ts"
 import { assertOfThisVersion, ReadBuffer } from "../core/ReadBuffer.ts"
 
@@ -43,13 +44,14 @@ export const write = (
   let transferred = 0
   let isDone = false
   let asked: Cancellation.Type = "total"
-  // A step always stops with nothing taken; what its stopping means is for the whole to say.
+  // A step always stops with nothing taken. Whether the whole write may stop is decided here, before a step is asked.
   const filter: Cancellation.Filter = (type) => {
-    if (transferred > 0 && (type === "total" || (type === "partial" && atomic))) return undefined
+    if (guaranteeOf(type, { transferred, total }, atomic) === undefined) return undefined
     asked = type
     return type
   }
-  const stopped = (): Cancellation.Type => transferred === 0 ? "total" : asked === "total" ? "partial" : asked
+  // A request that passed no filter, such as one inside the stream, leaves the stream usable.
+  const stopped = (): Cancellation.Type => guaranteeOf(asked, { transferred, total }, atomic) ?? "partial"
   const loop = (
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<number, SocketError> =>
@@ -80,8 +82,8 @@ export const write = (
       if (!Cause.hasInterrupts(cause)) {
         return Effect.failCause(located(cause))
       }
-      if (transferred === 0 || isDone) return proceed(cause, progress("total"))
-      if (policy === "terminal" || (policy === "partial" && !atomic)) return proceed(cause, progress(policy))
+      const guarantee = isDone ? "total" : guaranteeOf(policy, { transferred, total }, atomic)
+      if (guarantee !== undefined) return proceed(cause, progress(guarantee))
       // With a bound it goes on in a fiber of its own, which the bound can interrupt.
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
       return Effect.flatMap(finish(rest, within), (exit) => {

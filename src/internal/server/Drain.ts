@@ -8,7 +8,7 @@ import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import * as Cancellation from "../../Cancellation.ts"
 import { formatCount } from "../base/format.ts"
-import { assertType, type Cancellable, type Filter, Signal } from "../cancellation/signal.ts"
+import { assertType, type Cancellable, Signal } from "../cancellation/signal.ts"
 import type { AcceptLoop } from "./AcceptLoop.ts"
 import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./ConnectionRegistry.ts"
 import { logSafely } from "./ConnectionRunner.ts"
@@ -41,7 +41,7 @@ export class Requests extends Signal {
   }
 
   // Filters are code of handlers, and a request that one of them breaks would reach nobody: here it counts as refused.
-  override add(operation: Cancellable, filter: Filter | undefined): void {
+  override add(operation: Cancellable, filter: Cancellation.Filter | undefined): void {
     super.add(
       operation,
       filter && ((type) => {

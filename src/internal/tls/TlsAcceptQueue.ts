@@ -84,7 +84,7 @@ export class TlsAcceptQueue {
 
   private fail(exit: Exit.Exit<never, SocketError>): void {
     if (this.queue.front !== undefined) this.queue.settle(this.queue.front, exit)
-    this.queue.pumpUnreported()
+    this.queue.pump("unreported")
   }
 
   private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
@@ -92,7 +92,7 @@ export class TlsAcceptQueue {
       onSuccess: (socket) =>
         Effect.sync(() => {
           this.ready.push(socket)
-          this.queue.pumpUnreported()
+          this.queue.pump("unreported")
         }),
       onFailure: (cause) =>
         Effect.andThen(plain.abort, Cause.hasInterruptsOnly(cause) ? Effect.void : this.report(Cause.squash(cause)))
