@@ -1,0 +1,354 @@
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import type * as Net from "node:net"
+import type * as Buffers from "../../../Buffers.ts"
+import * as BufferPool from "../../../internal/base/bufferPool.ts"
+import { type Native, native } from "../../../internal/base/nativeStream.ts"
+import { noEvents } from "../../../internal/base/noEvents.ts"
+import { fromErrno, Reason, SocketError } from "../../../SocketError.ts"
+import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
+import { nativeAddress } from "./addresses.ts"
+import { badOptions, setKeepAlive } from "./options.ts"
+
+export class NodeBacking implements Backing, Native {
+  readonly localAddress: NetAddress.SocketAddress
+  private remote: NetAddress.SocketAddress | undefined
+  private readonly socket: Net.Socket
+  private readonly sliceSize: number
+  private events: Events = noEvents
+  // What Node has delivered and no read has taken.
+  private chunk: Buffer | undefined = undefined
+  private chunkOffset = 0
+  private flowing = false
+  private pulling = false
+  private ended = false
+  private failure: SocketError | undefined = undefined
+  private wantsRoom = false
+  // What may be written until the event loop has had its turn.
+  private writeBudget = turnBudget
+  private hasYielded = false
+  private watching = false
+  private phase: "open" | "closing" | "closed" = "open"
+  private sawUnread = false
+
+  constructor(
+    socket: Net.Socket,
+    remote: NetAddress.SocketAddress | undefined,
+    sliceSize: number,
+    localAddress: NetAddress.SocketAddress
+  ) {
+    this.socket = socket
+    this.remote = remote
+    // Asked once now, because of a socket that was destroyed Node knows only what it was asked before.
+    if (remote === undefined) void socket.remoteAddress
+    this.localAddress = localAddress
+    this.sliceSize = sliceSize
+    own(socket, this)
+    socket.on("data", onData)
+    socket.on("end", onEnd)
+    socket.on("error", onError)
+    socket.on("close", onClose)
+  }
+
+  get remoteAddress(): NetAddress.SocketAddress {
+    return this.remote ??= nativeAddress(this.socket.remoteAddress, this.socket.remotePort, this.localAddress)
+  }
+
+  attach(events: Events): void {
+    this.events = events
+  }
+
+  /** TLS goes on with the very socket. */
+  get [native](): Native {
+    return this
+  }
+
+  unread(): number {
+    return (this.chunk === undefined ? 0 : this.chunk.byteLength - this.chunkOffset) + this.socket.readableLength
+  }
+
+  release(): Net.Socket {
+    const { chunk, socket } = this
+    this.phase = "closed"
+    this.events = noEvents
+    this.pause()
+    socket.off("data", onData)
+    socket.off("end", onEnd)
+    socket.off("error", onError)
+    socket.off("close", onClose)
+    if (chunk !== undefined) socket.unshift(chunk.subarray(this.chunkOffset))
+    this.chunk = undefined
+    return socket
+  }
+
+  read(target: Uint8Array): number | SocketError {
+    if (this.chunk === undefined && !this.flowing) this.pull()
+    const chunk = this.chunk
+    if (chunk !== undefined) {
+      const rest = chunk.byteLength - this.chunkOffset
+      if (rest <= target.byteLength) {
+        target.set(this.chunkOffset === 0 ? chunk : chunk.subarray(this.chunkOffset))
+        this.chunk = undefined
+        this.chunkOffset = 0
+        free(chunk)
+        return rest
+      }
+      target.set(chunk.subarray(this.chunkOffset, this.chunkOffset + target.byteLength))
+      this.chunkOffset += target.byteLength
+      return target.byteLength
+    }
+    if (this.ended) return 0
+    if (this.failure !== undefined) return this.failure
+    if (!this.flowing) {
+      this.flowing = true
+      this.socket.resume()
+    }
+    return WouldBlock
+  }
+
+  write(source: Buffers.Cursor, limit: number): number | SocketError {
+    if (this.failure !== undefined) return this.failure
+    const { sliceSize, socket } = this
+    if (socket.writableLength > sliceSize) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    if (this.writeBudget <= 0) return this.yieldTurn()
+    const length = Math.min(source.remaining, limit, sliceSize)
+    this.writeBudget -= length + callCost
+    const buffer = BufferPool.acquire(length)
+    const slice = length === buffer.byteLength ? buffer : buffer.subarray(0, length)
+    source.copyTo(slice)
+    if (socket.writableLength > 0) socket.write(slice, () => this.onFlushed(buffer))
+    else {
+      socket.write(slice)
+      // Usually all of it has left by now, and the buffer is free without waiting for a callback.
+      if (socket.writableLength === 0) BufferPool.release(buffer)
+      // An empty write behind it tells when it has.
+      else socket.write(nothing, () => this.onFlushed(buffer))
+    }
+    // Node reports a write that the kernel refused on the spot by an event later; to us it is an answer.
+    if (socket.errored !== null) return this.failure ??= this.errorOf(socket.errored)
+    if (!this.watching) {
+      this.watching = true
+      if (!this.flowing) socket.read(0)
+    }
+    return length
+  }
+
+  shutdownWrite(): number | SocketError {
+    if (this.failure !== undefined) return this.failure
+    if (this.socket.writableLength > 0) {
+      this.wantsRoom = true
+      return WouldBlock
+    }
+    this.socket.end()
+    return 0
+  }
+
+  close(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    if (this.phase === "closing") return
+    this.phase = "closing"
+    if (this.socket.destroyed) return
+    this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.chunk = undefined
+    if (this.socket.writableFinished) this.letGo()
+    else {
+      this.socket.once("finish", () => this.letGo())
+      this.socket.end()
+    }
+    // Input is thrown away from here: left in the kernel, it would turn the FIN into a reset, and what the peer has
+    // not received yet would be lost with it.
+    this.flowing = true
+    this.socket.resume()
+  }
+
+  abort(): void {
+    if (this.phase === "closed") {
+      this.events.closed()
+      return
+    }
+    const hasFlushed = this.phase === "closing" && this.socket.writableFinished
+    this.phase = "closing"
+    this.chunk = undefined
+    if (this.socket.destroyed) return
+    // Nothing is left to discard.
+    if (hasFlushed) this.socket.destroy()
+    // libuv cannot reset while it shuts down, and Node then never releases the descriptor. With nothing left to flush,
+    // shutting down takes one turn of the event loop.
+    else if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
+      this.socket.once("finish", () => this.reset())
+    } else this.reset()
+  }
+
+  configure(options: Partial<ResolvedOptions>): SocketError | undefined {
+    const refused = badOptions("configure", this.remoteAddress, options)
+    if (refused !== undefined) return refused
+    if (options.noDelay !== undefined) this.socket.setNoDelay(options.noDelay)
+    if (options.keepAlive !== undefined) setKeepAlive(this.socket, options.keepAlive)
+    return undefined
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.pulling) return
+    if (!this.hasYielded) this.writeBudget = turnBudget
+    if (this.phase !== "open") {
+      this.sawUnread = true
+      return
+    }
+    if (this.chunk === undefined) this.chunk = chunk
+    else {
+      this.chunk = Buffer.concat([this.chunk.subarray(this.chunkOffset), chunk])
+      this.chunkOffset = 0
+    }
+    this.events.readable()
+    // Nobody took all of it, so nobody wants more.
+    if (this.chunk !== undefined) this.pause()
+  }
+
+  onEnd(): void {
+    if (endMayBeReset && this.isReset()) {
+      this.failure = new SocketError({
+        reason: Reason.ConnectionReset(),
+        operation: "socket",
+        address: this.remoteAddress,
+        transferred: 0,
+        code: "ECONNRESET"
+      })
+    } else this.ended = true
+    if (this.phase === "open") this.events.readable()
+    else if (this.socket.writableFinished) this.socket.destroy()
+  }
+
+  // What the kernel takes at once, Node answers at once or in the same tick: a peer that keeps up would hold the event loop
+  // for ever.
+  private yieldTurn(): typeof WouldBlock {
+    if (!this.hasYielded) {
+      this.hasYielded = true
+      setImmediate(() => {
+        this.hasYielded = false
+        this.writeBudget = turnBudget
+        this.events.writable()
+      })
+    }
+    return WouldBlock
+  }
+
+  private onFlushed(buffer: Buffer): void {
+    BufferPool.release(buffer)
+    if (this.wantsRoom && this.socket.writableLength <= this.sliceSize) {
+      this.wantsRoom = false
+      this.events.writable()
+    }
+  }
+
+  // Node destroys the socket around this event; what it had received is still in its buffer.
+  onError(cause: Error): void {
+    this.failure ??= this.errorOf(cause)
+    if (this.phase !== "open") return
+    this.pause()
+    this.events.failed(this.failure)
+  }
+
+  onClose(): void {
+    this.phase = "closed"
+    this.events.closed()
+  }
+
+  // Everything is flushed and FIN is on its way. Input that nobody has read would make the kernel reset the connection
+  // when the descriptor goes, and what the peer has not received yet would be lost. So if there is any, the peer's FIN
+  // is awaited. A callback of the second turn from here has had a poll before it that shows whether there is.
+  private letGo(): void {
+    if (this.ended) {
+      this.socket.destroy()
+      return
+    }
+    setImmediate(() =>
+      setImmediate(() => {
+        if (this.ended || !this.sawUnread) this.socket.destroy()
+      })
+    )
+  }
+
+  // After a reset, TCP refuses even a write of nothing; after a FIN it does not. Unix-domain sockets know no reset.
+  private isReset(): boolean {
+    if (NetAddress.isUnixPathAddress(this.remoteAddress)) return false
+    if (this.socket.writableEnded || this.socket.destroyed) return false
+    this.socket.write(nothing)
+    return this.socket.errored !== null
+  }
+
+  private reset(): void {
+    if (NetAddress.isUnixPathAddress(this.remoteAddress)) this.socket.destroy()
+    else if (!this.socket.destroyed) this.socket.resetAndDestroy()
+  }
+
+  // What Node has read ahead. Its `read` also emits "data", from inside this call.
+  private pull(): void {
+    this.pulling = true
+    const chunk: Buffer | null = this.socket.read()
+    this.pulling = false
+    if (chunk !== null) this.chunk = chunk
+  }
+
+  private errorOf(cause: Error): SocketError {
+    return fromErrno(cause, { operation: "socket", address: this.remoteAddress })
+  }
+
+  private pause(): void {
+    this.flowing = false
+    this.socket.pause()
+  }
+}
+
+// ---- internal
+
+// Listeners that all connections share, and the way from a socket to its backing: closures of each connection's own
+// would be a good part of what an idle one costs.
+const owner: unique symbol = Symbol("effect-asio/NodeBacking")
+
+interface Owned extends Net.Socket {
+  [owner]: NodeBacking
+}
+
+// `own` is called before any of the listeners is attached.
+const own = (socket: Net.Socket, backing: NodeBacking): void => {
+  ;(socket as Owned)[owner] = backing
+}
+const backingOf = (socket: Net.Socket): NodeBacking => (socket as Owned)[owner]
+
+function onData(this: Net.Socket, chunk: Buffer): void {
+  backingOf(this).onData(chunk)
+}
+function onEnd(this: Net.Socket): void {
+  backingOf(this).onEnd()
+}
+function onError(this: Net.Socket, cause: Error): void {
+  backingOf(this).onError(cause)
+}
+function onClose(this: Net.Socket): void {
+  backingOf(this).onClose()
+}
+
+// Bytes that a connection may write before the event loop has its turn; a call counts as some, so that tiny ones end too.
+const turnBudget = 1024 * 1024
+const callCost = 1024
+
+// libuv before 1.52 reports a reset as end of stream when bytes came before it.
+const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
+const nothing = Buffer.alloc(0)
+
+// Node makes new memory for each chunk that it receives. Freed at once, it is there for the next one, and still in the
+// processor's cache; left to the garbage collector, it costs a bulk receiver a collection for every 50 MB.
+const free = (chunk: Buffer): void => {
+  const { buffer } = chunk
+  // Memory that is shared with others, as small chunks may be, is larger than each of them.
+  if (chunk.byteLength < freedFrom || chunk.byteLength !== buffer.byteLength) return
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
+}
+// For less it is not worth the call.
+const freedFrom = 16_384
