@@ -10,20 +10,21 @@ import * as ours from "../../src/index.ts"
 import { version } from "../../src/internal/base/copies.ts"
 import { coreOf, Socket } from "../../src/internal/core/Socket.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
+import { localhost, root } from "../support/certificates.ts"
 import { defect, failure } from "../support/exits.ts"
 import { start } from "../support/waiting.ts"
 
 type Package = typeof ours
 
-const root = join(import.meta.dirname, "../..")
+const packageRoot = join(import.meta.dirname, "../..")
 const directory = mkdtempSync(join(tmpdir(), "effect-asio-copies-"))
 let copy: Package
 let otherVersion: Package
 
 const load = async (name: string, change: (source: string) => string): Promise<Package> => {
   const src = join(directory, name, "src")
-  cpSync(join(root, "src"), src, { recursive: true })
-  symlinkSync(join(root, "node_modules"), join(directory, name, "node_modules"))
+  cpSync(join(packageRoot, "src"), src, { recursive: true })
+  symlinkSync(join(packageRoot, "node_modules"), join(directory, name, "node_modules"))
   const file = join(src, "internal/base/copies.ts")
   writeFileSync(file, change(readFileSync(file, "utf8")))
   return import(/* @vite-ignore */ pathToFileURL(join(src, "index.ts")).href)
@@ -71,7 +72,7 @@ const size = 4 * 1024 * 1024
 
 describe("two copies of the same version", () => {
   it("the version is that of package.json", () => {
-    assert.strictEqual(JSON.parse(readFileSync(join(root, "package.json"), "utf8")).version, version)
+    assert.strictEqual(JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8")).version, version)
   })
 
   it("the copies have classes of their own", () => {
@@ -166,6 +167,21 @@ describe("two copies of the same version", () => {
         assert.deepStrictEqual(shownByCopy, shown)
       }).pipe(Effect.provide(NodeTransport.layer))
     ))
+
+  it.live("a TLS context of one copy serves a connection of the other, with what was reloaded last", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { peer, socket } = yield* connected(copy)
+      const context = yield* copy.Tls.makeServerContext({ ...localhost, alpn: ["before"] })
+      yield* context.reload({ ...localhost, alpn: ["after"] })
+      const [server, client] = yield* Effect.all([
+        ours.Tls.server(peer, context),
+        ours.Tls.client(socket, { servername: "localhost", ca: root.certificate, alpn: ["after"] })
+      ], { concurrency: 2 })
+      assert.strictEqual(server.tls.alpn, "after")
+      yield* copy.Write.writeAll(client, copy.Buffers.utf8("hello\n"))
+      assert.strictEqual(yield* copy.Read.readLine(server), "hello")
+      yield* Effect.all([server.close, client.close], { concurrency: 2 })
+    })))
 })
 
 describe("two versions", () => {
@@ -211,6 +227,13 @@ describe("two versions", () => {
         yield* refused(ours.Acceptor.detachFd(acceptor))
       }).pipe(Effect.provide(NodeTransport.layer))
     ))
+
+  it.live("a TLS context of another version is a defect, and the connection stays as it was", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { peer } = yield* connected(ours)
+      yield* refused(ours.Tls.server(peer, yield* otherVersion.Tls.makeServerContext(localhost)))
+      assert.strictEqual(peer.state.socket, "open")
+    })))
 
   it.live("the leftovers of another version are a defect", () =>
     Effect.gen(function*() {

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto"
 import * as NodeTls from "node:tls"
 import type { SocketError } from "../../SocketError.ts"
 import type { Identity, ServerContext, ServerOptions, TlsSocket, Underlying } from "../../Tls.ts"
+import { isOfThisVersion, version } from "../base/copies.ts"
 import { SocketInfo } from "./ConnectionInfo.ts"
 import { type Context, rejected, tlsError } from "./errors.ts"
 import type { Handshake } from "./Handshake.ts"
@@ -25,7 +26,7 @@ export const secureServer = (
   outer: Pick<ServerOptions, "deadline" | "unread">
 ): Effect.Effect<TlsSocket, SocketError, Scope.Scope> =>
   Effect.suspend(() => {
-    const context = options instanceof ReloadableContext ? options : undefined
+    const context = isContext(options) ? options : undefined
     const own = context?.current.options ?? plainOptions(options)
     const common = {
       ...own,
@@ -52,6 +53,8 @@ interface Prepared {
   readonly start: (handshake: Handshake) => void
 }
 
+const VersionId: unique symbol = Symbol.for("~effect-asio/ReloadableContext")
+
 class ReloadableContext implements ServerContext {
   readonly [ContextTypeId]: typeof ContextTypeId = ContextTypeId
   // A private name, so that printing this object does not print it: `node:tls` keeps keys in the clear.
@@ -59,6 +62,10 @@ class ReloadableContext implements ServerContext {
 
   constructor(current: Prepared) {
     this.#current = current
+  }
+
+  get [VersionId](): string {
+    return version
   }
 
   get current(): Prepared {
@@ -72,6 +79,9 @@ class ReloadableContext implements ServerContext {
       })
   }
 }
+
+const isContext = (options: ServerOptions | ServerContext): options is ReloadableContext =>
+  options instanceof ReloadableContext || isOfThisVersion(options, VersionId, "TLS context")
 
 const plainOptions = (options: ServerOptions | ServerContext): ServerOptions => {
   if ("reload" in options) throw new TypeError("Tls: this is no options, and no context of Tls.makeServerContext")
