@@ -171,7 +171,7 @@ const startOver = (
   return identityFor === undefined ? start : (handshake) => current.run(handshake, start, handshake)
 }
 
-// Of a certificate that was rejected the event of Node says only that the connection has ended; the socket has the code.
+// If a certificate was rejected, the event of Node says only that the connection has ended. The socket has the code.
 const rejection = (socket: unknown, context: Context): SocketError | undefined => {
   if (!(socket instanceof NodeTls.TLSSocket)) return undefined
   // The types of Node declare an `Error`, but it is a code.
