@@ -670,5 +670,5 @@ describe("relay over real TCP", () => {
           received: 30 * block.byteLength
         })
       }).pipe(Effect.provide(NodeTransport.layer))
-    ), 60_000)
+    ))
 })

@@ -36,9 +36,6 @@ const process_ = (options: { readonly args?: ReadonlyArray<string>; readonly des
     return { port: Number(lines[0]), kill: (signal: NodeJS.Signals) => void child.kill(signal), ended }
   })
 
-/** For tests that start processes, on a machine that is busy with others. */
-const patience = 60_000
-
 /** A peer: what it has received, and how that ended. */
 class Peer {
   readonly socket: Net.Socket
@@ -106,7 +103,7 @@ const health = (port: number) =>
 export const suite = (transport: "node" | "epoll"): void => {
   const args = ["--transport", transport]
 
-  describe.skipIf(process.platform === "win32")(`a server process over ${transport}`, { timeout: patience }, () => {
+  describe.skipIf(process.platform === "win32")(`a server process over ${transport}`, () => {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       it.live(`${signal} ends it: connections that wait are closed, the exit status is 0`, () =>
         Effect.gen(function*() {

@@ -107,7 +107,7 @@ describe("many processes", () => {
         // Most of them with a connection for each request: those are who comes while a process goes.
         clients.start(8, 1)
         clients.start(4, Infinity)
-        yield* eventually("both processes answer", () => clients.answers.size === 2, 5000)
+        yield* eventually("both processes answer", () => clients.answers.size === 2)
         const first = [...clients.answers.keys()]
         signal("SIGHUP")
         yield* eventually(
@@ -120,7 +120,7 @@ describe("many processes", () => {
         assert.sameMembers(replaced.map(([, , last]) => Number(last)), first)
         for (const pid of first) assert.isFalse(isAlive(pid), `${pid} has ended`)
         const second = replaced.map(([, next]) => Number(next))
-        yield* eventually("the new processes answer", () => second.every((pid) => clients.answers.has(pid)), 5000)
+        yield* eventually("the new processes answer", () => second.every((pid) => clients.answers.has(pid)))
         yield* Effect.promise(() => clients.stop())
         assert.deepStrictEqual(clients.failures, [])
         // Each of the long connections was asked to move.
@@ -152,7 +152,7 @@ describe("many processes", () => {
           Effect.gen(function*() {
             const heard = conversation.lines.length
             conversation.socket.write("hello\n")
-            yield* eventually("an answer", () => conversation.lines.length > heard, 5000)
+            yield* eventually("an answer", () => conversation.lines.length > heard)
             const [pid, hash] = conversation.lines[heard]!.split(" ")
             assert.strictEqual(hash, hashed("hello"))
             return Number(pid)
@@ -162,7 +162,7 @@ describe("many processes", () => {
         while (second === first) second = yield* open
         process.kill(first, "SIGKILL")
         const died = conversations[0]!
-        yield* eventually("the connection of the process that died is closed", () => died.closed, 5000)
+        yield* eventually("the connection of the process that died is closed", () => died.closed)
         for (const conversation of conversations.filter(({ closed }) => !closed)) {
           assert.strictEqual(yield* ask(conversation), second)
         }
@@ -195,7 +195,7 @@ describe("many processes", () => {
           if (heard.endsWith("bye\n")) socket.end("last\n")
         }).on("end", () => ended = true)
         socket.write("first\n")
-        yield* eventually("an answer", () => heard.includes(hashed("first")), 5000)
+        yield* eventually("an answer", () => heard.includes(hashed("first")))
         assert.strictEqual(yield* interrupt, 0)
         yield* eventually(
           () => `the last answer: ${heard}`,

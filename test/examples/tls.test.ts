@@ -91,7 +91,7 @@ describe("the TLS echo server", () => {
       good.socket.write("hello")
       yield* hears(good, "hello")
       assert.strictEqual(yield* server.interrupt, 0)
-    }), 20_000)
+    }))
 })
 
 describe("the STARTTLS server", () => {
@@ -110,7 +110,7 @@ describe("the STARTTLS server", () => {
       secured.socket.write("NOOP\r\nSTARTTLS\r\nQUIT\r\n")
       yield* hears(secured, "250 over TLSv1.3\r\n502 no\r\n221 bye\r\n")
       assert.strictEqual(yield* server.interrupt, 0)
-    }), 20_000)
+    }))
 
   it.live("refuses what comes along behind STARTTLS in plain text", () =>
     Effect.gen(function*() {
@@ -121,7 +121,7 @@ describe("the STARTTLS server", () => {
       yield* eventually("it says so", () => server.output().includes("6 bytes were received before TLS began"))
       yield* eventually("it is closed", () => plain.socket.closed)
       assert.notInclude(plain.heard(), "250")
-    }), 20_000)
+    }))
 })
 
 describe("the server that watches its certificate", () => {

@@ -1491,8 +1491,8 @@ describe("promises", () => {
   })
 
   // Processes of their own take a while to start on a busy machine.
-  describe("the process", { timeout: 30_000 }, () => {
-    const node = (...args: ReadonlyArray<string>) => promisify(execFile)(process.execPath, args, { timeout: 25_000 })
+  describe("the process", () => {
+    const node = (...args: ReadonlyArray<string>) => promisify(execFile)(process.execPath, args, { timeout: 50_000 })
 
     it("ends when everything is closed, whatever was waiting and whatever time-out is to come", async () => {
       const { stdout } = await node(

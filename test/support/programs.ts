@@ -35,7 +35,7 @@ export const listening = (
     }
     const ended = once(child, "close")
     const address = /^listening on tcp:.*:(\d+)\n/m
-    yield* eventually(() => `${file} does not listen: ${output}`, () => address.test(output), 8000)
+    yield* eventually(() => `${file} does not listen: ${output}`, () => address.test(output))
     return {
       output: () => output,
       port: Number(address.exec(output)?.[1]),

@@ -98,7 +98,7 @@ describe.skipIf(!isSupported())("a process with EpollTransport", () => {
       Effect.gen(function*() {
         const { code, errors, signal } = yield* run(["--expose-gc", "epoll-stress.ts", "exit", String(seed)])
         assert.deepStrictEqual([code, signal], [3, null], errors)
-      }), 30_000)
+      }))
 
     it.live(
       `never crashes: an error that nobody catches in the middle of the storm (seed ${seed})`,

@@ -116,6 +116,6 @@ const storm = Effect.gen(function*() {
 
 await Effect.runPromise(Effect.scoped(storm).pipe(Effect.provide(NodeTransport.layer)))
 // Raw clients may still be on their way out.
-const deadline = Date.now() + 3000
+const deadline = Date.now() + 30_000
 while (openSockets() > before && Date.now() < deadline) await Effect.runPromise(turn)
 console.log(`calm after ${2 * connections} connections; ${openSockets() - before} sockets left`)

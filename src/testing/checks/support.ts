@@ -149,7 +149,7 @@ const tick: Effect.Effect<void> = Effect.callback((resume) => {
 export const eventually = (
   what: string | (() => string),
   condition: () => boolean,
-  within = 3000
+  within = 30_000
 ): Effect.Effect<void> =>
   Effect.suspend(() => {
     const deadline = performance.now() + within
