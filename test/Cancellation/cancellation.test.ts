@@ -10,7 +10,7 @@ import * as Buffers from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, transferOf } from "../support/exits.ts"
+import { transferOf } from "../support/exits.ts"
 import { start } from "../support/waiting.ts"
 
 /** What an operation at this place would read: the policy, and how long `total` may go on. */
@@ -123,29 +123,6 @@ describe("Cancellation", () => {
         assert.isTrue(Option.isNone(Cancellation.transfer(cause)))
       }
     })
-
-    it.effect("is the same in Fiber.await, Effect.exit, onExit and onInterrupt", () =>
-      Effect.gen(function*() {
-        const seen: Array<unknown> = []
-        const note = <E>(cause: Cause.Cause<E>) =>
-          Effect.sync(() => void seen.push(Option.getOrUndefined(Cancellation.transfer(cause))))
-        const { socket } = yield* ScriptedStream.make({ writes: [ScriptedStream.take(3), ScriptedStream.block] })
-        const fiber = yield* start(
-          Write.writeAll(socket, Buffers.utf8("hello")).pipe(
-            Effect.onInterrupt(() => Effect.void),
-            Effect.onExit((exit) => exit._tag === "Failure" ? note(exit.cause) : Effect.void),
-            Effect.ensuring(Effect.void),
-            Effect.onError(note),
-            Cancellation.partial
-          )
-        )
-        yield* Fiber.interrupt(fiber)
-        const exit = yield* Fiber.await(fiber)
-        assert.strictEqual(ending(exit), "Interrupt")
-        const expected = { transferred: 3, total: 5, guarantee: "partial" }
-        assert.deepStrictEqual(transferOf(exit), { ...expected, guarantee: "partial" })
-        assert.deepStrictEqual(seen, [expected, expected])
-      }))
 
     it.effect("is lost to Effect.timeout, for which the cursor is there", () =>
       Effect.gen(function*() {

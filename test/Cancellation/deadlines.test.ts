@@ -14,7 +14,6 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as Write from "../../src/Write.ts"
-import { assertBytes } from "../support/bytes.ts"
 import { ending, failure, transferOf } from "../support/exits.ts"
 import { FakeBacking } from "../support/fakes.ts"
 import { start } from "../support/waiting.ts"
@@ -82,52 +81,6 @@ const onClock = (clock: HandClock) => Effect.provideService(Clock.Clock, clock)
 const turns = Effect.repeat(Effect.yieldNow, { times: 5 })
 
 describe("cancelAfter", () => {
-  for (const type of types) {
-    it.effect(`${type} ends a read that waits, which says that it was the deadline`, () =>
-      Effect.gen(function*() {
-        const { readable, socket } = yield* scripted({ reads: [block, data("hello")] })
-        const fiber = yield* start(Cancellation.cancelAfter(socket.readSome(target()), "1 second", type))
-        yield* TestClock.adjust("999 millis")
-        assert.isUndefined(fiber.pollUnsafe())
-        yield* TestClock.adjust("1 millis")
-        assert.strictEqual(yield* lateOf(fiber), "readSome 0/5 total")
-        yield* readable
-        assert.strictEqual(yield* socket.readSome(target()), 5)
-      }))
-
-    it.effect(`${type} and a write that has taken nothing`, () =>
-      Effect.gen(function*() {
-        const { socket } = yield* scripted({ writes: [block] })
-        const fiber = yield* start(Write.writeAll(socket, hello).pipe(Cancellation.cancelAfter("1 second", type)))
-        yield* TestClock.adjust("1 second")
-        assert.strictEqual(yield* lateOf(fiber), "writeAll 0/5 total")
-        assert.strictEqual(socket.state.write, "open")
-      }))
-  }
-
-  for (const type of ["partial", "terminal"] as const) {
-    it.effect(`${type} ends a write in the middle of its bytes`, () =>
-      Effect.gen(function*() {
-        const { socket, written } = yield* scripted({ writes: [take(3), block] })
-        const fiber = yield* start(Write.writeAll(socket, hello).pipe(Cancellation.cancelAfter("1 second", type)))
-        yield* TestClock.adjust("1 second")
-        assert.strictEqual(yield* lateOf(fiber), `writeAll 3/5 ${type}`)
-        assert.strictEqual(socket.state.write, type === "partial" ? "open" : "torn")
-        assertBytes(yield* written, "hel")
-      }))
-  }
-
-  it.effect("total lets a write in the middle of its bytes run on", () =>
-    Effect.gen(function*() {
-      const { socket, writable, written } = yield* scripted({ writes: [take(3), block, take(2)] })
-      const fiber = yield* start(Write.writeAll(socket, hello).pipe(Cancellation.cancelAfter("1 second", "total")))
-      yield* TestClock.adjust("1 hour")
-      assert.isUndefined(fiber.pollUnsafe())
-      yield* writable
-      assert.strictEqual(yield* Fiber.join(fiber), 5)
-      assertBytes(yield* written, "hello")
-    }))
-
   it.effect("the type is terminal by default, in both orders of arguments", () =>
     Effect.gen(function*() {
       for (

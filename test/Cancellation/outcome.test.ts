@@ -80,44 +80,6 @@ describe("outcome", () => {
     assert.deepStrictEqual(Cancellation.outcome(Exit.interrupt(1)), cancelled("interruption", "total", 0, 0))
   })
 
-  for (const policy of ["terminal", "partial", "total"] as const) {
-    const set = { terminal: Cancellation.terminal, partial: Cancellation.partial, total: Cancellation.total() }[policy]
-
-    it.effect(`an interrupted write that has taken nothing, ${policy}`, () =>
-      Effect.gen(function*() {
-        const { fiber } = yield* waiting(0, set)
-        yield* Fiber.interrupt(fiber)
-        assert.deepStrictEqual(
-          Cancellation.outcome(yield* Fiber.await(fiber)),
-          cancelled("interruption", "total", 0, 5)
-        )
-      }))
-  }
-
-  for (const policy of ["terminal", "partial"] as const) {
-    it.effect(`an interrupted write in the middle of its bytes, ${policy}`, () =>
-      Effect.gen(function*() {
-        const { fiber } = yield* waiting(3, policy === "terminal" ? Cancellation.terminal : Cancellation.partial)
-        yield* Fiber.interrupt(fiber)
-        assert.deepStrictEqual(
-          Cancellation.outcome(yield* Fiber.await(fiber)),
-          cancelled("interruption", policy, 3, 5)
-        )
-      }))
-  }
-
-  it.effect("an interrupted write that finished its bytes", () =>
-    Effect.gen(function*() {
-      const { socket, writable } = yield* scripted({ writes: [take(3), block, take(2)] })
-      const fiber = yield* start(Cancellation.total(Write.writeAll(socket, hello)))
-      fiber.interruptUnsafe()
-      yield* writable
-      assert.deepStrictEqual(
-        Cancellation.outcome(yield* Fiber.await(fiber)),
-        cancelled("interruption", "total", 5, 5)
-      )
-    }))
-
   it.effect("an interrupted write that failed while it was finishing is cancelled, with both in its cause", () =>
     Effect.gen(function*() {
       const { socket, writable } = yield* scripted({
@@ -204,24 +166,6 @@ describe("outcome", () => {
       )
     })
   })
-
-  it.effect("is the same in Fiber.await, Effect.exit and onExit", () =>
-    Effect.gen(function*() {
-      const seen: Array<unknown> = []
-      const note = (exit: Exit.Exit<unknown, unknown>) => Effect.sync(() => seen.push(Cancellation.outcome(exit)))
-      const signal = Cancellation.makeSignal()
-      for (const end of ["interrupt", "emit"] as const) {
-        const { fiber } = yield* waiting(3, (effect) =>
-          Effect.onExit(effect, note).pipe(Cancellation.partial, Cancellation.withSignal(signal)))
-        if (end === "interrupt") {
-          yield* Fiber.interrupt(fiber)
-        } else yield* signal.emit("partial")
-        yield* note(yield* Fiber.await(fiber))
-        yield* note(yield* Effect.exit(Fiber.join(fiber)))
-      }
-      const expected = [cancelled("interruption", "partial", 3, 5), cancelled("request", "partial", 3, 5)]
-      assert.deepStrictEqual(seen, expected.flatMap((outcome) => [outcome, outcome, outcome]))
-    }))
 
   it("can be told apart with $match, $is and its tag", () => {
     const { $is, $match } = Cancellation.Outcome

@@ -247,37 +247,6 @@ describe("two reads raced", () => {
         for (const lane of lanes) assertBytes(Buffers.concat(lane.got), lane.sent)
       })))
   }
-
-  it.live("over loopback TCP, input for both in one turn: one is consumed, the other is all there", () =>
-    leavingNothing(
-      Effect.gen(function*() {
-        const [one, two] = yield* Effect.all([connection, connection])
-        for (const race of [Effect.race, Effect.raceFirst] as const) {
-          const member = (index: number, socket: Socket) =>
-            Effect.suspend(() => {
-              const target = new Uint8Array(16)
-              return Effect.map(socket.readSome(target), (count) => ({ index, bytes: target.subarray(0, count) }))
-            })
-          const racing = yield* start(race(member(0, one.server), member(1, two.server)))
-          yield* Write.writeAll(two.client, text("from two"))
-          yield* Write.writeAll(one.client, text("from one"))
-          const winner = yield* Fiber.join(racing)
-          assertBytes(winner.bytes, winner.index === 0 ? "from one" : "from two")
-          const loser = winner.index === 0 ? two : one
-          const rest = new Uint8Array(8)
-          yield* Read.readExactly(loser.server, rest)
-          assertBytes(rest, winner.index === 0 ? "from two" : "from one")
-        }
-      }).pipe(Effect.provide(NodeTransport.layer))
-    ))
-})
-
-/** A connection over the transport at hand. */
-const connection = Effect.gen(function*() {
-  const acceptor = yield* Acceptor.listen(anyPort)
-  const accepting = yield* start(acceptor.accept)
-  const client = yield* StreamSocket.connect(acceptor.address)
-  return { client, server: yield* Fiber.join(accepting) }
 })
 
 describe("where the promise about reads ends", () => {
@@ -582,22 +551,6 @@ describe("accept", () => {
         assert.deepStrictEqual([...ends].sort(), ["closed", "still there"])
       }).pipe(Effect.provide(MemoryTransport.layer))
     ))
-
-  it.live("over loopback TCP: two accepts raced, the other connection waits", () =>
-    leavingNothing(
-      Effect.gen(function*() {
-        const acceptors = yield* listening
-        const racing = yield* start(Effect.race(acceptors[0].accept, acceptors[1].accept))
-        const clients = yield* Effect.all(acceptors.map(({ address }) => StreamSocket.connect(address)), {
-          concurrency: "unbounded"
-        })
-        const accepted = yield* Fiber.join(racing)
-        const ports = clients.map(({ localAddress }) => NetAddress.formatSocketAddress(localAddress))
-        const winner = ports.indexOf(NetAddress.formatSocketAddress(accepted.remoteAddress))
-        const later = yield* acceptors[1 - winner]!.accept
-        assert.strictEqual(NetAddress.formatSocketAddress(later.remoteAddress), ports[1 - winner])
-      }).pipe(Effect.provide(NodeTransport.layer))
-    ))
 })
 
 describe("connect", () => {
@@ -865,28 +818,16 @@ describe("whatever interrupts a write", () => {
       readonly writes: ReadonlyArray<ScriptedStream.WriteStep>
       readonly policy: Region
       /** What the write waits for to end, once it was interrupted. */
-      readonly needs?: "room" | "time"
+      readonly needs?: "room"
       readonly transfer: Cancellation.Transfer["Service"]
       readonly state: StreamSocket.State["write"]
     }>
   > = {
-    "before its first byte": {
-      writes: [block],
-      policy: Cancellation.terminal,
-      transfer: { transferred: 0, total: 5, guarantee: "total" },
-      state: "open"
-    },
     "after 3 of 5 bytes, terminal": {
       writes: [take(3), block],
       policy: Cancellation.terminal,
       transfer: { transferred: 3, total: 5, guarantee: "terminal" },
       state: "torn"
-    },
-    "after 3 of 5 bytes, partial": {
-      writes: [take(3), block],
-      policy: Cancellation.partial,
-      transfer: { transferred: 3, total: 5, guarantee: "partial" },
-      state: "open"
     },
     "after 3 of 5 bytes, total": {
       writes: [take(3), block, take(1), take(1)],
@@ -894,20 +835,6 @@ describe("whatever interrupts a write", () => {
       needs: "room",
       transfer: { transferred: 5, total: 5, guarantee: "total" },
       state: "open"
-    },
-    "after 3 of 5 bytes, total within a minute, in time": {
-      writes: [take(3), block, take(1), take(1)],
-      policy: Cancellation.total({ within: "1 minute" }),
-      needs: "room",
-      transfer: { transferred: 5, total: 5, guarantee: "total" },
-      state: "open"
-    },
-    "after 3 of 5 bytes, total within a minute, too late": {
-      writes: [take(3), block],
-      policy: Cancellation.total({ within: "1 minute" }),
-      needs: "time",
-      transfer: { transferred: 3, total: 5, guarantee: "terminal" },
-      state: "torn"
     }
   }
 
@@ -926,7 +853,7 @@ describe("whatever interrupts a write", () => {
           if (needs !== undefined) {
             yield* turns()
             assert.deepStrictEqual([exits.length, asked.pollUnsafe(), socket.state.write], [0, undefined, "open"])
-            yield* needs === "room" ? writable : TestClock.adjust("1 minute")
+            yield* writable
           }
           yield* Fiber.await(asked)
           assert.strictEqual(exits.length, 1)
@@ -937,139 +864,10 @@ describe("whatever interrupts a write", () => {
           assert.strictEqual(socket.state.write, state)
         })))
     }
-
-    it.effect(`${way}, in line behind another write: nothing happened, and the other one is not touched`, () =>
-      leavingNothing(Effect.gen(function*() {
-        const { socket, writable, written } = yield* ScriptedStream.make({ writes: [take(3), block, take(2)] })
-        const first = yield* start(Write.writeAll(socket, hello))
-        const exits: Array<Exit.Exit<number, SocketError>> = []
-        const write = Effect.onExit(
-          Write.writeAll(socket, text("more")),
-          (exit) => Effect.sync(() => void exits.push(exit))
-        )
-        yield* yield* interrupt(write)
-        assert.deepStrictEqual(exits.map(transferOf), [{ transferred: 0, total: 4, guarantee: "total" }])
-        yield* writable
-        assert.strictEqual(yield* Fiber.join(first), 5)
-        assertBytes(yield* written, "hello")
-        assert.strictEqual(socket.state.write, "open")
-      })))
-
-    it.effect(`${way}, writeSome without room: nothing happened`, () =>
-      leavingNothing(Effect.gen(function*() {
-        const { socket, writable } = yield* ScriptedStream.make({ writes: [block, take(5)] })
-        const exits: Array<Exit.Exit<number, SocketError>> = []
-        yield* yield* interrupt(
-          Effect.onExit(socket.writeSome(hello), (exit) => Effect.sync(() => void exits.push(exit)))
-        )
-        assert.deepStrictEqual(exits.map(transferOf), [{ transferred: 0, total: 5, guarantee: "total" }])
-        yield* writable
-        assert.strictEqual(yield* socket.writeSome(hello), 5)
-      })))
-
-    for (const [name, read] of Object.entries(reads)) {
-      it.effect(`${way}, ${name}: no byte is lost, those that had come and those that come then`, () =>
-        leavingNothing(Effect.gen(function*() {
-          const had = name === "readExactly" || name.startsWith("readUntil") ? [data("a")] : []
-          const { readable, socket } = yield* ScriptedStream.make({ reads: [...had, block, data("bcd"), end] })
-          const cut = yield* interrupt(read(socket))
-          yield* Effect.yieldNow
-          yield* cut
-          yield* readable
-          assertBytes(yield* Read.readAll(socket), had.length > 0 ? "abcd" : "bcd")
-        })))
-    }
-
-    it.effect(`${way}, accept: no connection is lost`, () =>
-      leavingNothing(
-        Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(anyPort)
-          yield* yield* interrupt(acceptor.accept)
-          const client = yield* StreamSocket.connect(acceptor.address)
-          assert.deepStrictEqual((yield* acceptor.accept).remoteAddress, client.localAddress)
-        }).pipe(Effect.provide(MemoryTransport.layer))
-      ))
   }
-
-  it.live("over loopback TCP, a peer that does not read: bytes reported are the bytes it reads then", () =>
-    leavingNothing(
-      Effect.gen(function*() {
-        for (const policy of [Cancellation.terminal, Cancellation.partial]) {
-          const { client, server } = yield* connection
-          const message = pattern(32 * 1024 * 1024)
-          const cursor = Buffers.cursor(message)
-          const exits: Array<Exit.Exit<number, SocketError>> = []
-          const write = Write.writeAll(client, cursor).pipe(
-            policy,
-            Effect.onExit((exit) => Effect.sync(() => void exits.push(exit)))
-          )
-          assert.isTrue(Option.isNone(yield* Effect.timeoutOption(write, "30 millis")))
-          const { transferred } = transferOf(exits[0]!)
-          assert.strictEqual(cursor.transferred, transferred)
-          assert.strictEqual(client.bytesWritten, transferred)
-          const rest = policy === Cancellation.partial ? text("and the rest") : text("")
-          const sending = yield* start(
-            rest.byteLength > 0 ? Write.writeAll(client, rest) : Effect.succeed(0)
-          )
-          const reading = yield* start(readToEnd(server))
-          yield* Fiber.join(sending)
-          yield* eventually("everything has arrived", () => server.bytesRead === transferred + rest.byteLength)
-          yield* client.close
-          const { bytes, end } = yield* Fiber.join(reading)
-          assertBytes(bytes, Buffers.concat([message.subarray(0, transferred), rest]))
-          assert.strictEqual(end, policy === Cancellation.partial ? "Done" : "ConnectionReset")
-        }
-      }).pipe(Effect.provide(NodeTransport.layer))
-    ))
 })
 
 describe("Effect.timeout around a write", () => {
-  const limits: Readonly<
-    Record<string, <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<unknown, unknown, R>>
-  > = {
-    "timeout": Effect.timeout("1 second"),
-    "timeoutOption": Effect.timeoutOption("1 second")
-  }
-
-  for (const [name, limit] of Object.entries(limits)) {
-    it.effect(`${name}: under total it waits for a clogged peer for as long as that takes`, () =>
-      leavingNothing(Effect.gen(function*() {
-        const [left, right] = yield* MemoryTransport.pair({ capacity: 4 })
-        const cursor = Buffers.cursor(text("hello world"))
-        const fiber = yield* start(limit(Cancellation.total(Write.writeAll(left, cursor))))
-        yield* TestClock.adjust("1 hour")
-        assert.isUndefined(fiber.pollUnsafe())
-        assert.strictEqual(cursor.transferred, 4)
-        const target = new Uint8Array(11)
-        yield* Read.readExactly(right, target)
-        assertBytes(target, "hello world")
-        const exit = yield* Fiber.await(fiber)
-        // The clock has won, however far the write came then: the cursor knows.
-        assert.isTrue(
-          name === "timeout"
-            ? Exit.isFailure(exit)
-            : Exit.isSuccess(exit) && Option.isOption(exit.value) && Option.isNone(exit.value)
-        )
-        assert.deepStrictEqual([cursor.transferred, left.state.write], [11, "open"])
-      })))
-
-    it.effect(`${name}: total within bounds that wait`, () =>
-      leavingNothing(Effect.gen(function*() {
-        const [left, right] = yield* MemoryTransport.pair({ capacity: 4 })
-        const cursor = Buffers.cursor(text("hello world"))
-        const fiber = yield* start(limit(Cancellation.total(Write.writeAll(left, cursor), { within: "10 seconds" })))
-        yield* TestClock.adjust("10999 millis")
-        assert.deepStrictEqual([fiber.pollUnsafe(), left.state.write], [undefined, "open"])
-        yield* TestClock.adjust("1 millis")
-        assert.isDefined(fiber.pollUnsafe())
-        assert.deepStrictEqual([cursor.transferred, left.state.write], [4, "torn"])
-        yield* left.close
-        const { bytes, end } = yield* readToEnd(right)
-        assertBytes(bytes, "hell")
-        assert.strictEqual(end, "ConnectionReset")
-      })))
-  }
-
   it.effect("a write that can end in the turn of its timeout: whoever comes first, and the account is right either way", () =>
     Effect.gen(function*() {
       for (const roomFirst of [true, false]) {
@@ -1261,35 +1059,6 @@ describe("interruption from inside", () => {
 })
 
 describe("regions without interruption", () => {
-  it.effect("an uninterruptible write runs to its end under any policy, and its account is in its value and its cursor", () =>
-    leavingNothing(Effect.gen(function*() {
-      for (const policy of [Cancellation.terminal, Cancellation.partial, Cancellation.total()]) {
-        const { socket, writable, written } = yield* ScriptedStream.make({ writes: [take(3), block, take(2)] })
-        const cursor = Buffers.cursor(hello)
-        let value: number | undefined = undefined
-        const fiber = yield* start(policy(Effect.uninterruptible(
-          Effect.map(Write.writeAll(socket, cursor), (count) => {
-            value = count
-          })
-        )))
-        const interrupting = yield* start(Fiber.interrupt(fiber))
-        yield* turns()
-        assert.isUndefined(interrupting.pollUnsafe())
-        yield* writable
-        const exit = yield* Fiber.await(fiber)
-        assert.deepStrictEqual([value, cursor.transferred, socket.state.write], [5, 5, "open"])
-        assertBytes(yield* written, "hello")
-        // The interruption cut no write: it shows itself behind the region, without an account.
-        assert.strictEqual(ending(exit), "Interrupt")
-        assert.isTrue(Exit.isFailure(exit) && Option.isNone(Cancellation.transfer(exit.cause)))
-        assert.deepStrictEqual(
-          Cancellation.outcome(exit),
-          Cancellation.Outcome.Cancelled({ by: "interruption", guarantee: "total", transferred: 0, total: 0 })
-        )
-        yield* Fiber.await(interrupting)
-      }
-    })))
-
   it.effect("what uninterruptibleMask restores is interrupted by policy, and what is behind it runs", () =>
     leavingNothing(Effect.gen(function*() {
       const { socket } = yield* ScriptedStream.make({ writes: [take(3), block] })

@@ -28,7 +28,7 @@ import { eventually, start, steady, turns } from "../support/waiting.ts"
 type Socket = StreamSocket.StreamSocket
 type Region = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-const { block, data, end, take } = ScriptedStream
+const { block, take } = ScriptedStream
 const text = Buffers.utf8
 const hello = text("hello")
 const empty = new Uint8Array(0)
@@ -123,39 +123,6 @@ describe("a torn stream", () => {
       assert.deepStrictEqual(counts, [3, 5])
     }))
 
-  it.effect("every read goes on, to the end of the stream", () =>
-    Effect.gen(function*() {
-      const { readable, socket } = yield* torn([data("one\ntwo"), block, data("three"), block, data("rest"), end])
-      const target = new Uint8Array(4)
-      assert.strictEqual(yield* socket.readSome(empty), 0)
-      assert.strictEqual(yield* socket.readSome(target), 4)
-      assertBytes(target, "one\n")
-      const waiting = yield* start(Read.readUntil(socket, "three"))
-      yield* readable
-      assertBytes(yield* Fiber.join(waiting), "twothree")
-      const exactly = yield* start(Read.readExactly(socket, target))
-      yield* readable
-      assert.strictEqual(yield* Fiber.join(exactly), 4)
-      assertBytes(target, "rest")
-      assertBytes(yield* Read.readAll(socket), "")
-      assert.strictEqual(ending(yield* Effect.exit(socket.readSome(target))), "Done")
-      assert.deepStrictEqual(socket.state, { socket: "open", read: "ended", write: "torn" })
-    }))
-
-  it.effect("a read that waits is not touched by the tear", () =>
-    Effect.gen(function*() {
-      const { readable, socket } = yield* ScriptedStream.make({
-        reads: [block, data("later"), end],
-        writes: [take(3), block]
-      })
-      const reading = yield* start(Read.readAll(socket))
-      const write = yield* start(Write.writeAll(socket, hello))
-      yield* Fiber.interrupt(write)
-      assert.isUndefined(reading.pollUnsafe())
-      yield* readable
-      assertBytes(yield* Fiber.join(reading), "later")
-    }))
-
   it.effect("configure works", () =>
     Effect.gen(function*() {
       const { socket } = yield* torn()
@@ -210,33 +177,6 @@ describe("a torn stream", () => {
       for (const fiber of line) {
         const error = failure(yield* Fiber.await<unknown, SocketError>(fiber))
         assert.deepStrictEqual([error.reason, error.transferred], [reason, 0])
-      }
-    })))
-
-  it.effect("torn by a request or a deadline, it answers the same", () =>
-    leavingNothing(Effect.gen(function*() {
-      const signal = Cancellation.makeSignal()
-      for (const byDeadline of [false, true]) {
-        const { socket } = yield* ScriptedStream.make({ writes: [take(3), block] })
-        const write = yield* start(
-          byDeadline
-            ? Cancellation.cancelAfter(Write.writeAll(socket, hello), "1 second")
-            : Cancellation.withSignal(Write.writeAll(socket, hello), signal)
-        )
-        const waiting = yield* start(Write.writeAll(socket, text("x")))
-        if (byDeadline) yield* TestClock.adjust("1 second")
-        else yield* signal.emit("terminal")
-        assert.deepStrictEqual(
-          Cancellation.outcome(yield* Fiber.await(write)),
-          Cancellation.Outcome.Cancelled({
-            by: byDeadline ? "deadline" : "request",
-            guarantee: "terminal",
-            transferred: 3,
-            total: 5
-          })
-        )
-        assert.deepStrictEqual(failure(yield* Fiber.await(waiting)).reason, reason)
-        assert.strictEqual(socket.state.write, "torn")
       }
     })))
 
@@ -407,20 +347,6 @@ const account = (attempts: ReadonlyArray<Attempt>, received: Uint8Array, state: 
   }
   return tally
 }
-
-/** Waits until the kernel takes no more and a frame stands half-way; its peer reads a little where none does. */
-const inTheMiddle = (client: Socket, peer: Socket, attempts: ReadonlyArray<Attempt>, received: Array<Uint8Array>) =>
-  Effect.gen(function*() {
-    for (;;) {
-      yield* steady(() => client.bytesWritten)
-      const middle = attempts.find(({ bytes, cursor }) =>
-        cursor.transferred > 0 && cursor.transferred < bytes.byteLength
-      )
-      if (middle !== undefined) return middle
-      const target = new Uint8Array(100_003)
-      received.push(target.subarray(0, yield* peer.readSome(target)))
-    }
-  })
 
 describe("a shared connection", () => {
   interface Cut {
@@ -649,53 +575,6 @@ describe("a shared connection", () => {
       yield* left.close
       assert.deepStrictEqual(parse(yield* Fiber.join(reading)).frames, ["0:0", "0:1"])
     })))
-
-  for (
-    const [name, region, shows] of [
-      ["terminal", Cancellation.terminal, { torn: 1, finished: 0, refused: 4 }],
-      ["total", Cancellation.total(), { torn: 0, finished: 1, refused: 0 }]
-    ] as const
-  ) {
-    it.live(`over loopback TCP, ${name}: fibers in line and the one in the middle are interrupted`, () =>
-      leavingNothing(
-        Effect.gen(function*() {
-          const acceptor = yield* Acceptor.listen(anyPort)
-          const accepting = yield* start(acceptor.accept)
-          const client = yield* StreamSocket.connect(acceptor.address, { sliceSize: 10_000 })
-          const server = yield* Fiber.join(accepting)
-          const attempts: Array<Attempt> = []
-          const chunks: Array<Uint8Array> = []
-          const writer = (who: number) =>
-            Effect.gen(function*() {
-              for (let which = 0; which < 100; which++) {
-                const one = attempt(who, which, 60_000 + who)
-                attempts.push(one)
-                yield* send(client, one)
-              }
-            })
-          const enclosing: Region = region
-          const fibers = yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (who) => start(enclosing(writer(who))))
-          const middle = yield* inTheMiddle(client, server, attempts, chunks)
-          const inLine = fibers.filter((_, who) => who !== middle.fiber)
-          yield* Fiber.interruptAll(inLine.slice(0, 3))
-          fibers[middle.fiber]!.interruptUnsafe()
-          const target = new Uint8Array(65_536)
-          const reading = yield* start(
-            Effect.exit(Effect.forever(
-              Effect.map(server.readSome(target), (count) => void chunks.push(target.slice(0, count)))
-            ))
-          )
-          yield* Effect.forEach(fibers, Fiber.await)
-          const { write } = client.state
-          yield* eventually("everything has arrived", () => server.bytesRead === client.bytesWritten)
-          yield* client.close
-          assert.strictEqual(ending(yield* Fiber.join(reading)), write === "torn" ? "ConnectionReset" : "Done")
-          const { finished, refused, torn, untouched } = account(attempts, Buffers.concat(chunks), write)
-          // Four of them are neither interrupted nor in the middle: they go on to their ends, or learn of the tear.
-          assert.deepStrictEqual({ finished, refused, torn, untouched }, { ...shows, untouched: 3 })
-        }).pipe(Effect.provide(NodeTransport.layer))
-      ))
-  }
 })
 
 describe("a supervisor of a shared connection", () => {
@@ -813,46 +692,4 @@ describe("a supervisor of a shared connection", () => {
       assertBytes(bytes, frame(0, 0, 30).subarray(0, 16))
       assert.strictEqual(end, "ConnectionReset")
     })))
-
-  it.live("over loopback TCP: the cut connection ends inside a frame, the next one carries the others", () =>
-    leavingNothing(
-      Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(anyPort)
-        const first = yield* start(acceptor.accept)
-        const old = yield* StreamSocket.connect(acceptor.address, { sliceSize: 10_000 })
-        const peer = yield* Fiber.join(first)
-        const attempts: Array<Attempt> = []
-        const writer = (who: number) =>
-          Effect.gen(function*() {
-            for (let which = 0; which < 200; which++) {
-              const one = attempt(who, which, 60_000)
-              attempts.push(one)
-              yield* send(old, one)
-            }
-          })
-        const fibers = yield* Effect.forEach([0, 1, 2, 3], (who) => start(writer(who)))
-        const chunks: Array<Uint8Array> = []
-        const cut = yield* inTheMiddle(old, peer, attempts, chunks)
-        yield* Fiber.interrupt(fibers[cut.fiber]!)
-        yield* Effect.forEach(fibers, Fiber.await)
-        assert.strictEqual(old.state.write, "torn")
-        const refused = attempts.filter(({ exit }) => exit !== undefined && ending(exit) === "Torn")
-        assert.strictEqual(refused.length, 3)
-        const reading = yield* start(readToEnd(peer))
-        yield* eventually("everything has arrived", () => peer.bytesRead === old.bytesWritten)
-        yield* old.close
-        const { bytes, end } = yield* Fiber.join(reading)
-        assert.strictEqual(end, "ConnectionReset")
-        account(attempts, Buffers.concat([...chunks, bytes]), "torn")
-        const second = yield* start(acceptor.accept)
-        const renewed = yield* StreamSocket.connect(acceptor.address)
-        const again = yield* start(Effect.forEach(refused, ({ bytes }) => Write.writeAll(renewed, bytes)))
-        const heir = yield* Fiber.join(second)
-        const rest = yield* start(Read.readAll(heir))
-        yield* Fiber.join(again)
-        yield* renewed.close
-        assert.deepStrictEqual(parse(yield* Fiber.join(rest)).frames, refused.map(({ key }) => key))
-        yield* eventually("the old descriptor", () => old.state.socket === "closed")
-      }).pipe(Effect.provide(NodeTransport.layer))
-    ))
 })

@@ -78,167 +78,15 @@ const waitingRead = (signal: Cancellation.CancellationSignal, ...then: ReadonlyA
   })
 
 describe("a request", () => {
-  it.effect("before an operation starts does nothing to it", () =>
+  it.effect("to a writeAll is judged by the goal of its condition, not by the bytes offered", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
-      for (const type of types) assert.deepStrictEqual(yield* signal.emit(type), nothingDone)
-      const { fiber, readable } = yield* waitingRead(signal, data("hello"))
-      yield* Effect.yieldNow
-      assert.isUndefined(fiber.pollUnsafe())
-      yield* readable
-      assert.strictEqual(yield* Fiber.join(fiber), 5)
+      const { socket } = yield* scripted({ writes: [take(3), block] })
+      const write = Write.writeAll(socket, hello, CompletionCondition.transferExactly(4))
+      const fiber = yield* start(Cancellation.withSignal(write, signal))
+      assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["writeAll 3/4 partial"], continued: [] })
+      assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/4 partial")
     }))
-
-  it.effect("after an operation has ended does nothing", () =>
-    Effect.gen(function*() {
-      const signal = Cancellation.makeSignal()
-      const read = yield* waitingRead(signal, data("hello"))
-      const write = yield* midway(signal, take(2))
-      yield* read.readable
-      yield* write.writable
-      for (const type of types) assert.deepStrictEqual(yield* signal.emit(type), nothingDone)
-      assert.deepStrictEqual([yield* Fiber.join(read.fiber), yield* Fiber.join(write.fiber)], [5, 5])
-      assert.strictEqual(write.socket.state.write, "open")
-    }))
-
-  it.effect("does not reach an operation that its first attempt completes", () =>
-    Effect.gen(function*() {
-      const signal = Cancellation.makeSignal()
-      const { socket } = yield* scripted({ reads: [data("hello")], writes: [take(5)] })
-      const seen: Array<ReadonlyArray<Cancellation.Pending>> = []
-      const both = Effect.andThen(
-        Effect.tap(socket.readSome(new Uint8Array(5)), () => Effect.sync(() => seen.push(signal.pending))),
-        Write.writeAll(socket, hello)
-      )
-      assert.strictEqual(yield* Cancellation.withSignal(both, signal), 5)
-      assert.deepStrictEqual(seen, [[]])
-    }))
-
-  describe("of every type ends what waits with nothing done, as total", () => {
-    const target = () => new Uint8Array(5)
-    const reads: Readonly<
-      Record<string, [string, (socket: StreamSocket.StreamSocket) => Effect.Effect<unknown, unknown>]>
-    > = {
-      readSome: ["0/5", (socket) => socket.readSome(target())],
-      readExactly: ["0/5", (socket) => Read.readExactly(socket, target())],
-      readAtLeast: ["0/2", (socket) => Read.readAtLeast(socket, target(), 2)],
-      readUntil: ["0/0", (socket) => Read.readUntil(socket, "\n")],
-      readAll: ["0/0", (socket) => Read.readAll(socket)]
-    }
-    for (const [name, [count, read]] of Object.entries(reads)) {
-      for (const type of types) {
-        it.effect(`${name}, ${type}`, () =>
-          Effect.gen(function*() {
-            const signal = Cancellation.makeSignal()
-            const { readable, socket } = yield* scripted({ reads: [block, data("hello"), ScriptedStream.end] })
-            const fiber = yield* start(Cancellation.withSignal(read(socket), signal))
-            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [`${name} ${count} total`], continued: [] })
-            assert.strictEqual(yield* abortedOf(fiber), `${name} ${count} total`)
-            assert.deepStrictEqual(failure(yield* Fiber.await(fiber)).address, scriptedAddress)
-            // No byte is lost, and the line is free.
-            yield* readable
-            assertBytes(yield* Read.readAll(socket), "hello")
-          }))
-      }
-    }
-
-    it.effect("a composed read in the middle of its bytes puts them back", () =>
-      Effect.gen(function*() {
-        for (const type of types) {
-          const signal = Cancellation.makeSignal()
-          const { readable, socket } = yield* scripted({ reads: [data("he"), block, data("llo\n"), block] })
-          const fiber = yield* start(Cancellation.withSignal(Read.readUntil(socket, "\n"), signal))
-          assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["readUntil 0/0 total"], continued: [] })
-          assert.strictEqual(yield* abortedOf(fiber), "readUntil 0/0 total")
-          yield* readable
-          assertBytes(yield* Read.readUntil(socket, "\n"), "hello\n")
-          yield* start(Effect.exit(socket.readSome(new Uint8Array(1))))
-        }
-      }))
-
-    for (
-      const [name, condition, total] of [
-        ["writeAll", CompletionCondition.transferAll, 5],
-        ["writeAll at least 2", CompletionCondition.transferAtLeast(2), 2],
-        ["writeAll exactly 4", CompletionCondition.transferExactly(4), 4],
-        ["writeSome", undefined, 5]
-      ] as const
-    ) {
-      for (const type of types) {
-        it.effect(`${name} before the first byte, ${type}`, () =>
-          Effect.gen(function*() {
-            const signal = Cancellation.makeSignal()
-            const { socket, writable, written } = yield* scripted({ writes: [block, take(5)] })
-            const write = condition === undefined
-              ? socket.writeSome(hello)
-              : Write.writeAll(socket, hello, condition)
-            const fiber = yield* start(Cancellation.withSignal(write, signal))
-            const expected = `${condition === undefined ? "writeSome" : "writeAll"} 0/${total} total`
-            assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: [expected], continued: [] })
-            assert.strictEqual(yield* abortedOf(fiber), expected)
-            assert.strictEqual(socket.state.write, "open")
-            yield* writable
-            assertBytes(yield* written, "")
-            assert.strictEqual(yield* Write.writeAll(socket, text("world")), 5)
-          }))
-      }
-    }
-  })
-
-  describe("to a writeAll in the middle of its bytes", () => {
-    it.effect("total is refused, and the write runs on", () =>
-      Effect.gen(function*() {
-        const signal = Cancellation.makeSignal()
-        const { fiber, writable, written } = yield* midway(signal, take(2))
-        assert.deepStrictEqual(yield* signal.emit("total"), {
-          ended: [],
-          continued: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5 }]
-        })
-        assert.isUndefined(fiber.pollUnsafe())
-        yield* writable
-        assert.strictEqual(yield* Fiber.join(fiber), 5)
-        assertBytes(yield* written, "hello")
-      }))
-
-    it.effect("partial ends it, and the stream is usable from the cursor on", () =>
-      Effect.gen(function*() {
-        const signal = Cancellation.makeSignal()
-        const { cursor, fiber, socket, writable, written } = yield* midway(signal, take(2))
-        assert.deepStrictEqual(yield* signal.emit("partial"), {
-          ended: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5, guarantee: "partial" }],
-          continued: []
-        })
-        assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 partial")
-        assert.strictEqual(socket.state.write, "open")
-        yield* writable
-        assert.strictEqual(yield* Write.writeAll(socket, cursor), 2)
-        assertBytes(yield* written, "hello")
-      }))
-
-    it.effect("terminal ends it, and the stream is torn", () =>
-      Effect.gen(function*() {
-        const signal = Cancellation.makeSignal()
-        const { fiber, socket } = yield* midway(signal)
-        assert.deepStrictEqual(yield* signal.emit("terminal"), {
-          ended: [{ operation: "writeAll", address: scriptedAddress, transferred: 3, total: 5, guarantee: "terminal" }],
-          continued: []
-        })
-        assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/5 terminal")
-        assert.strictEqual(socket.state.write, "torn")
-        const { reason } = failure(yield* Effect.exit(Write.writeAll(socket, hello)))
-        assert.deepStrictEqual(reason._tag === "Torn" && [reason.transferred, reason.total], [3, 5])
-      }))
-
-    it.effect("is judged by the goal of its condition, not by the bytes offered", () =>
-      Effect.gen(function*() {
-        const signal = Cancellation.makeSignal()
-        const { socket } = yield* scripted({ writes: [take(3), block] })
-        const write = Write.writeAll(socket, hello, CompletionCondition.transferExactly(4))
-        const fiber = yield* start(Cancellation.withSignal(write, signal))
-        assert.deepStrictEqual(told(yield* signal.emit("partial")), { ended: ["writeAll 3/4 partial"], continued: [] })
-        assert.strictEqual(yield* abortedOf(fiber), "writeAll 3/4 partial")
-      }))
-  })
 
   it.effect("can be caught by its reason, and the region goes on", () =>
     Effect.gen(function*() {
@@ -332,14 +180,6 @@ describe("interleavings", () => {
       })
       return { backing, socket, read, write, report, attempts: [reads, writes] }
     })
-
-  it.effect("readiness, then the request in the same turn: the operations have finished", () =>
-    Effect.gen(function*() {
-      const { attempts, read, report, write } = yield* turnOf(Cancellation.makeSignal(), "readiness")
-      assert.deepStrictEqual(report, nothingDone)
-      assert.deepStrictEqual([yield* Fiber.join(read), yield* Fiber.join(write)], [5, 5])
-      assert.deepStrictEqual(attempts, [1, 1])
-    }))
 
   it.effect("the request, then readiness in the same turn: nothing happened, and nothing is attempted", () =>
     Effect.gen(function*() {
@@ -1424,32 +1264,6 @@ describe("connecting, accepting and closing", () => {
 
   const neverResolves = Layer.succeed(AddressResolver.AddressResolver, { resolve: () => Effect.never })
 
-  for (const type of types) {
-    it.effect(`a connect that gets no answer, ${type}`, () =>
-      Effect.gen(function*() {
-        const signal = Cancellation.makeSignal()
-        const released: Array<string> = []
-        const fiber = yield* start(
-          Effect.scoped(StreamSocket.connect(remote)).pipe(
-            Cancellation.withSignal(signal),
-            Effect.provide(
-              connecting(() => Effect.onInterrupt(Effect.never, () => Effect.sync(() => released.push("it"))))
-            )
-          )
-        )
-        yield* Effect.yieldNow
-        assert.deepStrictEqual(yield* signal.emit(type), {
-          ended: [{ operation: "connect", address: remote, transferred: 0, total: 0, guarantee: "total" }],
-          continued: []
-        })
-        const exit = yield* Fiber.await(fiber)
-        assert.strictEqual(aborted(exit), "connect 0/0 total")
-        assert.strictEqual(failure(exit).address, remote)
-        assert.deepStrictEqual(released, ["it"])
-        assert.deepStrictEqual(signal.pending, [])
-      }))
-  }
-
   it.effect("a connect is one operation, whatever its transport waits for", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
@@ -1565,25 +1379,6 @@ describe("connecting, accepting and closing", () => {
       assert.strictEqual(yield* abortedOf(listen), "listen 0/0 total")
     }).pipe(Effect.provide([MemoryTransport.layer, neverResolves])))
 
-  it.effect("accept: the next one gets the connection", () =>
-    Effect.gen(function*() {
-      for (const type of types) {
-        const signal = Cancellation.makeSignal()
-        const acceptor = yield* Acceptor.listen("localhost:0")
-        const fiber = yield* start(Cancellation.withSignal(acceptor.accept, signal))
-        const behind = yield* start(acceptor.accept)
-        assert.deepStrictEqual(yield* signal.emit(type), {
-          ended: [{ operation: "accept", address: acceptor.address, transferred: 0, total: 0, guarantee: "total" }],
-          continued: []
-        })
-        assert.strictEqual(yield* abortedOf(fiber), "accept 0/0 total")
-        const client = yield* StreamSocket.connect(acceptor.address)
-        const server = yield* Fiber.join(behind)
-        yield* Write.writeAll(client, hello)
-        assertBytes(yield* Read.readUntil(server, "o"), "hello")
-      }
-    }).pipe(Effect.provide(MemoryTransport.layer)))
-
   it.effect("a server stops accepting, waits for its handlers, and says why", () =>
     Effect.gen(function*() {
       const signal = Cancellation.makeSignal()
@@ -1656,22 +1451,6 @@ describe("connecting, accepting and closing", () => {
       yield* writable.pipe(Effect.ignore)
     }))
 
-  it.effect("a shutdown in line: no FIN is sent", () =>
-    Effect.gen(function*() {
-      for (const type of types) {
-        const signal = Cancellation.makeSignal()
-        const { calls, socket, writable } = yield* scripted({ writes: [block, take(5)] })
-        const front = yield* start(Write.writeAll(socket, hello))
-        const fiber = yield* start(Cancellation.withSignal(socket.shutdownWrite, signal))
-        assert.deepStrictEqual(told(yield* signal.emit(type)), { ended: ["shutdownWrite 0/0 total"], continued: [] })
-        yield* writable
-        yield* Fiber.join(front)
-        assert.strictEqual(yield* abortedOf(fiber), "shutdownWrite 0/0 total")
-        assert.strictEqual(calls.shutdownWrite, 0)
-        assert.strictEqual(socket.state.write, "open")
-      }
-    }))
-
   describe("a close that lingers", () => {
     const lingering = (signal: Cancellation.CancellationSignal, options?: Parameters<typeof StreamSocket.make>[1]) =>
       Effect.gen(function*() {
@@ -1681,32 +1460,6 @@ describe("connecting, accepting and closing", () => {
         const fiber = yield* start(Cancellation.withSignal(socket.close, signal))
         return { backing, socket, fiber }
       })
-
-    for (const linger of ["10 seconds", "Infinity"] as const) {
-      it.effect(`goes on when it is asked for total or partial, and aborts on terminal (linger ${linger})`, () =>
-        Effect.gen(function*() {
-          const signal = Cancellation.makeSignal()
-          const { backing, fiber, socket } = yield* lingering(signal, { linger })
-          for (const type of ["total", "partial"] as const) {
-            assert.deepStrictEqual(yield* signal.emit(type), {
-              ended: [],
-              continued: [{ operation: "close", address: remote, transferred: 0, total: 0 }]
-            })
-          }
-          yield* Effect.yieldNow
-          assert.isUndefined(fiber.pollUnsafe())
-          assert.deepStrictEqual(backing.calls, ["close"])
-          assert.deepStrictEqual(yield* signal.emit("terminal"), {
-            ended: [{ operation: "close", address: remote, transferred: 0, total: 0, guarantee: "terminal" }],
-            continued: []
-          })
-          // It still succeeds: the stream is closed, which is what was wanted.
-          yield* Fiber.join(fiber)
-          assert.deepStrictEqual(backing.calls, ["close", "abort"])
-          assert.strictEqual(socket.state.socket, "closed")
-          assert.deepStrictEqual(yield* signal.emit("terminal"), nothingDone)
-        }))
-    }
 
     it.effect("that ends by itself is not reached any more", () =>
       Effect.gen(function*() {
@@ -1841,20 +1594,6 @@ describe("fromAbortSignal", () => {
       assert.strictEqual(failure(yield* Fiber.await(write.fiber)).cause, reason)
       assert.strictEqual(listeners(controller.signal), 0)
     }))
-
-  for (const type of types) {
-    it.effect(`asks for the type it was made with: ${type}`, () =>
-      Effect.gen(function*() {
-        const controller = new AbortController()
-        const { cursor, fiber, socket } = yield* midway(Cancellation.fromAbortSignal(controller.signal, type))
-        controller.abort()
-        yield* Effect.yieldNow
-        assert.strictEqual(cursor.transferred, 3)
-        assert.strictEqual(socket.state.write, type === "terminal" ? "torn" : "open")
-        if (type === "total") assert.isUndefined(fiber.pollUnsafe())
-        else assert.strictEqual(yield* abortedOf(fiber), `writeAll 3/5 ${type}`)
-      }))
-  }
 
   it.effect("an abort in the turn of readiness: who comes first has the say", () =>
     Effect.gen(function*() {
