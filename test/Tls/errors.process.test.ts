@@ -9,10 +9,11 @@ import { MemoryTransport } from "../../src/testing/index.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { authority, daysFromNow, localhost, root, selfSigned } from "../support/certificates.ts"
+import { connection } from "../support/connection.ts"
 import { defect, ending, failure } from "../support/exits.ts"
 import { FakeBacking } from "../support/fakes.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { connection, handshake, type Options, secured, trusting } from "../support/tls.ts"
+import { handshake, type Options, secured, trusting } from "../support/tls.ts"
 import { eventually, start, turns } from "../support/waiting.ts"
 
 /** The reason `Tls` of a failed handshake, and how the error presents it. */
@@ -521,7 +522,7 @@ describe("options of this side that cannot be used", () => {
       let session: Tls.Session | undefined
       for (const isLast of [false, true]) {
         // Not over the in-memory network: its buffers would show the ticket, which is sent in the clear.
-        const plain = yield* connection
+        const plain = yield* connection()
         const ends = yield* secured(plain, { server: context, client: { session } })
         yield* Write.writeAll(ends[1], Buffers.utf8("!"))
         yield* ends[0].readSome(new Uint8Array(1))

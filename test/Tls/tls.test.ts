@@ -7,9 +7,10 @@ import { MemoryTransport } from "../../src/testing/index.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { authority, localhost, root } from "../support/certificates.ts"
+import { connection } from "../support/connection.ts"
 import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
-import { connection, handshake, type Options, secured, type Socket, trusting } from "../support/tls.ts"
+import { handshake, type Options, secured, type Socket, trusting } from "../support/tls.ts"
 import { start, turns } from "../support/waiting.ts"
 
 const agreed = (options?: Options) => Effect.flatMap(MemoryTransport.pair(), (ends) => secured(ends, options))
@@ -321,7 +322,7 @@ describe("messages of full records, with nothing after them", () => {
   it.effect("wake a reader that waits, in memory", () => Effect.flatMap(agreed(), wakesReaders))
 
   it.live("wake a reader that waits, over node:net", () =>
-    connection.pipe(
+    connection().pipe(
       Effect.flatMap((ends) => secured(ends)),
       Effect.flatMap(wakesReaders),
       Effect.provide(NodeTransport.layer)
@@ -366,7 +367,7 @@ describe("the key log", () => {
       assert.include(logged.flat(), "keyLog has thrown")
     }))
 
-  for (const [name, pair] of [["in memory", MemoryTransport.pair()], ["over node:net", connection]] as const) {
+  for (const [name, pair] of [["in memory", MemoryTransport.pair()], ["over node:net", connection()]] as const) {
     it.live(`has the same lines on both sides, ${name}`, () =>
       Effect.gen(function*() {
         const lines: Record<"client" | "server", Array<string>> = { client: [], server: [] }
@@ -389,9 +390,9 @@ describe("the key log", () => {
 describe("the stream below", () => {
   const places = [
     ["in memory", Effect.map(MemoryTransport.pair(), (ends) => ends)],
-    ["over node:net", Effect.provide(connection, NodeTransport.layer)],
+    ["over node:net", Effect.provide(connection(), NodeTransport.layer)],
     ...(EpollTransport.isSupported()
-      ? [["over epoll", Effect.provide(connection, Layer.orDie(EpollTransport.layer))] as const]
+      ? [["over epoll", Effect.provide(connection(), Layer.orDie(EpollTransport.layer))] as const]
       : [])
   ] as const
 

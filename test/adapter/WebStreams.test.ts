@@ -2,22 +2,20 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as NetAddress from "effect/net/NetAddress"
 import * as Scope from "effect/Scope"
 import { createHash, randomBytes } from "node:crypto"
 import { setImmediate } from "node:timers/promises"
-import * as Acceptor from "../../src/Acceptor.ts"
 import * as WebStreams from "../../src/adapter/WebStreams.ts"
 import { utf8 as text } from "../../src/Buffers.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as Read from "../../src/Read.ts"
 import { isSocketError, Reason, SocketError } from "../../src/SocketError.ts"
-import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as ScriptedStream from "../../src/testing/ScriptedStream.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
 import { assertBytes, pattern } from "../support/bytes.ts"
+import { connection } from "../support/connection.ts"
 import { defect, ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 import { start, turns } from "../support/waiting.ts"
@@ -635,10 +633,9 @@ describe("WebStreams over TCP", () => {
   it.live("megabytes through compression, a socket, and decompression", () =>
     Effect.provide(
       leavingNothing(Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
-        const accepting = yield* start(acceptor.accept)
-        const near = yield* WebStreams.toWebStreams(yield* StreamSocket.connect(acceptor.address))
-        const far = yield* WebStreams.toWebStreams(yield* Fiber.join(accepting))
+        const [client, server] = yield* connection()
+        const near = yield* WebStreams.toWebStreams(client)
+        const far = yield* WebStreams.toWebStreams(server)
         const echo = far.readable.pipeTo(far.writable)
         const sent = new Blob([some]).stream().pipeThrough(new CompressionStream("gzip")).pipeTo(
           near.writable
@@ -653,10 +650,7 @@ describe("WebStreams over TCP", () => {
   it.live("the body of a fetch goes into a socket, and a socket is the body of a request", () =>
     Effect.provide(
       leavingNothing(Effect.gen(function*() {
-        const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
-        const accepting = yield* start(acceptor.accept)
-        const near = yield* StreamSocket.connect(acceptor.address)
-        const far = yield* Fiber.join(accepting)
+        const [near, far] = yield* connection()
         const writable = yield* WebStreams.toWritableStream(near)
         const body = yield* WebStreams.toReadableStream(far)
         yield* Effect.promise(async () => {

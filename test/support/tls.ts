@@ -1,7 +1,7 @@
 import { Effect, type Exit, Fiber, type Scope } from "effect"
-import { NetAddress } from "effect/net"
-import { Acceptor, type SocketError, StreamSocket, Tls, type Transport } from "../../src/index.ts"
+import { type SocketError, type StreamSocket, Tls } from "../../src/index.ts"
 import { localhost, root } from "./certificates.ts"
+import { start } from "./waiting.ts"
 
 export type Socket = StreamSocket.StreamSocket
 
@@ -9,20 +9,6 @@ export const trusting: Tls.ClientOptions = { servername: "localhost", ca: root.c
 
 /** Whether a reset behind bytes is told from the end of the stream on a socket of `node:tls`: libuv before 1.52 cannot. */
 export const tellsReset = Number.parseInt(process.versions.node, 10) >= 24
-
-/** Two ends of one connection of the transport at hand. */
-export const connection: Effect.Effect<
-  readonly [Socket, Socket],
-  SocketError.SocketError,
-  Transport.Transport | Scope.Scope
-> = Effect.gen(function*() {
-  const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
-  const accepting = yield* Effect.forkChild(acceptor.accept, { startImmediately: true })
-  const left = yield* StreamSocket.connect(acceptor.address)
-  const right = yield* Fiber.join(accepting)
-  yield* acceptor.close
-  return [left, right] as const
-})
 
 export interface Options {
   readonly client?: Partial<Tls.ClientOptions>
@@ -45,9 +31,7 @@ export const handshake = (
   Scope.Scope
 > =>
   Effect.gen(function*() {
-    const serving = yield* Effect.forkChild(Effect.exit(Tls.server(right, serverOptions(options.server))), {
-      startImmediately: true
-    })
+    const serving = yield* start(Effect.exit(Tls.server(right, serverOptions(options.server))))
     const client = yield* Effect.exit(Tls.client(left, { ...trusting, ...options.client }))
     return [client, yield* Fiber.join(serving)] as const
   })

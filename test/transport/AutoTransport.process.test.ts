@@ -1,13 +1,11 @@
 /** Which transport is taken, in processes where one thing or another is missing. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as NetAddress from "effect/net/NetAddress"
 import { spawnSync } from "node:child_process"
-import * as Acceptor from "../../src/Acceptor.ts"
-import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as AutoTransport from "../../src/transport/AutoTransport.ts"
 import { isSupported } from "../../src/transport/EpollTransport.ts"
 import * as Write from "../../src/Write.ts"
+import { connection } from "../support/connection.ts"
 import { missing } from "./missing.ts"
 
 const say = (...args: ReadonlyArray<string>): string => {
@@ -20,9 +18,7 @@ const nothing = "loaded: module false, koffi false"
 describe("AutoTransport", () => {
   it.live("connects and serves, whichever it is", () =>
     Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(NetAddress.inetAddressFromStringUnsafe("127.0.0.1:0"))
-      const client = yield* StreamSocket.connect(acceptor.address)
-      const server = yield* acceptor.accept
+      const [client, server] = yield* connection()
       yield* Write.writeAll(client, new Uint8Array(3))
       assert.strictEqual(yield* server.readSome(new Uint8Array(9)), 3)
     }).pipe(Effect.scoped, Effect.provide(AutoTransport.layer)))

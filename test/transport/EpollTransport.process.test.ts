@@ -6,12 +6,11 @@ import * as NetAddress from "effect/net/NetAddress"
 import type * as Koffi from "koffi"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import * as Net from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, vi } from "vitest"
+import { vi } from "vitest"
 import * as Acceptor from "../../src/Acceptor.ts"
 import { concat, type Cursor, cursor, utf8 as text } from "../../src/Buffers.ts"
 import * as CompletionCondition from "../../src/CompletionCondition.ts"
@@ -24,8 +23,9 @@ import { listen } from "../../src/transport/internal/epoll/EpollListener.ts"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
 import { Reactor } from "../../src/transport/internal/epoll/Reactor.ts"
 import * as Write from "../../src/Write.ts"
-import { anyPort, portOf } from "../support/addresses.ts"
+import { anyPort, portOf, temporaryDirectory, unixPaths } from "../support/addresses.ts"
 import { assertBytes, pattern } from "../support/bytes.ts"
+import { connected } from "../support/connection.ts"
 import { defect, ending, failure } from "../support/exits.ts"
 import { hangingListener } from "../support/hangingListener.ts"
 import { openSockets } from "../support/kernel.ts"
@@ -33,18 +33,8 @@ import { eventually, start, turn, turns } from "../support/waiting.ts"
 
 const { isSupported } = EpollTransport
 
-const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
-let paths = 0
-const anyPath = () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`))
-
-const pair = (address: NetAddress.SocketAddress = anyPort) =>
-  Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(address)
-    const client = yield* StreamSocket.connect(acceptor.address)
-    const server = yield* acceptor.accept
-    return { acceptor, client, server }
-  })
+const directory = temporaryDirectory()
+const anyPath = unixPaths()
 
 /** System calls of peers that are nobody's sockets, made when they are called and not a turn later. */
 const raw = () => {
@@ -133,8 +123,8 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("a connection and its acceptor on an abstract name leave no file", () =>
       Effect.gen(function*() {
-        const address = NetAddress.unixPathAddress(`\0effect-asio-${process.pid}-${paths++}`)
-        const { acceptor, client, server } = yield* pair(address)
+        const address = NetAddress.unixPathAddress(`\0effect-asio-${process.pid}`)
+        const { acceptor, client, server } = yield* connected(address)
         assert.deepStrictEqual([acceptor.address, client.remoteAddress, server.localAddress], [
           address,
           address,
@@ -149,11 +139,11 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("a path with a zero inside is refused, and nothing listens at the part before it", () =>
       Effect.gen(function*() {
-        const plain = join(directory, `${paths++}.sock`)
-        const odd = NetAddress.unixPathAddress(`${plain}\0x`)
+        const plain = anyPath()
+        const odd = NetAddress.unixPathAddress(`${plain.path}\0x`)
         assert.strictEqual(ending(yield* Effect.exit(Acceptor.listen(odd))), "AddressNotAvailable")
         assert.strictEqual(ending(yield* Effect.exit(StreamSocket.connect(odd))), "AddressNotAvailable")
-        assert.isFalse(existsSync(plain))
+        assert.isFalse(existsSync(plain.path))
       }))
 
     it.effect("closing behind the end of the stream costs one call, and the peer still gets everything", () =>
@@ -253,8 +243,8 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         Effect.gen(function*() {
           const { target } = yield* hangingListener
           const scope = yield* Effect.scope
-          const a = yield* pair()
-          const b = yield* pair()
+          const a = yield* connected()
+          const b = yield* connected()
           const ends = { a: a.server, b: b.server }
           let opened: Fiber.Fiber<unknown, unknown> | undefined
           // Whoever is told first closes the other one, whose event is in the same batch, and takes its number.
@@ -288,7 +278,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         listener.close()
         const before = openSockets()
         // Another socket may have the numbers now.
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         assert.isTrue(typeof backing.read(new Uint8Array(1)) === "object")
         assert.isTrue(typeof backing.shutdownWrite() === "object")
         assert.isTrue(typeof listener.accept() === "object")
@@ -320,7 +310,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
     it.effect("the service of a layer that is gone still works", () =>
       Effect.gen(function*() {
         const transport = yield* Effect.scoped(Effect.provide(Effect.service(Transport), EpollTransport.layer))
-        const { client, server } = yield* pair().pipe(Effect.provideService(Transport, transport))
+        const { client, server } = yield* connected().pipe(Effect.provideService(Transport, transport))
         yield* Write.writeAll(client, text("x"))
         assert.strictEqual(yield* server.readSome(new Uint8Array(9)), 1)
       }))
@@ -336,7 +326,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("the kernel is told the true length of a view, whatever the view says", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const transport = Linux.load()
         const peer = yield* rawConnection(transport, (yield* Acceptor.listen(anyPort)).address)
         yield* turn
@@ -360,7 +350,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
               return said
             }
           }
-          const { client, server } = yield* pair()
+          const { client, server } = yield* connected()
           yield* Write.writeAll(client, pattern(1000))
           yield* turn
           const memory = new Uint8Array(2000)
@@ -373,7 +363,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("memory that is gone is refused, not taken for the end of the stream", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const gone = new Uint8Array(8)
         gone.buffer.transfer()
         const linux = Linux.load()
@@ -400,7 +390,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
     for (const [name, view] of Object.entries(resizable)) {
       it.effect(`a view of ${name} is refused before anything is moved`, () =>
         Effect.gen(function*() {
-          const { client, server } = yield* pair()
+          const { client, server } = yield* connected()
           const refused = <A, E>(effect: Effect.Effect<A, E>) =>
             Effect.map(Effect.exit(effect), (exit) => {
               assert.match(defect(exit).message, /resizable/)
@@ -428,7 +418,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("memory that could shrink between two attempts is refused at the first, and what has gone at the next", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const buffer = new ArrayBuffer(1000, { maxByteLength: 1000 })
         const reading = yield* start(server.readSome(new Uint8Array(buffer, 0, 1000)))
         // Refused at once: nothing of it is left for a later attempt.
@@ -451,7 +441,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("small pieces of a gather list may be of any memory, because they are put together first", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const pieces = Object.values(resizable).map((view) => view(40))
         for (const piece of pieces) piece.set(pattern(40))
         yield* Write.writeAll(client, pieces)
@@ -536,7 +526,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("memory of every kind carries bytes", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const kinds = (): ReadonlyArray<Uint8Array> => [
           new Uint8Array(40),
           new Uint8Array(4000).subarray(1000, 1040),
@@ -556,7 +546,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
 
     it.effect("a gather list of pieces of every size arrives in order", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const bytes = pattern(1_500_000)
         const pieces: Array<Uint8Array> = []
         for (let at = 0, i = 0; at < bytes.byteLength; i++) {
@@ -606,7 +596,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         yield* start(Effect.forever(Write.writeAll(flooded[1], [pattern(1_000_000), pattern(100)])))
         yield* eventually("a flood", () => flooded.every((socket) => socket.bytesRead > 10_000_000))
 
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         yield* start(
           Effect.forever(Effect.flatMap(Read.readUntil(server, "\n"), (line) => Write.writeAll(server, line)))
         )
@@ -653,7 +643,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
     it.effect("a write moves a megabyte in one turn, and what the kernel takes in the next ones", () =>
       Effect.gen(function*() {
         for (const input of [new Uint8Array(32_000_000), Array.from({ length: 500 }, () => new Uint8Array(64_000))]) {
-          const { client, server } = yield* pair()
+          const { client, server } = yield* connected()
           yield* start(Write.writeAll(client, input))
           assert.isAbove(client.bytesWritten, 0)
           assert.isAtMost(client.bytesWritten, 1024 * 1024)
@@ -676,7 +666,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
         yield* flooded.readSome(new Uint8Array(1))
         const closing = yield* start(flooded.close)
         assert.strictEqual(flooded.state.socket, "closing")
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         for (let round = 0; round < 10; round++) {
           yield* Write.writeAll(client, text("x"))
           yield* server.readSome(new Uint8Array(1))
@@ -754,7 +744,7 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
   it.layer(EpollTransport.layer, { excludeTestServices: true })("connecting", (it) => {
     it.effect("to the unspecified address: both ends know whom they have reached", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair(NetAddress.inetAddressFromStringUnsafe("0.0.0.0:0"))
+        const { client, server } = yield* connected(NetAddress.inetAddressFromStringUnsafe("0.0.0.0:0"))
         assert.strictEqual(
           NetAddress.formatSocketAddress(client.remoteAddress),
           `127.0.0.1:${portOf(server.localAddress)}`

@@ -20,6 +20,7 @@ import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
 import { anyPort, inet, portOf } from "../support/addresses.ts"
 import { assertBytes, pattern } from "../support/bytes.ts"
+import { connected } from "../support/connection.ts"
 import { ending, failure } from "../support/exits.ts"
 import { hangingListener } from "../support/hangingListener.ts"
 import { openSockets, tcpTable } from "../support/kernel.ts"
@@ -46,18 +47,6 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
-/** A connected pair over an address that is listened to for that long. */
-const pair = (
-  bound: NetAddress.SocketAddress = anyPort,
-  options?: Parameters<typeof StreamSocket.connect>[1]
-) =>
-  Effect.gen(function*() {
-    const acceptor = yield* Acceptor.listen(bound, options)
-    const client = yield* StreamSocket.connect(acceptor.address, options)
-    const server = yield* acceptor.accept
-    return { acceptor, client, server }
-  })
-
 const talk = (left: StreamSocket.StreamSocket, right: StreamSocket.StreamSocket) =>
   Effect.gen(function*() {
     yield* Write.writeAll(left, text("ping\n"))
@@ -72,7 +61,7 @@ describe("NodeTransport", () => {
   it.layer(NodeTransport.layer, { excludeTestServices: true })("addresses", (it) => {
     it.effect("connects by address, and both ends know who is who", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* pair()
+        const { acceptor, client, server } = yield* connected()
         assert.isAbove(portOf(acceptor.address), 0)
         assert.deepStrictEqual(client.remoteAddress, acceptor.address)
         assert.deepStrictEqual(server.localAddress, acceptor.address)
@@ -82,7 +71,7 @@ describe("NodeTransport", () => {
 
     it.effect("still knows them when the connection is over", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* Effect.scoped(pair())
+        const { acceptor, client, server } = yield* Effect.scoped(connected())
         assert.strictEqual(client.state.socket, "closed")
         assert.deepStrictEqual(client.remoteAddress, acceptor.address)
         assert.deepStrictEqual(server.localAddress, acceptor.address)
@@ -92,7 +81,7 @@ describe("NodeTransport", () => {
 
     it.effect("knows whom it has reached at no address in particular", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* pair(inet("0.0.0.0:0"))
+        const { acceptor, client, server } = yield* connected(inet("0.0.0.0:0"))
         assert.deepStrictEqual(client.remoteAddress, inet(`127.0.0.1:${portOf(acceptor.address)}`))
         assert.deepStrictEqual(server.localAddress, client.remoteAddress)
         yield* talk(client, server)
@@ -101,7 +90,7 @@ describe("NodeTransport", () => {
     it.effect.skipIf(linkLocal === undefined)("knows the zone of a link-local address", () =>
       Effect.gen(function*() {
         const bound = NetAddress.inetAddressFromInputUnsafe({ ...linkLocal!, port: 0 })
-        const { acceptor, client, server } = yield* pair(bound)
+        const { acceptor, client, server } = yield* connected(bound)
         for (const end of [acceptor.address, client.remoteAddress, client.localAddress, server.remoteAddress]) {
           assert.include(end, { scopeId: linkLocal!.scopeId })
         }
@@ -110,7 +99,7 @@ describe("NodeTransport", () => {
 
     it.effect.skipIf(!hasIpv6)("connects over IPv6", () =>
       Effect.gen(function*() {
-        const { acceptor, client, server } = yield* pair(inet("[::1]:0"))
+        const { acceptor, client, server } = yield* connected(inet("[::1]:0"))
         assert.deepStrictEqual(server.remoteAddress, client.localAddress)
         assert.include(NetAddress.formatSocketAddress(acceptor.address), "[::1]:")
         yield* talk(client, server)
@@ -150,7 +139,7 @@ describe("NodeTransport", () => {
       Effect.gen(function*() {
         const socketPath = join(directory, "round-trip.sock")
         yield* Effect.scoped(Effect.gen(function*() {
-          const { acceptor, client, server } = yield* pair(path(socketPath))
+          const { acceptor, client, server } = yield* connected(path(socketPath))
           assert.deepStrictEqual(acceptor.address, path(socketPath))
           assert.deepStrictEqual(client.remoteAddress, path(socketPath))
           assert.deepStrictEqual(server.localAddress, path(socketPath))
@@ -159,7 +148,7 @@ describe("NodeTransport", () => {
           assert.isTrue(existsSync(socketPath))
         }))
         assert.isFalse(existsSync(socketPath))
-        const again = yield* pair(path(socketPath))
+        const again = yield* connected(path(socketPath))
         yield* talk(again.client, again.server)
       }))
 
@@ -310,7 +299,7 @@ describe("NodeTransport", () => {
         Effect.gen(function*() {
           const fits = join(directory, "\u00e9".padEnd(106 - Buffer.byteLength(directory) - 1, "x"))
           assert.strictEqual(Buffer.byteLength(fits), 107)
-          const { client, server } = yield* pair(path(fits))
+          const { client, server } = yield* connected(path(fits))
           yield* talk(client, server)
           for (const long of [`${fits}x`, `${fits}${"x".repeat(1000)}`]) {
             for (
@@ -347,7 +336,7 @@ describe("NodeTransport", () => {
             keepAlive.mockRestore()
           })
         )
-        const { client, server } = yield* pair(anyPort, { keepAlive: "30 seconds" })
+        const { client, server } = yield* connected(anyPort, { keepAlive: "30 seconds" })
         noDelay.mockClear()
         keepAlive.mockClear()
         yield* client.configure({ noDelay: false })
@@ -368,7 +357,7 @@ describe("NodeTransport", () => {
       () =>
         Effect.gen(function*() {
           for (const [keepAlive, expected] of [["1 minute", "02"], [false, "00"]] as const) {
-            const { client } = yield* pair(anyPort, { keepAlive })
+            const { client } = yield* connected(anyPort, { keepAlive })
             for (const end of [client.localAddress, client.remoteAddress]) {
               // The timer of a fresh connection may still be that of its handshake.
               yield* eventually(
@@ -383,7 +372,7 @@ describe("NodeTransport", () => {
     it.effect("options that mean nothing on a Unix-domain path are ignored", () =>
       Effect.gen(function*() {
         const options = { noDelay: false, keepAlive: "5 seconds" } as const
-        const { client, server } = yield* pair(path(join(directory, "options.sock")), options)
+        const { client, server } = yield* connected(path(join(directory, "options.sock")), options)
         yield* client.configure({ noDelay: true, keepAlive: false })
         yield* server.configure(options)
         yield* talk(client, server)
@@ -391,7 +380,7 @@ describe("NodeTransport", () => {
 
     it.effect("a slice size of 1 takes one byte at a time, and all of them arrive", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair(anyPort, { sliceSize: 1 })
+        const { client, server } = yield* connected(anyPort, { sliceSize: 1 })
         assert.strictEqual(yield* client.writeSome(pattern(100)), 1)
         const writer = yield* start(Write.writeAll(client, pattern(3000)))
         const got = new Uint8Array(3001)
@@ -404,7 +393,7 @@ describe("NodeTransport", () => {
       Effect.gen(function*() {
         const bytes = pattern(1_000_000)
         for (const sliceSize of [4096, 4097, 65_535, 65_537, 10_000_000]) {
-          const { client, server } = yield* pair(anyPort, { sliceSize })
+          const { client, server } = yield* connected(anyPort, { sliceSize })
           yield* start(Write.writeAll(client, bytes))
           yield* start(Write.writeAll(server, bytes))
           for (const end of [client, server]) {
@@ -498,7 +487,7 @@ describe("NodeTransport", () => {
 
     it.effect("close ends when the descriptor is released, abort too", () =>
       Effect.gen(function*() {
-        const { client, server } = yield* pair()
+        const { client, server } = yield* connected()
         const before = openSockets()
         yield* client.close
         assert.strictEqual(openSockets(), before - 1)

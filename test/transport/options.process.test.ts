@@ -6,11 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import * as NetAddress from "effect/net/NetAddress"
-import { mkdtempSync, rmSync } from "node:fs"
 import * as Net from "node:net"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { afterAll } from "vitest"
 import * as Acceptor from "../../src/Acceptor.ts"
 import * as Connector from "../../src/Connector.ts"
 import * as Read from "../../src/Read.ts"
@@ -21,17 +17,14 @@ import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as Linux from "../../src/transport/internal/epoll/linux.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { anyPort, inet, portOf } from "../support/addresses.ts"
+import { anyPort, inet, portOf, unixPaths } from "../support/addresses.ts"
 import { assertBytes } from "../support/bytes.ts"
 import { openSockets } from "../support/kernel.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 import { start, turn, turns } from "../support/waiting.ts"
 
 const anyPort6 = inet("[::1]:0")
-const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
-afterAll(() => rmSync(directory, { recursive: true, force: true }))
-let paths = 0
-const anyPath = () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`))
+const anyPath = unixPaths()
 
 /** Two ends of a connection, without the listener. */
 const pair = (

@@ -1,8 +1,9 @@
 import { describe, type Vitest } from "@effect/vitest"
-import { type Duration, Effect, Fiber, type Layer, type Scope } from "effect"
+import { type Duration, Effect, type Layer, type Scope } from "effect"
 import type { NetAddress } from "effect/net"
-import { Acceptor, StreamSocket, type Transport } from "../../../src/index.ts"
+import type { Transport } from "../../../src/index.ts"
 import { StreamChecks } from "../../../src/testing/index.ts"
+import { connection } from "../../support/connection.ts"
 import { leavingNothing } from "../../support/leftovers.ts"
 
 /**
@@ -40,13 +41,5 @@ export const overTransport = (options: {
   name: options.name,
   advance: options.advance,
   can: options.can,
-  pair: (socketOptions) =>
-    Effect.gen(function*() {
-      const acceptor = yield* Acceptor.listen(options.address(), socketOptions)
-      const accepting = yield* Effect.forkChild(acceptor.accept, { startImmediately: true })
-      const left = yield* StreamSocket.connect(acceptor.address, socketOptions)
-      const right = yield* Fiber.join(accepting)
-      yield* acceptor.close
-      return [left, right] as const
-    }).pipe(Effect.provide(options.layer))
+  pair: (socketOptions) => Effect.provide(connection(options.address(), socketOptions), options.layer)
 })

@@ -1,10 +1,8 @@
 import { Layer } from "effect"
 import { NetAddress } from "effect/net"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { afterAll, describe } from "vitest"
+import { describe } from "vitest"
 import { isSupported, layer } from "../../../src/transport/EpollTransport.ts"
+import { unixPaths } from "../../support/addresses.ts"
 import { pattern } from "../../support/bytes.ts"
 import { steady } from "../../support/waiting.ts"
 import { matrix } from "./play.ts"
@@ -27,14 +25,10 @@ describe.skipIf(!isSupported())("EpollTransport", () => {
     resets: true
   })
 
-  const directory = mkdtempSync(join(tmpdir(), "effect-asio-"))
-  afterAll(() => rmSync(directory, { recursive: true }))
-  let paths = 0
-
   matrix({
     ...kernel,
     name: "EpollTransport over a Unix-domain path",
-    address: () => NetAddress.unixPathAddress(join(directory, `${paths++}.sock`)),
+    address: unixPaths(),
     plenty: pattern(2 * 1024 * 1024),
     resets: false
   })
