@@ -11,10 +11,11 @@ import { MemoryTransport, ScriptedStream } from "../../src/testing/index.ts"
 import * as EpollTransport from "../../src/transport/EpollTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
 import { pattern } from "../support/bytes.ts"
+import { connection } from "../support/connection.ts"
 import { ending, failure } from "../support/exits.ts"
 import { leavingNothing } from "../support/leftovers.ts"
 import { readToEnd } from "../support/reading.ts"
-import { connection, secured, tellsReset } from "../support/tls.ts"
+import { secured, tellsReset } from "../support/tls.ts"
 import { eventually, start, steady } from "../support/waiting.ts"
 
 type Socket = StreamSocket.StreamSocket
@@ -215,7 +216,7 @@ for (const [name, { isSupported, layer }] of Object.entries(transports)) {
     it.live("TLS: the peer is told that its stream was truncated or reset, and never of a regular end", () =>
       leavingNothing(
         Effect.gen(function*() {
-          const [client, server] = yield* Effect.flatMap(connection, (ends) => secured(ends))
+          const [client, server] = yield* Effect.flatMap(connection(), (ends) => secured(ends))
           const transferred = yield* tear(client)
           const target = new Uint8Array(transferred)
           yield* Read.readExactly(server, target)
