@@ -30,7 +30,7 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * - `OperationAborted`: a graded cancellation request ended the operation after
  *   `transferred` of `total` bytes, with the guarantee `type`, which may be
  *   stronger than the request; `deadline` is set when it came from
- *   `Cancellation.cancelAfter` or `cancelAt`. `total` is 0 where it is unknown.
+ *   `Cancellation.cancelAfter`. `total` is 0 where it is unknown.
  * - `UnexpectedEof`: the stream ended inside what was asked for.
  * - `LimitExceeded`: more than `limit` bytes would have been needed; `subject`
  *   says of what.
