@@ -98,9 +98,12 @@ export class EpollBacking implements Backing, Registered {
     try {
       while (!this.isFull) {
         if (this.writeBudget <= 0) return this.yieldTurn()
+        offered = max
         const count = first.byteLength === max ? linux.send(this.fd, first) : this.sendPieces(source, max)
         if (count >= 0) {
           this.writeBudget -= count + callCost
+          // The kernel took less than it was offered, so its buffer is full, and EPOLLOUT follows once there is room.
+          this.isFull = count < offered
           return count
         }
         if (count === -Linux.EINTR) continue
@@ -119,21 +122,29 @@ export class EpollBacking implements Backing, Registered {
     return WouldBlock
   }
 
-  /** Large pieces leave from where they are, by one call; small ones are put together first, which costs less. */
+  /**
+   * Large pieces leave from where they are, by one call; small ones are put together first, which costs less. Leaves in
+   * `offered` how many bytes the kernel was shown.
+   */
   private sendPieces(source: Buffers.Cursor, max: number): number {
     const { linux } = this.reactor
     const pieces = source.pieces(max, Linux.maxPieces)
     let gathered = 0
     let length = 0
+    let gatheredLength = 0
     for (let i = 0; i < pieces.length; i++) {
       length += pieces[i]?.byteLength ?? 0
-      if (length >= (i + 1) * gatheredFrom) gathered = i + 1
+      if (length < (i + 1) * gatheredFrom) continue
+      gathered = i + 1
+      gatheredLength = length
     }
     // Either all of what fits into the scratch, or none: then nothing is left that could still be refused.
     if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
+      offered = gatheredLength
       return linux.sendAll(this.fd, pieces, gathered)
     }
     const copied = source.copyTo(scratch.subarray(0, Math.min(max, scratch.byteLength)))
+    offered = copied
     return linux.send(this.fd, scratch.subarray(0, copied))
   }
 
@@ -313,8 +324,9 @@ export class EpollBacking implements Backing, Registered {
 
 // ---- internal
 
-// One call at a time uses it.
+// One call at a time uses them: memory to put small pieces together, and how many bytes the last call offered.
 const scratch = new Uint8Array(65_536)
+let offered = 0
 
 // Bytes that pieces must have on the average, so that telling the kernel their addresses costs less than copying them.
 const gatheredFrom = 4096
