@@ -1,13 +1,14 @@
 /**
  * Bytes that a caller lends to an operation: one view of memory or a gather
- * list of them, and a cursor that walks over it.
+ * list of views, and a cursor that walks over them.
  *
- * Nothing here copies unless its name says so, and nothing performs input or
+ * A function here copies only where its name says so, and none performs input or
  * output.
  *
  * @since 0.1.0
  */
 
+import { assertAlive } from "./internal/base/checks.ts"
 import { isOfThisVersion, version } from "./internal/base/copies.ts"
 
 /** Tells a `Cursor` of another copy of this package from other objects. */
@@ -125,17 +126,17 @@ export const toUtf8 = (bytes: Uint8Array): string => decoder.decode(bytes)
  *
  * **Details**
  *
- * The cursor remembers the length that every view had when it was made. A view
- * that has been detached, transferred or resized since is a defect
- * (`TypeError`) at the next attempt to read it: sending other bytes than were
- * offered would be worse.
+ * The cursor remembers the length that every view had when the cursor was made.
+ * A view that has been detached, transferred or resized since is a defect
+ * (`TypeError`) at the next attempt to read it, so that no other bytes are sent
+ * than were offered.
  *
  * @category models
  * @since 0.1.0
  */
 export class Cursor {
   private all: number
-  // The view at the position and its length, apart from those behind it: most inputs are one view.
+  // The view at the position, and its length. The views behind it stand apart, because most inputs are one view.
   private view: Uint8Array = empty
   private length = 0
   private readonly behind: ReadonlyArray<Piece>
@@ -195,14 +196,14 @@ export class Cursor {
   }
 
   /**
-   * All bytes from the position on, at most `limit` of them, piece by piece over the caller's own memory, and at most
-   * `most` pieces.
+   * All bytes from the position on, at most `limit` of them, as at most `maxPieces`
+   * pieces over the caller's own memory.
    */
-  pieces(limit: number = Number.MAX_SAFE_INTEGER, most: number = Infinity): ReadonlyArray<Uint8Array> {
+  pieces(limit: number = Number.MAX_SAFE_INTEGER, maxPieces: number = Infinity): ReadonlyArray<Uint8Array> {
     const first = this.chunk(limit)
     const pieces = [first]
     let left = limit - first.byteLength
-    for (let i = this.next; i < this.behind.length && left > 0 && pieces.length < most; i++) {
+    for (let i = this.next; i < this.behind.length && left > 0 && pieces.length < maxPieces; i++) {
       const { length, view } = this.behind[i]!
       checkAlive(view, length)
       if (length === 0) continue
@@ -235,8 +236,8 @@ export class Cursor {
     }
   }
 
-  /** Starts over at one view, for whoever would make a cursor and throw it away for every message. @internal */
-  reset(view: Uint8Array): this {
+  /** Starts over at one view, for subclasses that are used again. */
+  protected restart(view: Uint8Array): this {
     this.view = view
     this.all = this.length = view.byteLength
     this.offset = this.taken = 0
@@ -269,7 +270,8 @@ export class Cursor {
 export const cursor = (input: Input): Cursor => new Cursor(input)
 
 /**
- * Returns `true` when a value is a `Cursor`.
+ * Returns `true` when a value is a `Cursor`. Throws a `TypeError` for a cursor of
+ * another version of this package.
  *
  * @category guards
  * @since 0.1.0
@@ -325,14 +327,4 @@ const bytesOf = (view: View | undefined): Uint8Array => {
     return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
   }
   throw new TypeError(`Buffers: expected a Uint8Array or a DataView, got ${view === null ? "null" : typeof view}`)
-}
-
-/** @internal */
-export const assertAlive = (view: Uint8Array): void => {
-  try {
-    // Iterating is refused where the view has no memory any more: detached, or out of the bounds of a resized buffer.
-    view.keys()
-  } catch (cause) {
-    throw new TypeError("Buffers: the buffer is detached, or resized to less than the view covers", { cause })
-  }
 }

@@ -1,11 +1,10 @@
 /**
  * When a composed transfer is complete: after every byte, after enough bytes,
- * or by a rule of the caller's own.
+ * or by a function of the caller.
  *
  * @since 0.1.0
  */
-
-const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
+import { LibraryCondition, TypeId } from "./internal/base/LibraryCondition.ts"
 
 /**
  * Decides, from the bytes transferred so far, whether a composed transfer goes
@@ -13,12 +12,11 @@ const TypeId: unique symbol = Symbol.for("~effect-asio/CompletionCondition")
  *
  * **Details**
  *
- * `next(transferred)` is asked before the first attempt and after each one. It
+ * `next(transferred)` is called before the first attempt and after each one. It
  * returns the most bytes that the next attempt may move; 0 completes the
- * transfer. `expectedTotal(offered)` is the number of bytes at which the transfer is
- * complete when `offered` bytes are at hand, for progress reports. Running out
- * of bytes always completes a transfer, as in Asio. `runsCallerCode` marks a rule of
- * the caller's own.
+ * transfer. `expectedTotal(offered)` is the number of bytes at which the transfer
+ * is complete when `offered` bytes are at hand, for progress reports. Running out
+ * of bytes always completes a transfer, as in Asio.
  *
  * **Example** (Four ends of a write)
  *
@@ -52,7 +50,6 @@ export interface CompletionCondition {
   readonly [TypeId]: typeof TypeId
   readonly next: (transferred: number) => number
   readonly expectedTotal: (offered: number) => number
-  readonly runsCallerCode: boolean
 }
 
 /**
@@ -61,12 +58,10 @@ export interface CompletionCondition {
  * @category constructors
  * @since 0.1.0
  */
-export const transferAll: CompletionCondition = {
-  [TypeId]: TypeId,
-  next: () => Infinity,
-  expectedTotal: (offered) => offered,
-  runsCallerCode: false
-}
+export const transferAll: CompletionCondition = /* @__PURE__ */ new LibraryCondition(
+  () => Infinity,
+  (offered) => offered
+)
 
 /**
  * Complete when at least `count` bytes were transferred; the last attempt may
@@ -77,12 +72,10 @@ export const transferAll: CompletionCondition = {
  */
 export const transferAtLeast = (count: number): CompletionCondition => {
   checkCount("transferAtLeast", count)
-  return {
-    [TypeId]: TypeId,
-    next: (transferred) => transferred >= count ? 0 : Infinity,
-    expectedTotal: (offered) => Math.min(offered, count),
-    runsCallerCode: false
-  }
+  return new LibraryCondition(
+    (transferred) => transferred >= count ? 0 : Infinity,
+    (offered) => Math.min(offered, count)
+  )
 }
 
 /**
@@ -94,22 +87,20 @@ export const transferAtLeast = (count: number): CompletionCondition => {
  */
 export const transferExactly = (count: number): CompletionCondition => {
   checkCount("transferExactly", count)
-  return {
-    [TypeId]: TypeId,
-    next: (transferred) => Math.max(0, count - transferred),
-    expectedTotal: (offered) => Math.min(offered, count),
-    runsCallerCode: false
-  }
+  return new LibraryCondition(
+    (transferred) => Math.max(0, count - transferred),
+    (offered) => Math.min(offered, count)
+  )
 }
 
 /**
- * A rule of the caller's own: the most bytes that the next attempt may move, 0
- * for complete.
+ * A condition by a function of the caller. It returns the most bytes that the next
+ * attempt may move, and 0 when the transfer is complete.
  *
  * **Details**
  *
  * A negative, fractional or missing answer is a defect of the transfer
- * (`RangeError`); `Infinity` means "as many as fit".
+ * (`RangeError`). `Infinity` means as many as the transport takes.
  *
  * @category constructors
  * @since 0.1.0
@@ -121,8 +112,7 @@ export const make = (next: (transferred: number) => number): CompletionCondition
     if (limit !== Infinity) checkCount("next", limit)
     return limit
   },
-  expectedTotal: (offered) => offered,
-  runsCallerCode: true
+  expectedTotal: (offered) => offered
 })
 
 /**
@@ -134,8 +124,8 @@ export const make = (next: (transferred: number) => number): CompletionCondition
 export type Input = CompletionCondition | ((transferred: number) => number)
 
 /**
- * Turns a function into the condition it stands for. Anything else that is no
- * condition is a `TypeError`.
+ * Turns a function into the condition it stands for. Throws a `TypeError` for a
+ * value that is neither a function nor a condition.
  *
  * @category constructors
  * @since 0.1.0

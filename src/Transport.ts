@@ -16,6 +16,7 @@ import type * as Host from "effect/net/Host"
 import type * as NetAddress from "effect/net/NetAddress"
 import type * as Buffers from "./Buffers.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
+import { resolveKeepAlive } from "./internal/base/liveOptions.ts"
 import type { SocketError } from "./SocketError.ts"
 
 /**
@@ -453,30 +454,3 @@ const defaultOptions: ResolvedListenOptions & ResolvedConnectOptions = {
   ipv6Only: false,
   reusePort: false
 }
-
-/** @internal */
-export const resolveLiveOptions = (options: LiveOptions): Parameters<Backing["configure"]>[0] => ({
-  ...(options.noDelay === undefined ? undefined : { noDelay: options.noDelay }),
-  ...(options.keepAlive === undefined ? undefined : { keepAlive: resolveKeepAlive(options.keepAlive) }),
-  ...(options.userTimeout === undefined
-    ? undefined
-    : { userTimeout: Duration.fromInputUnsafe(options.userTimeout) })
-})
-
-const resolveKeepAlive = (input: SocketOptions["keepAlive"]): ResolvedOptions["keepAlive"] => {
-  if (input === undefined || typeof input === "boolean") return input ?? false
-  const { count, idle, interval }: KeepAlive = isKeepAlive(input) ? input : { idle: input }
-  return {
-    idle: wholeSeconds(idle ?? "2 hours"),
-    // What libuv sets: so a program that changes its transport finds a dead peer as soon as before.
-    interval: wholeSeconds(interval ?? "1 second"),
-    count: Math.min(127, positiveInteger("KeepAlive.count", count ?? 10))
-  }
-}
-
-const isKeepAlive = (input: Duration.Input | KeepAlive): input is KeepAlive =>
-  typeof input === "object" &&
-  ("idle" in input || "interval" in input || "count" in input || Object.keys(input).length === 0)
-
-const wholeSeconds = (input: Duration.Input): Duration.Duration =>
-  Duration.seconds(Math.max(1, Math.min(32_767, Math.ceil(Duration.toSeconds(Duration.fromInputUnsafe(input))))))

@@ -26,10 +26,6 @@ export const isOfThisVersion = (value: object, member: symbol, what: string): bo
   return true
 }
 
-export const otherVersion = (what: string, found: unknown): string =>
-  `effect-asio ${version} was given a ${what} of effect-asio ${String(found)}. Two versions of the package are ` +
-  `installed ("npm ls effect-asio" lists them): install one, or use each ${what} with the version that made it.`
-
 /** The value that all copies of this version share under a name; the first copy to ask makes it. */
 export const sharedByVersion = <A extends object>(name: string, make: () => A): A =>
   sharedByAll(`${name}@${version}`, make)
@@ -44,3 +40,9 @@ export const sharedByAll = <A extends object>(name: string, make: () => A): A =>
   Object.defineProperty(globalThis, key, { value: made })
   return made
 }
+
+// ---- internal
+
+const otherVersion = (what: string, found: unknown): string =>
+  `effect-asio ${version} was given a ${what} of effect-asio ${String(found)}. Two versions of the package are ` +
+  `installed ("npm ls effect-asio" lists them): install one, or use each ${what} with the version that made it.`

@@ -1,19 +1,20 @@
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { assertAlive } from "../../Buffers.ts"
-import { type Address, during, Reason, SocketError } from "../../SocketError.ts"
+import { during, Reason, SocketError } from "../../SocketError.ts"
 import type { Backing } from "../../Transport.ts"
 import { WouldBlock } from "../../Transport.ts"
+import { assertAlive } from "../base/checks.ts"
 import { counters } from "../base/counters.ts"
-import { at, type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
-import { endsTurn, Operation, OperationQueue } from "./OperationQueue.ts"
+import { chunkSize } from "./Matcher.ts"
+import { endsTurn, type Operation, OperationQueue } from "./OperationQueue.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
+import { endOfStream, ReadSome } from "./ReadOperations.ts"
 
 /**
- * The incoming direction of a connection: its line of readers, and the bytes
- * that have arrived but not been consumed.
+ * The incoming direction of a connection: the queue of its reads, and the bytes
+ * that have arrived and that no read has consumed.
  */
 export class ReadHalf {
   readonly queue: OperationQueue = new OperationQueue(this)
@@ -24,21 +25,21 @@ export class ReadHalf {
   private lost: SocketError | undefined = undefined
   /** Why every operation fails when `state` is "closed". */
   refusal: Reason = closed
-  /** An operation that has settled. */
+  /** The last `ReadSome` that has settled: the next read that waits uses it again. */
   cachedRead: ReadSome | undefined = undefined
 
   constructor(backing: Backing) {
     this.backing = backing
   }
 
-  /** The read buffer, made when it is first needed. */
+  /** The read buffer, made at its first use. */
   readBuffer(): ReadBuffer {
     return this.buffer ??= new ReadBuffer()
   }
 
-  /** One attempt, past the read buffer. */
+  /** One attempt of the transport, past the read buffer. */
   receive(target: Uint8Array): number | SocketError {
-    // The end is the end, whatever becomes of the connection later.
+    // End of stream stays end of stream, also when the connection is reset afterwards.
     if (this.state === "ended") return 0
     if (this.lost !== undefined) return this.lost
     const answer = this.backing.read(target)
@@ -52,13 +53,13 @@ export class ReadHalf {
 
   /** One attempt into the read buffer, for at most `chunkSize` bytes. */
   receiveIntoBuffer(want: number): number | SocketError {
-    // By way of one scratch that all share: a buffer that is empty while its reader waits holds no memory.
+    // Into one buffer that all sockets share first: an empty read buffer holds no memory while its reader waits.
     const answer = this.receive(scratch.subarray(0, want))
     if (typeof answer === "number" && answer > 0) this.readBuffer().append(scratch.subarray(0, answer))
     return answer
   }
 
-  /** Puts bytes back to where they came from: whoever reads next gets them first. */
+  /** Puts bytes back in front of the unread ones: the next read gets them first. */
   unread(bytes: Uint8Array): SocketError | undefined {
     if (this.state === "closed") return this.error(this.refusal, "unread", 0)
     this.readBuffer().unread(bytes)
@@ -70,7 +71,7 @@ export class ReadHalf {
     if (this.state !== "closed") this.backing.interestDropped?.("read")
   }
 
-  /** Bytes are gone that somebody still had to read, so nobody can read what follows them. */
+  /** Unread bytes are gone, so every later read fails: it would read what follows them. */
   lose(cause: unknown): void {
     this.state = "failed"
     this.lost = new SocketError({
@@ -86,7 +87,7 @@ export class ReadHalf {
     return new SocketError({ reason, operation, address: this.backing.remoteAddress, transferred, total })
   }
 
-  // A call, because the compiler cannot know what code that is called in between does to `state`.
+  // A call, so that the compiler does not assume `state` unchanged over code of the caller.
   isClosed(): boolean {
     return this.state === "closed"
   }
@@ -110,7 +111,7 @@ export class ReadHalf {
     return this.queue.run(fiber, operation)
   }
 
-  // One step of the run loop, where an effect that tries and one that waits would be two.
+  // One step of the run loop. An effect that attempts and another one that waits would be two.
   readSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
     return Effect.callback((resume) => {
       const fiber: Fiber.Fiber<unknown, unknown> | undefined = Fiber.getCurrent()
@@ -124,6 +125,7 @@ export class ReadHalf {
     })
   }
 
+  /** Does the steps of `OperationQueue.run` itself: a read that completes at once makes no operation. */
   private startReadSome(
     fiber: Fiber.Fiber<unknown, unknown>,
     target: Uint8Array,
@@ -139,7 +141,7 @@ export class ReadHalf {
         return undefined
       }
     }
-    // An operation is needed only to wait with, and the last one that waited will do again.
+    // Only a read that waits needs an operation, and one that has settled can be used again.
     const operation = this.cachedRead ?? new ReadSome(this)
     this.cachedRead = undefined
     this.queue.push(fiber, operation.reset(target, length, resume))
@@ -169,195 +171,6 @@ export class ReadHalf {
   }
 }
 
-class ReadSome extends Operation<number, SocketError | Cause.Done> {
-  private readonly half: ReadHalf
-  total = 0
-  private target: Uint8Array = none
-  // The same each time.
-  private interruptEffect: Effect.Effect<void> | undefined = undefined
-
-  constructor(half: ReadHalf) {
-    super()
-    this.half = half
-  }
-
-  reset(target: Uint8Array, length: number, resume: ReadSome["waiter"]): this {
-    this.target = target
-    this.total = length
-    this.waiter = resume
-    return this
-  }
-
-  override get operation(): string {
-    return "readSome"
-  }
-
-  override get address(): Address {
-    return this.half.backing.remoteAddress
-  }
-
-  attempt(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const exit = this.half.attemptReadSome(this.target, this.total)
-    if (exit !== undefined) {
-      this.target = none
-      this.half.cachedRead = this
-    }
-    return exit
-  }
-
-  override interrupt(): Effect.Effect<void> {
-    return this.interruptEffect ??= super.interrupt()
-  }
-}
-
-/**
- * A composed read: collects in the connection's read buffer until its matcher
- * is content, and consumes then, in one step. Until that step nothing has
- * happened, which makes every composed read totally cancellable.
- */
-export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
-  private readonly half: ReadHalf
-  private readonly matcher: Matcher<A>
-
-  constructor(half: ReadHalf, matcher: Matcher<A>) {
-    super()
-    this.half = half
-    this.matcher = matcher
-    this.runsCallerCode = matcher.runsCallerCode
-  }
-
-  override get operation(): string {
-    return this.matcher.operation
-  }
-
-  override get total(): number {
-    return this.matcher.total ?? 0
-  }
-
-  override get address(): Address {
-    return this.half.backing.remoteAddress
-  }
-
-  attempt(): Exit.Exit<A, SocketError | Cause.Done> | undefined {
-    const { matcher, half } = this
-    try {
-      if (half.isClosed()) return this.closed()
-      const buffer = half.readBuffer()
-      for (;;) {
-        const found = matcher.find(buffer)
-        // Asked again, because finding may have closed the stream or interrupted this operation.
-        if (half.isClosed()) return this.closed()
-        if (matcher.runsCallerCode && !this.queued) return undefined
-        if (typeof found === "number") return Exit.succeed(matcher.take(buffer, found))
-        if (found !== undefined) {
-          return Exit.fail(half.error(at(found, half.bytesRead - buffer.length), matcher.operation, buffer.length))
-        }
-        const answer = half.receiveIntoBuffer(matcher.want(buffer.length))
-        if (answer === WouldBlock) return undefined
-        if (answer === 0) {
-          if (matcher.endsWithStream) return Exit.succeed(matcher.take(buffer, buffer.length))
-          matcher.show?.(buffer)
-          return buffer.length === 0
-            ? endOfStream
-            : Exit.fail(half.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
-        }
-        if (typeof answer !== "number") {
-          return Exit.fail(
-            during(answer, { operation: matcher.operation, transferred: buffer.length, total: matcher.total })
-          )
-        }
-      }
-    } catch (defect) {
-      return Exit.die(defect)
-    }
-  }
-
-  private closed(): Exit.Exit<never, SocketError> {
-    return Exit.fail(this.half.error(this.half.refusal, this.matcher.operation, 0, this.matcher.total))
-  }
-}
-
-/**
- * A read into a large target: the bytes go straight into it, past the read
- * buffer, and come back into the buffer only when the operation does not
- * complete.
- */
-export class ReadInto extends Operation<number, SocketError | Cause.Done> {
-  private readonly half: ReadHalf
-  private readonly target: AtLeast
-  // `placed` bytes of the target, from `offset` on, belong behind those in the read buffer.
-  private placed = 0
-  private offset = 0
-  private version = 0
-
-  constructor(half: ReadHalf, target: AtLeast) {
-    super()
-    this.half = half
-    this.target = target
-  }
-
-  override get operation(): string {
-    return this.target.operation
-  }
-
-  override get total(): number {
-    return this.target.total
-  }
-
-  override get address(): Address {
-    return this.half.backing.remoteAddress
-  }
-
-  attempt(): Exit.Exit<number, SocketError | Cause.Done> | undefined {
-    const { half, target } = this
-    const { operation, total } = target
-    try {
-      if (half.isClosed()) return Exit.fail(half.error(half.refusal, operation, 0, total))
-      const buffer = half.readBuffer()
-      // Somebody has put bytes in front, so these are in the wrong place.
-      if (this.version !== buffer.version) this.rollback()
-      this.version = buffer.version
-      for (;;) {
-        const length = buffer.length + this.placed
-        if (length >= total) {
-          target.take(buffer, Math.min(buffer.length, target.capacity))
-          return Exit.succeed(Math.min(length, target.capacity))
-        }
-        const answer = half.receive(target.view().subarray(length))
-        if (answer === WouldBlock) return undefined
-        if (typeof answer === "number" && answer > 0) {
-          if (this.placed === 0) this.offset = length
-          this.placed += answer
-          continue
-        }
-        this.rollback()
-        target.show(buffer)
-        if (typeof answer !== "number") return Exit.fail(during(answer, { operation, transferred: length, total }))
-        return length === 0 ? endOfStream : Exit.fail(half.error(Reason.UnexpectedEof(), operation, length, total))
-      }
-    } catch (defect) {
-      this.rollback()
-      return Exit.die(defect)
-    }
-  }
-
-  override rollback(): void {
-    const { offset, placed } = this
-    if (placed === 0) return
-    this.placed = 0
-    try {
-      this.half.readBuffer().append(this.target.view().subarray(offset, offset + placed))
-    } catch (cause) {
-      // The caller has given away memory that it had lent, and the bytes in it.
-      this.half.lose(cause)
-    }
-  }
-}
-
-/** The operation that reads into a target: past the read buffer, where that saves a copy. */
-export const readInto = (half: ReadHalf, target: AtLeast): Operation<number, SocketError | Cause.Done> =>
-  target.capacity > chunkSize ? new ReadInto(half, target) : new ReadMatch(half, target)
-
 // ---- internal
 
 const scratch = new Uint8Array(chunkSize)
@@ -367,8 +180,6 @@ const closed = Reason.Closed()
 const none = new Uint8Array(0)
 
 const nothing = Exit.succeed(0)
-
-const endOfStream = Exit.fail(Cause.Done())
 
 const assertUnchanged = (target: Uint8Array, length: number): void => {
   if (target.byteLength === length) {
