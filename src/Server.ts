@@ -1,10 +1,9 @@
 /**
- * A server: one handler for every connection of one or several addresses, with
- * limits on what peers can do to it, and an end in which no message is lost
- * without a word.
+ * A server: one handler for every connection of one or several addresses, limits
+ * on what peers may do, and a drain that reports how each connection ended.
  *
- * `Acceptor.serve` is the loop alone. This is what a process in production needs
- * around it.
+ * `Acceptor.serve` is the accept loop alone. `Server` adds what a process in
+ * production needs.
  *
  * @since 0.1.0
  */
@@ -12,12 +11,12 @@ import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
+import type * as Data from "effect/Data"
+import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import type * as AddressResolver from "effect/net/AddressResolver"
-import type * as Host from "effect/net/Host"
 import * as NetAddress from "effect/net/NetAddress"
 import * as RateLimiter from "effect/persistence/RateLimiter"
 import * as Runtime from "effect/Runtime"
@@ -28,17 +27,17 @@ import * as Acceptor from "./Acceptor.ts"
 import { maybe, positiveInt, size, socketOptions, time } from "./internal/base/config.ts"
 import { formatAddress } from "./internal/base/format.ts"
 import { CurrentCancellationScope } from "./internal/cancellation/scope.ts"
-import type { Preparation } from "./internal/server/ConnectionRunner.ts"
+import type { HandshakeStep } from "./internal/server/ConnectionRunner.ts"
 import { resolvePhases } from "./internal/server/Drain.ts"
 import * as limits from "./internal/server/limits.ts"
-import * as model from "./internal/server/model.ts"
-import { type Behaviour, ServerCore } from "./internal/server/ServerCore.ts"
+import { Connection as ConnectionTag } from "./internal/server/ServerConnection.ts"
+import { type ResolvedServerOptions, ServerCore } from "./internal/server/ServerCore.ts"
 import { secureServer } from "./internal/tls/server.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import { isSocketError, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
-import { type ListenOptions, resolveOptions, type Transport } from "./Transport.ts"
+import { type ListenOptions, resolveOptions, type ResolverFor, type Target, type Transport } from "./Transport.ts"
 
 // ---- models
 
@@ -48,7 +47,52 @@ import { type ListenOptions, resolveOptions, type Transport } from "./Transport.
  * @category models
  * @since 0.1.0
  */
-export type Server = model.Server
+export interface Server {
+  /** The bound addresses, in the order of `listen`, with the real ports where port 0 was asked for. */
+  readonly addresses: Arr.NonEmptyReadonlyArray<NetAddress.SocketAddress>
+  /** What the server does now. */
+  readonly state: Effect.Effect<State>
+  /** The connections that are served now, oldest first. */
+  readonly connections: Effect.Effect<ReadonlyArray<Connection>>
+  /** What the server does now and has done since it started, for a health check. */
+  readonly health: Effect.Effect<Health>
+  /**
+   * Ends the server within a deadline (by default that of `shutdown`), and
+   * completes with how its connections ended.
+   *
+   * **Details**
+   *
+   * 1. The server stops accepting. Connections that have arrived by then are
+   *    served, as far as the limits admit them, at most one backlog of each
+   *    address; with a deadline of 0 none is. The addresses are released.
+   *    With `NodeTransport`, connections that Node has not yet accepted from the
+   *    system are reset.
+   * 2. Handlers hear of it by `Connection.draining`. For 6/10 of the time they
+   *    may finish by themselves.
+   * 3. Then the server requests that waiting operations end: `total` for 2/10 of
+   *    the time, `partial` for 1/10 and `terminal` for 1/10. Each request is made
+   *    eight times. A handler that lets `OperationAborted` pass ends, and its
+   *    connection is closed; if a write was stopped inside its message, the
+   *    connection is reset, so that the peer cannot take a part for the whole.
+   * 4. At the deadline the remaining connections are reset and their handlers
+   *    interrupted. A handler that does not end within 1 more second (it is in an
+   *    uninterruptible region or a finalizer) is left behind, with a warning.
+   *
+   * `phases` divides the time otherwise. The drain ends as soon as the last
+   * connection has ended. A second call joins the drain that runs, and brings
+   * its end forward if its deadline is earlier.
+   *
+   * **Gotchas**
+   *
+   * A handler that waits for the drain of its own server waits for itself: fork
+   * the drain.
+   *
+   * **Interruption**: stops waiting. The drain goes on.
+   */
+  readonly drain: (deadline?: Duration.Input, phases?: DrainPhases) => Effect.Effect<DrainReport>
+  /** Waits until the server has ended. **Interruption**: stops waiting. */
+  readonly stopped: Effect.Effect<DrainReport>
+}
 
 /**
  * The service of {@link layer}.
@@ -80,18 +124,42 @@ export const Server: Context.Service<Server, Server> = Context.Service("effect-a
  * @category services
  * @since 0.1.0
  */
-export type Connection = model.Connection
+export interface Connection {
+  /** 1, 2, 3, ... in each server. */
+  readonly id: number
+  /** The client named by the PROXY header if there is one, else the peer of the socket. */
+  readonly remoteAddress: NetAddress.SocketAddress
+  /** The destination named by the PROXY header if there is one, else the socket's own address. */
+  readonly localAddress: NetAddress.SocketAddress
+  /** The index, in the server's `addresses`, of the address that accepted the connection. */
+  readonly listener: number
+  /** When the connection was accepted. */
+  readonly startedAt: DateTime.Utc
+  /** Bytes received so far. */
+  readonly bytesRead: number
+  /** Bytes taken so far. */
+  readonly bytesWritten: number
+  /** Bytes of writes that wait to be taken: what the handler keeps in memory for a peer that does not read. */
+  readonly bytesWaiting: number
+  /** Waits until a drain starts, after which the handler should finish. **Interruption**: stops waiting. */
+  readonly draining: Effect.Effect<void>
+  /** Whether a drain has started. */
+  readonly isDraining: boolean
+  readonly server: Server
+}
 
 /**
- * The service that a handler has, and everything that it calls: who is served.
+ * The service that tells a handler, and all code that it calls, which connection
+ * it serves.
  *
  * @category services
  * @since 0.1.0
  */
-export const Connection: Context.Service<Connection, Connection> = model.Connection
+export const Connection: Context.Service<Connection, Connection> = ConnectionTag
 
 /**
- * Serves one connection. It ends with its handler, see {@link serve}.
+ * Serves one connection. The connection ends when its handler ends, see
+ * {@link serve}.
  *
  * @category models
  * @since 0.1.0
@@ -107,40 +175,78 @@ export type Handler<E, R> = (
  * **Details**
  *
  * - `listening`: every address accepts.
- * - `paused`: at least one of them does not, because of a limit or because
- *   accepting failed a moment ago.
+ * - `paused`: at least one address does not accept, because of a limit or because
+ *   accepting failed less than 50 milliseconds ago.
  * - `draining`, `stopped`: see `drain`.
  *
  * @category models
  * @since 0.1.0
  */
-export type State = model.State
+export type State = "listening" | "paused" | "draining" | "stopped"
 
 /**
- * How the connections ended that were there when a drain began: `finished` by
- * themselves, by a request, or `aborted` at the deadline. A connection has ended
- * when its descriptor is released.
+ * How the connections ended that were open when a drain started: `finished` by
+ * themselves, by a request of one of the three types, or `aborted` at the
+ * deadline. A connection has ended when its descriptor is released.
  *
  * @category models
  * @since 0.1.0
  */
-export type DrainReport = model.DrainReport
+export interface DrainReport {
+  readonly finished: number
+  readonly total: number
+  readonly partial: number
+  readonly terminal: number
+  readonly aborted: number
+}
 
 /**
- * How a server is, and what it did since it started.
+ * The state of a server, and its counts since it started.
  *
  * @category models
  * @since 0.1.0
  */
-export type Health = model.Health
+export interface Health {
+  readonly state: State
+  /** Connections that are served now. */
+  readonly connections: number
+  /** Connections accepted from the addresses, including those that a limit then refused. */
+  readonly accepted: number
+  /** Attempts to accept that failed, for example because no descriptor was left. */
+  readonly acceptFailures: number
+  /** Handlers that failed with something other than the end of their connection. */
+  readonly failures: number
+  /**
+   * Connections that failed before their handler started: the peer may send no
+   * PROXY header (`Untrusted`), its header is `Malformed`, the TLS handshake failed
+   * (`Tls`), or the connection ended or failed meanwhile (`Gone`). Connections that
+   * a limit ended are counted in `limited` instead.
+   */
+  readonly handshakeFailures: Readonly<Record<"Untrusted" | "Malformed" | "Tls" | "Gone", number>>
+  /** Connections that each limit has refused or ended. */
+  readonly limited: Readonly<Record<Limit["_tag"], number>>
+  /** How often each limit has paused accepting. */
+  readonly pauses: Readonly<Record<"Connections" | "AcceptRate" | "BytesInFlight", number>>
+  /** Bytes of writes that wait to be taken, over all connections. */
+  readonly bytesInFlight: number
+}
 
 /**
- * Which limit a connection has met, with what was set.
+ * The limit that a connection has reached, with its setting.
  *
  * @category models
  * @since 0.1.0
  */
-export type Limit = limits.Limit
+export type Limit = Data.TaggedEnum<{
+  Connections: { readonly max: number }
+  PerPeer: { readonly max: number; readonly peer: string }
+  AcceptRate: { readonly limit: number; readonly window: Duration.Duration }
+  BytesInFlight: { readonly max: number; readonly bytes: number }
+  Handshake: { readonly within: Duration.Duration }
+  FirstByte: { readonly within: Duration.Duration }
+  Idle: { readonly within: Duration.Duration }
+  Progress: { readonly bytes: number; readonly per: Duration.Duration; readonly taken: number }
+}>
 
 /**
  * Constructors and guards of every limit: `Limit.$is("Idle")`, `Limit.$match`.
@@ -148,10 +254,10 @@ export type Limit = limits.Limit
  * @category constructors
  * @since 0.1.0
  */
-export const Limit: typeof limits.Limit = limits.Limit
+export const Limit: Data.TaggedEnum.Constructor<Limit> = limits.Limit
 
 /**
- * Says in a few words which limit was met.
+ * Describes in a few words which limit was reached.
  *
  * @category formatting
  * @since 0.1.0
@@ -161,76 +267,174 @@ export const describeLimit: (limit: Limit) => string = limits.describe
 // ---- options
 
 /**
- * Where to listen: an address, or a host and port, of which the first address
- * is taken.
+ * Bytes that the server sends before it closes a connection because of a limit.
+ * If the bytes and the close together take longer than `within` (default 1
+ * second), the server resets the connection. At most 128 connections are closed
+ * like this at once; further ones are reset.
  *
  * @category options
  * @since 0.1.0
  */
-export type Listen = NetAddress.SocketAddress | Host.HostPortInput
+export interface RejectMessage {
+  readonly send: Uint8Array | string
+  readonly within?: Duration.Input | undefined
+}
 
 /**
- * Bytes to send before a connection is closed because of a limit; after
- * `within` (default one second) for the bytes and the close together, it is
- * reset. Where this happens to 128 connections at once, further ones are reset.
+ * What the server does to a connection that reaches a limit: it resets it, closes
+ * it, or sends a few bytes and closes it.
  *
  * @category options
  * @since 0.1.0
  */
-export type RejectMessage = limits.RejectMessage
+export type LimitAction = "reset" | "close" | RejectMessage
 
 /**
- * What a limit does to a connection that meets it: resets it, closes it, or
- * closes it with a few bytes.
- *
- * @category options
- * @since 0.1.0
- */
-export type LimitAction = limits.LimitAction
-
-/**
- * What peers may do. No limit is set by default, but for `handshake`.
+ * Limits on what peers may do. By default only `handshake` is set.
  *
  * **Details**
  *
- * The first four concern connections that come. Their `answer` is to reset the
- * connection, to refuse it with bytes, or to `"wait"`: not to take it, which leaves
- * it to the backlog of the listener, and to the kernel when that is full. A
- * transport may hold a descriptor for each connection of the backlog
- * (`NodeTransport` does).
+ * `connections`, `perPeer`, `acceptRate` and `bytesInFlight` concern new
+ * connections. Their `action` resets the connection, refuses it with bytes, or
+ * is `"wait"`: the server does not accept, so the connection waits in the backlog
+ * of the listener, and beyond that in the kernel. A transport may hold a
+ * descriptor for each connection of the backlog (`NodeTransport` does).
  *
- * The others concern connections that are there. When one is met, the handler is
- * interrupted and the connection ended by the `answer`, or reset where that has
- * cut a message inside; a handler that does not end within a second is left without
- * its connection. They are looked after for
- * all connections together, in intervals of an eighth of the shortest time (10
- * milliseconds to 1 second). So a limit is never met early, and late by two such
- * intervals at most.
+ * The others concern connections that are open. When one is reached, the server
+ * interrupts the handler and ends the connection by the `action`, or resets it if
+ * that interruption cut a message inside. A handler that does not end within 1
+ * second loses its connection.
  *
- * @category options
- * @since 0.1.0
- */
-export type Limits = limits.Limits
-
-/**
- * How `drain` divides its time: the parts in relation to each other, by default
- * 6, 2, 1 and 1. A part of 0 is left out.
+ * One timer checks all connections, every 1/8 of the shortest limit (at least 10
+ * milliseconds, at most 1 second). A limit never acts early, and at most two
+ * intervals late.
  *
  * @category options
  * @since 0.1.0
  */
-export type DrainPhases = model.DrainPhases
+export interface Limits {
+  /** Open connections in all. Default action: `"wait"`. */
+  readonly connections?: number | {
+    readonly max: number
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
+  } | undefined
+  /**
+   * Open connections of one peer: of one IPv4 address, or of one IPv6 network of
+   * `ipv6Prefix` bits (default 64, the usual size of a customer's network; 128
+   * for single addresses). Peers of Unix-domain sockets are not counted. With
+   * `proxyProtocol`, the client that the header names is counted. Default action:
+   * `"reset"`.
+   *
+   * The peer is counted when its handler starts. With `proxyProtocol` or `tls`
+   * that is after the handshake, so this limit does not bound connections in the
+   * handshake; `connections` and `handshake` do.
+   */
+  readonly perPeer?: number | {
+    readonly max: number
+    readonly ipv6Prefix?: number | undefined
+    readonly action?: "reset" | RejectMessage | undefined
+  } | undefined
+  /**
+   * Connections per time: `limit` at once, and then one for each `limit`th part of
+   * the window (a token bucket). Default action: `"wait"`.
+   */
+  readonly acceptRate?: {
+    readonly limit: number
+    readonly window: Duration.Input
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
+  } | undefined
+  /**
+   * Bytes in flight: the bytes not taken yet of every write that waits on an
+   * accepted socket, over all connections. That is what handlers keep in memory
+   * because peers do not read. Bytes that the transport has taken do not count.
+   * While the sum is over the limit, no connection is admitted. The sum is
+   * measured at least every 100 milliseconds. Default action: `"wait"`.
+   */
+  readonly bytesInFlight?: number | {
+    readonly max: number
+    readonly action?: "wait" | "reset" | RejectMessage | undefined
+  } | undefined
+  /**
+   * The time from acceptance to the start of the handler, in which the peer sends
+   * its PROXY header (`proxyProtocol`) and completes the TLS handshake (`tls`); of
+   * no effect without both. Default 10 seconds. Default action: `"reset"`.
+   */
+  readonly handshake?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly action?: LimitAction | undefined
+  } | undefined
+  /**
+   * The time from acceptance, or from the end of the handshake, to the first
+   * received byte. A byte counts as received when the handler reads it, so a
+   * handler that does not read reaches this limit. Bytes of a TLS handshake do not
+   * count. Default action: `"reset"`.
+   */
+  readonly firstByte?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly action?: LimitAction | undefined
+  } | undefined
+  /**
+   * The time in which no byte is received and none is taken. Bytes of a TLS
+   * handshake do not count, so with `tls` this has to be at least as long as
+   * `handshake`. Default action: `"close"`.
+   */
+  readonly idle?: Duration.Input | {
+    readonly within: Duration.Input
+    readonly action?: LimitAction | undefined
+  } | undefined
+  /**
+   * Slow consumers: while a write waits, the transport has to take at least
+   * `bytes` in each time `per`. Otherwise the connection is reset, because bytes
+   * would not reach such a peer.
+   *
+   * **Gotchas**
+   *
+   * Systems take bytes in lumps: a full send buffer takes none until about a third
+   * of it is free, and it may have grown to some megabytes. A peer that reads all
+   * the time, but less than a lump in each `per`, is reset. So `per` has to be as
+   * long as the slowest peer needs for some megabytes, or the buffer has to be
+   * small (`sendBuffer`, where the transport supports it).
+   */
+  readonly progress?: { readonly bytes: number; readonly per: Duration.Input } | undefined
+}
 
 /**
- * One place to listen, or several.
+ * How `drain` divides its time: parts in relation to each other, by default 6, 2,
+ * 1 and 1. A part of 0 is left out.
  *
  * @category options
  * @since 0.1.0
  */
-export type Addresses = Listen | Arr.NonEmptyReadonlyArray<Listen>
+export interface DrainPhases {
+  /** For handlers to finish by themselves. */
+  readonly finish?: number | undefined
+  /** For requests of type `total`. */
+  readonly total?: number | undefined
+  /**
+   * For requests of type `partial`.
+   *
+   * **Gotchas**
+   *
+   * If a `partial` request stops a `writeAll` and the handler goes on with other
+   * writes, the peer receives a message with a hole. Set this to 0 for a handler
+   * that goes on after `OperationAborted`.
+   */
+  readonly partial?: number | undefined
+  /** For requests of type `terminal`. */
+  readonly terminal?: number | undefined
+}
 
 /**
- * Options of a server. Those of `ListenOptions` hold for every address.
+ * One address to listen on, or several. Of a host and port, the first address is
+ * used.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export type Addresses = Target | Arr.NonEmptyReadonlyArray<Target>
+
+/**
+ * Options of a server. Those of `ListenOptions` apply to every address.
  *
  * @category options
  * @since 0.1.0
@@ -240,25 +444,26 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
   readonly listen: L
   readonly limits?: Limits | undefined
   /**
-   * Every connection begins with a PROXY header; see `ProxyProtocol.receiveOption`.
-   * One without is not served: it is reset, and goes to `onHandshakeFailure`.
+   * Every connection starts with a PROXY header; see `ProxyProtocol.receiveOption`.
+   * The server resets a connection without one and reports it to
+   * `onHandshakeFailure`.
    */
   readonly proxyProtocol?: ProxyProtocol.OptionalOptions | undefined
   /**
    * Every connection speaks TLS, behind its PROXY header if there is one; the
    * handler's socket is a `Tls.TlsSocket`. A context (`Tls.makeServerContext`) can
-   * be reloaded. Without a `deadline` of its own, the handshake has the time of
-   * `limits.handshake`. One that fails goes to `onHandshakeFailure`; options that
-   * cannot be used fail the start of the server.
+   * be reloaded. Unless it has a `deadline` of its own, the handshake is bounded by
+   * `limits.handshake`. A failed handshake is reported to `onHandshakeFailure`;
+   * options that cannot be used fail the start of the server.
    */
   readonly tls?: Tls.ServerOptions | Tls.ServerContext | undefined
   /**
-   * What becomes of a handler's failure that is not the end of a connection, once
-   * the connection is closed. By default it is logged as an error. May not fail; a
-   * defect of it is logged.
+   * Receives each failure of a handler that is not the end of its connection, after
+   * the connection is closed. By default it is logged as an error. It cannot fail; its
+   * defects are logged.
    *
-   * Of what comes before the handler it hears only defects, such as that of a
-   * `trusted` of the program's own.
+   * Of the steps before the handler it receives only defects, such as a defect of
+   * the program's own `trusted` function.
    */
   readonly onError?:
     | ((
@@ -267,12 +472,12 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
     ) => Effect.Effect<unknown, never, R>)
     | undefined
   /**
-   * Hears of every connection that failed before it came to a handler, once it is
-   * closed: an untrusted peer, a malformed PROXY header, a failed TLS handshake, or
-   * a peer that went away in the middle of these. On the internet this is daily
-   * noise, which anybody can cause. By default it is logged for debugging; as an
-   * error, where the program's own `identityFor` (`Tls.ServerOptions`) has failed.
-   * See `Health.handshakeFailures`.
+   * Receives each connection that failed before its handler started, after it is
+   * closed: the peer is untrusted, its PROXY header is malformed, the TLS handshake
+   * failed, or the peer went away meanwhile. On the internet this happens every day,
+   * and any stranger can cause it, so by default it is logged for debugging; as an
+   * error if the program's own `identityFor` (`Tls.ServerOptions`) failed. See
+   * `Health.handshakeFailures`.
    */
   readonly onHandshakeFailure?:
     | ((
@@ -280,48 +485,36 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
       connection: Connection
     ) => Effect.Effect<unknown, never, R>)
     | undefined
-  /** Hears of every connection that a limit refused or ended, once it is closed. By default it is logged (debug). */
+  /** Receives each connection that a limit refused or ended, after it is closed. By default it is logged (debug). */
   readonly onLimit?:
     | ((limit: Limit, connection: Connection) => Effect.Effect<unknown, never, R>)
     | undefined
-  /** How the connection of a handler that failed is ended. Default `"abort"`, which resets it. */
+  /** How the server ends the connection of a handler that failed. Default `"abort"`, which resets it. */
   readonly onFailure?: "abort" | "close" | undefined
-  /** The drain that an interruption or the end of the scope begins: its deadline (default 10 seconds) and its ladder. */
+  /** The drain that an interruption or the end of the scope starts: its deadline (default 10 seconds) and its phases. */
   readonly shutdown?: {
     readonly deadline?: Duration.Input | undefined
     readonly phases?: DrainPhases | undefined
   } | undefined
 }
 
-/**
- * What a server asks of its environment: an address alone needs no resolver.
- *
- * @category models
- * @since 0.1.0
- */
-export type Environment<L extends Addresses, R, R2> =
+/** What a server needs from its environment: a resolver only if one of the addresses is a host and port. */
+type Environment<L extends Addresses, R, R2> =
   | Transport
-  | ([L] extends [NetAddress.SocketAddress | ReadonlyArray<NetAddress.SocketAddress>] ? never
-    : AddressResolver.AddressResolver)
-  | Served<R>
+  | ResolverFor<L extends ReadonlyArray<infer T extends Target> ? T : L extends Target ? L : never>
+  | HandlerEnvironment<R>
   | R2
 
-/**
- * What a handler of a server asks of the environment: a scope and the connection
- * it has from the server.
- *
- * @category models
- * @since 0.1.0
- */
-export type Served<R> = Exclude<Exclude<R, Connection>, Scope.Scope>
+/** What a handler needs from the environment: its scope and its connection come from the server. */
+type HandlerEnvironment<R> = Exclude<Exclude<R, Connection>, Scope.Scope>
 
 // ---- constructors
 
 /**
- * Starts a server that ends with the scope: the end of the scope drains it
+ * Starts a server and completes with it. When the scope closes, the server drains
  * within the deadline of `shutdown`. Everything else is as for {@link serve}.
  *
- * **Interruption**: while it starts, the addresses are released.
+ * **Interruption**: *total* while it starts: the addresses are released.
  *
  * @category constructors
  * @since 0.1.0
@@ -331,13 +524,13 @@ export const make = <E, R, L extends Addresses, R2 = never>(
   options: Options<E, L, R2>
 ): Effect.Effect<Server, SocketError, Scope.Scope | Environment<L, R, R2>> =>
   Effect.gen(function*() {
-    const tls = options.tls === undefined ? undefined : yield* secured(options.tls)
-    const behaviour = yield* behaviourOf(handler, options, tls)
+    const tls = options.tls === undefined ? undefined : yield* tlsStep(options.tls)
+    const behaviour = yield* resolveServerOptions(handler, options, tls)
     const places: Addresses = options.listen
     const [first, ...others] = isList(places) ? places : [places]
-    // Addresses alone ask for no resolver.
+    // Its environment is that of the addresses: without a host and port among them there is no resolver.
     const listen = Acceptor.listen as (
-      address: Listen,
+      address: Target,
       options: ListenOptions
     ) => Effect.Effect<Acceptor.Acceptor, SocketError, Environment<L, never, never> | Scope.Scope>
     const acceptors = [
@@ -346,8 +539,8 @@ export const make = <E, R, L extends Addresses, R2 = never>(
     ] as const
     const region = yield* CurrentCancellationScope
     return yield* Effect.acquireRelease(
-      // Made in here, so that every server that has begun ends.
-      Effect.contextWith((context: Context.Context<Served<R> | R2>) => {
+      // Created inside the acquisition, so that every server that has started is drained.
+      Effect.contextWith((context: Context.Context<HandlerEnvironment<R> | R2>) => {
         const core = new ServerCore(acceptors, behaviour, region, context)
         return Effect.as(core.start, core)
       }),
@@ -357,34 +550,39 @@ export const make = <E, R, L extends Addresses, R2 = never>(
 
 /**
  * Runs a handler for every connection of one or several addresses, each in a
- * fiber and a scope of its own, until somebody drains the server; succeeds then
- * with how the connections ended.
+ * fiber and a scope of its own, until the server is drained; completes with how
+ * the connections ended.
  *
  * **Details**
  *
- * The end of the handler is the end of its connection. When it succeeds, the
- * connection is closed, flushed and with FIN. At end of stream, at a reset, and
- * when its operations were cancelled, it ends quietly, and so does its
- * connection; one that was torn or cut inside a message is reset. Any other
- * failure, and every defect, goes to `onError`, and the connection is reset
- * (`onFailure`). Nothing that a handler does ends the server. What fails before
- * the handler, in `proxyProtocol` and `tls`, goes to `onHandshakeFailure`.
+ * When the handler ends, the server ends its connection:
  *
- * The service {@link Connection} and the second argument say who is served.
- * Logs of the handler carry `connection` and `peer` as annotations.
+ * - The handler succeeds, or fails because its connection ended (end of stream,
+ *   reset, cancelled operations): the connection is closed, flushed and with FIN.
+ * - A write was torn or cut inside its message: the connection is reset, so that
+ *   the peer cannot take a part for the whole.
+ * - Any other failure, and every defect: reported to `onError`, and the connection
+ *   is reset (`onFailure`).
  *
- * A connection that could not be taken (`TooManyOpenFiles`) is counted, the first
- * of a row is logged, and its address pauses for 50 milliseconds. With
- * `NodeTransport`, Node itself resets such a connection, without telling anybody;
- * a limit of `connections` below that of descriptors rules it out.
+ * Nothing that a handler does ends the server. Failures before the handler, in
+ * `proxyProtocol` and `tls`, are reported to `onHandshakeFailure`.
  *
- * Fails as `Acceptor.listen` and `Tls.makeServerContext` do, and not after that. A request of a signal around it
- * (`Cancellation.withSignal`) reaches the handlers, and begins a drain unless
- * accepting is paused.
+ * The service {@link Connection} and the second argument of the handler tell which
+ * connection it serves. Logs of the handler carry `connection` and `peer` as
+ * annotations.
  *
- * **Interruption**: begins a drain, with the deadline of `shutdown`, and proceeds
- * when it is over. While it waits, another `SIGINT` or `SIGTERM` ends the drain at
- * once, in programs that handle these (`NodeRuntime.runMain` does).
+ * If the system refuses to accept (`TooManyOpenFiles`), the failure is counted, the
+ * first of a row is logged, and the address pauses for 50 milliseconds. With
+ * `NodeTransport`, Node itself resets such a connection and reports nothing; a
+ * limit of `connections` below the limit of descriptors rules it out.
+ *
+ * Fails as `Acceptor.listen` and `Tls.makeServerContext` do while it starts, and
+ * never afterwards. A request of a signal around it (`Cancellation.withSignal`)
+ * reaches the handlers, and starts a drain unless accepting is paused.
+ *
+ * **Interruption**: starts a drain with the deadline of `shutdown`, and proceeds
+ * when the drain is over. Meanwhile a second `SIGINT` or `SIGTERM` ends the drain
+ * at once, in programs that handle these signals (`NodeRuntime.runMain` does).
  *
  * **Example** (A server of a process)
  *
@@ -409,7 +607,8 @@ export const serve = <E, R, L extends Addresses, R2 = never>(
   Effect.scoped(Effect.flatMap(make(handler, options), (server) => server.stopped))
 
 /**
- * A server as a layer, which ends it within the deadline of `shutdown`.
+ * A server as a layer. When the layer is released, the server drains within the
+ * deadline of `shutdown`. Fails as {@link serve} does.
  *
  * **Example** (A server beside others)
  *
@@ -431,7 +630,8 @@ export const layer = <E, R, L extends Addresses, R2 = never>(
 ): Layer.Layer<Server, SocketError, Environment<L, R, R2>> => Layer.effect(Server, make(handler, options))
 
 /**
- * {@link layer} with options that come from the configuration.
+ * {@link layer} with options from the configuration. Fails with `ConfigError` if
+ * they are missing or malformed, and otherwise as {@link serve} does.
  *
  * **Example** (Some of the options)
  *
@@ -452,8 +652,8 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
   Layer.effect(Server, Effect.flatMap(options, (options) => make(handler, options)))
 
 /**
- * Options from the configuration, each by its own name, as `Connector.config` reads
- * its own. Only `listen` has to be there.
+ * Options from the configuration, each under its own name, as in
+ * `Connector.config`. Only `listen` is required.
  *
  * **Details**
  *
@@ -475,8 +675,8 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
  * | `shutdown.deadline` | a duration |
  *
  * In the environment the names are those of `ConfigProvider.constantCase`
- * (`LIMITS_PER_PEER`), behind those of `Config.nested`. What is no such value, or
- * out of range, is a `ConfigError`.
+ * (`LIMITS_PER_PEER`), behind those of `Config.nested`. A malformed value, or one out
+ * of range, is a `ConfigError`.
  *
  * **Example** (From the environment: `CHAT_LISTEN`, `CHAT_LIMITS_IDLE`, ...)
  *
@@ -492,7 +692,7 @@ export const layerConfig = <E, R, L extends Addresses, R2 = never>(
 export const config: Config.Config<Options> = Config.all({
   listen: Config.map(
     Config.schema(Schema.String.check(Schema.isPattern(/[^\s,]/)), "listen"),
-    (text): Arr.NonEmptyReadonlyArray<Listen> => {
+    (text): Arr.NonEmptyReadonlyArray<Target> => {
       const [first = text, ...others] = listOf(text)
       return [addressOf(first), ...others.map(addressOf)]
     }
@@ -519,9 +719,9 @@ export const config: Config.Config<Options> = Config.all({
 })
 
 /**
- * The teardown of a process that is meant to be ended by a signal, for
- * `NodeRuntime.runMain`: an interruption that left nothing but itself exits with 0
- * instead of 130. Failures exit as they always do.
+ * The teardown of a process that a signal is meant to end, for
+ * `NodeRuntime.runMain`: the process exits with 0 instead of 130 if its only failure
+ * is the interruption. Other failures exit as usual.
  *
  * @category running
  * @since 0.1.0
@@ -533,25 +733,25 @@ export const teardown: Runtime.Teardown = (exit, onExit) => {
 
 // ---- internal
 
-const isList = (listen: Addresses): listen is Arr.NonEmptyReadonlyArray<Listen> => Array.isArray(listen)
+const isList = (listen: Addresses): listen is Arr.NonEmptyReadonlyArray<Target> => Array.isArray(listen)
 
-const behaviourOf = <E, R, L extends Addresses, R2>(
+const resolveServerOptions = <E, R, L extends Addresses, R2>(
   handler: Handler<E, R>,
   options: Options<E, L, R2>,
-  tls: Preparation | undefined
-): Effect.Effect<Behaviour<Served<R> | R2>> =>
+  tls: HandshakeStep | undefined
+): Effect.Effect<ResolvedServerOptions<HandlerEnvironment<R> | R2>> =>
   Effect.gen(function*() {
     const resolved = limits.resolve(options.limits)
     return {
-      // For every R these are the same services, which the compiler cannot see of one that is open.
-      handler: handler as Behaviour<Served<R>>["handler"],
-      // Its causes come from this handler. Of the preparations it hears only defects.
-      onError: (options.onError ?? logError) as Behaviour<R2>["onError"],
+      // `HandlerEnvironment<R>` with the services of the server is R; the compiler cannot see that of an open R.
+      handler: handler as ResolvedServerOptions<HandlerEnvironment<R>>["handler"],
+      // Its causes come from this handler. Of the handshake steps it receives only defects.
+      onError: (options.onError ?? logError) as ResolvedServerOptions<R2>["onError"],
       onHandshakeFailure: options.onHandshakeFailure ?? logHandshakeFailure,
       onLimit: options.onLimit ?? logLimit,
       onFailure: options.onFailure ?? "abort",
-      preparations: [
-        ...options.proxyProtocol === undefined ? [] : [proxied(options.proxyProtocol)],
+      handshakeSteps: [
+        ...options.proxyProtocol === undefined ? [] : [proxyStep(options.proxyProtocol)],
         ...tls === undefined ? [] : [tls]
       ],
       limits: resolved,
@@ -569,16 +769,16 @@ const behaviourOf = <E, R, L extends Addresses, R2>(
 const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> =>
   Effect.logError(`the connection from ${formatAddress(connection.remoteAddress)} failed`, cause)
 
-// Strangers must not be able to fill the log.
+// Any stranger can cause these, and must not be able to fill the log.
 const logHandshakeFailure = (
   cause: Cause.Cause<SocketError | Cause.Done>,
   connection: Connection
 ): Effect.Effect<void> => {
   const [why] = cause.reasons.filter(Cause.isFailReason).map(({ error }) => error)
-  const message = `the connection from ${formatAddress(connection.remoteAddress)} came to no handler: ${
-    why === undefined || Cause.isDone(why) ? "it ended before" : why.message
+  const message = `the connection from ${formatAddress(connection.remoteAddress)} failed before its handler: ${
+    why === undefined || Cause.isDone(why) ? "it ended" : why.message
   }`
-  // The program's own look-up of an identity has failed, which is nothing that the peer did.
+  // The program's own look-up of an identity failed: no fault of the peer.
   return isSocketError(why) && Cause.isCause(why.cause)
     ? Effect.logError(message, why.cause)
     : Effect.logDebug(message)
@@ -587,20 +787,20 @@ const logHandshakeFailure = (
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>
   Effect.logDebug(`the connection from ${formatAddress(connection.remoteAddress)} ended: ${describeLimit(limit)}`)
 
-const proxied = (options: ProxyProtocol.OptionalOptions): Preparation => (accepted) =>
+const proxyStep = (options: ProxyProtocol.OptionalOptions): HandshakeStep => (accepted) =>
   Effect.map(ProxyProtocol.receiveOption(accepted.socket, options), (header) => {
     const { destination, source } = ProxyProtocol.endpointsOf(accepted, header)
     return { socket: accepted.socket, remoteAddress: source, localAddress: destination }
   })
 
-const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<Preparation, SocketError> => {
-  // Ciphertext may have come with a PROXY header, and plaintext was never read.
+const tlsStep = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<HandshakeStep, SocketError> => {
+  // Ciphertext may have arrived together with the PROXY header; plaintext was never read.
   const own = { unread: "handshake", deadline: Duration.infinity } as const
-  // At once: a key that cannot be used is not the fault of those who connect.
+  // Prepared when the server starts, because a key that cannot be used is no fault of a client.
   const prepared = "reload" in options ? Effect.succeed(options) : Tls.makeServerContext(options)
   return Effect.map(prepared, (context) => (accepted) =>
     Effect.map(
-      // The server ends every connection itself, and ending the one below ends this one.
+      // The runner ends every connection itself, and closing the TLS socket closes the one below it.
       Effect.provideService(secureServer(accepted.socket, context, own), Scope.Scope, Scope.makeUnsafe()),
       (socket) => ({ socket, remoteAddress: accepted.remoteAddress, localAddress: accepted.localAddress })
     ))
@@ -608,7 +808,7 @@ const secured = (options: Tls.ServerOptions | Tls.ServerContext): Effect.Effect<
 
 const signals = ["SIGINT", "SIGTERM"] as const
 
-/** While an effect runs, a signal of the process forces it. A process that does not handle signals ends by them. */
+/** While `effect` runs, SIGINT and SIGTERM run `force`; only where the process handles these signals already. */
 const withForce = <A>(force: Effect.Effect<void>, effect: Effect.Effect<A>): Effect.Effect<A> =>
   Effect.suspend(() => {
     const onSignal = () => Effect.runFork(force)
@@ -622,12 +822,12 @@ const withForce = <A>(force: Effect.Effect<void>, effect: Effect.Effect<A>): Eff
     )
   })
 
-// Functions and not constants: `config` uses them as this file is loaded.
+// Function declarations, because `config` calls them while this module is loaded.
 function listOf(text: string): ReadonlyArray<string> {
   return text.split(",").map((part) => part.trim()).filter((part) => part !== "")
 }
 
-function addressOf(text: string): Listen {
+function addressOf(text: string): Target {
   return text.startsWith("unix:") ? NetAddress.unixPathAddress(text.replace(/^unix:(\/\/)?/, "")) : text
 }
 
@@ -643,7 +843,7 @@ function proxyProtocolConfig(): Config.Config<ProxyProtocol.OptionalOptions | un
   return Config.nested(
     Config.flatMap(others, (others): Config.Config<ProxyProtocol.OptionalOptions | undefined> => {
       const all = Config.map(trusted, (trusted) => ({ trusted, ...others }))
-      // Who sets one of these and forgets whom to trust must not be left without any protection.
+      // With `required` or `untrusted` set, a missing `trusted` is an error: the server would trust no header at all.
       return others.required === undefined && others.untrusted === undefined ? maybe(all) : all
     }),
     "proxyProtocol"

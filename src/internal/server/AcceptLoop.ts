@@ -24,7 +24,7 @@ export interface AcceptOptions {
 }
 
 /** A connection that was taken as a drain began. */
-interface Held {
+interface PendingConnection {
   readonly listener: number
   readonly socket: StreamSocket
 }
@@ -39,15 +39,15 @@ export class AcceptLoop {
   private readonly acceptors: ReadonlyArray<Acceptor.Acceptor>
   private readonly options: AcceptOptions
   private readonly registry: ConnectionRegistry
-  private readonly runner: Pick<ConnectionRunner<never>, "begin">
+  private readonly runner: Pick<ConnectionRunner<never>, "start">
   private readonly loops: Array<Fiber.Fiber<unknown, unknown>> = []
-  private readonly held: Array<Held> = []
+  private readonly pendingAtDrain: Array<PendingConnection> = []
 
   constructor(
     acceptors: ReadonlyArray<Acceptor.Acceptor>,
     options: AcceptOptions,
     registry: ConnectionRegistry,
-    runner: Pick<ConnectionRunner<never>, "begin">
+    runner: Pick<ConnectionRunner<never>, "start">
   ) {
     this.acceptors = acceptors
     this.options = options
@@ -55,15 +55,15 @@ export class AcceptLoop {
     this.runner = runner
   }
 
-  /** @param asked what a request from outside to accept no more means */
-  start(context: Context.Context<never>, asked: Effect.Effect<unknown>): void {
+  /** @param onStopRequest what a request from outside to accept no more means */
+  start(context: Context.Context<never>, onStopRequest: Effect.Effect<unknown>): void {
     for (const [listener, acceptor] of this.acceptors.entries()) {
       Effect.runForkWith(context)(Effect.withFiber((fiber) => {
         // Before it takes its first connection, whose handler may end the server at once.
         this.loops.push(fiber)
         return Effect.catch(
           this.loop(acceptor, listener),
-          (error) => error.reason._tag === "OperationAborted" ? asked : Effect.void
+          (error) => error.reason._tag === "OperationAborted" ? onStopRequest : Effect.void
         )
       }))
     }
@@ -74,14 +74,14 @@ export class AcceptLoop {
    * them as far as the limits let them in. Those that would have to wait for room are left, and reset with the address.
    */
   stop(takes: boolean): void {
-    let places = takes ? this.registry.places : 0
+    let freePlaces = takes ? this.registry.freePlaces : 0
     this.registry.beginDrain()
     for (const [listener, acceptor] of this.acceptors.entries()) {
       // No more than a backlog, however fast new ones come.
-      for (let left = this.options.backlog; left > 0 && places > 0; left--, places--) {
+      for (let left = this.options.backlog; left > 0 && freePlaces > 0; left--, freePlaces--) {
         const socket = takeNow(acceptor)
         if (socket === undefined) break
-        this.held.push({ listener, socket })
+        this.pendingAtDrain.push({ listener, socket })
       }
       Effect.runSync(acceptor.close)
     }
@@ -90,10 +90,12 @@ export class AcceptLoop {
   }
 
   /** Lets everybody in who was taken, and ends when nobody else comes. */
-  readonly rest: Effect.Effect<void> = Effect.suspend(() =>
+  readonly admitPending: Effect.Effect<void> = Effect.suspend(() =>
     Effect.andThen(
       Effect.uninterruptibleMask((restore) =>
-        Effect.forEach(this.held, ({ listener, socket }) => this.taken(listener, socket, restore), { discard: true })
+        Effect.forEach(this.pendingAtDrain, ({ listener, socket }) => this.taken(listener, socket, restore), {
+          discard: true
+        })
       ),
       Fiber.interruptAll(this.loops)
     )
@@ -112,12 +114,12 @@ export class AcceptLoop {
     const ready: Effect.Effect<void> = Effect.suspend(() => {
       fail(false)
       const full = this.registry.fullBy
-      return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.registry.room.await), ready)
+      return full === undefined ? Effect.void : Effect.andThen(this.pause(full, this.registry.hasRoom.await), ready)
     })
     const where = formatAddress(acceptor.address)
     return accepting(acceptor, {
       ready,
-      taken: (socket, restore) => {
+      awaitTurn: (socket, restore) => {
         const failed = failures
         failures = 0
         return failed === 0
@@ -177,12 +179,12 @@ export class AcceptLoop {
     if (full !== undefined && refused === undefined) {
       // Another listener was faster.
       return Effect.andThen(
-        Effect.exit(restore(this.pause(full, this.registry.room.await))),
+        Effect.exit(restore(this.pause(full, this.registry.hasRoom.await))),
         // In a drain it is served if there is room, and else refused.
         Effect.suspend(() => this.admit(listener, socket, restore, undefined))
       )
     }
-    this.runner.begin(this.registry.admit(listener, socket, refused))
+    this.runner.start(this.registry.admit(listener, socket, refused))
     return Effect.void
   }
 

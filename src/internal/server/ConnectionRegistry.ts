@@ -1,10 +1,10 @@
 import type * as Clock from "effect/Clock"
 import * as Latch from "effect/Latch"
+import type { DrainReport, Health, State } from "../../Server.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { counters, makeServerCounts, type ServerCounts } from "../base/counters.ts"
-import { Limit, peerKey, type ResolvedLimits, type Within } from "./limits.ts"
-import type { DrainReport, Health, State } from "./model.ts"
-import { type Owner, ServerConnection } from "./ServerConnection.ts"
+import { Limit, peerKey, type ResolvedLimits, type TimeLimit } from "./limits.ts"
+import { type OwningServer, ServerConnection } from "./ServerConnection.ts"
 
 /** Where in a drain a connection ends. */
 export type DrainPhase = keyof DrainReport
@@ -27,17 +27,17 @@ export class ConnectionRegistry {
   readonly startedAt: number
   readonly connections: ReadonlySet<ServerConnection>
   /** Open while another connection may be taken. */
-  readonly room = Latch.makeUnsafe(true)
+  readonly hasRoom = Latch.makeUnsafe(true)
   /** Open while there is no connection. */
   readonly empty = Latch.makeUnsafe(true)
   /** On which rung of a drain connections end now. */
   phase: DrainPhase = "finished"
   readonly drained: Record<DrainPhase, number> = { finished: 0, total: 0, partial: 0, terminal: 0, aborted: 0 }
-  private stage: "accepting" | "draining" | "stopped" = "accepting"
-  private shown: State = "listening"
-  private readonly owner: Owner
+  private lifecycle: "accepting" | "draining" | "stopped" = "accepting"
+  private reportedState: State = "listening"
+  private readonly owner: OwningServer
   private readonly limits: ResolvedLimits
-  private readonly isPrepared: boolean
+  private readonly hasHandshake: boolean
   private readonly clock: Clock.Clock
   private readonly startedNanos: bigint
   private readonly members = new Set<ServerConnection>()
@@ -47,13 +47,13 @@ export class ConnectionRegistry {
   /** Bytes in flight at the last sweep. */
   private inFlight = 0
   /** Listeners that do not take a connection now: because of a limit, or because they failed a moment ago. */
-  private pausing = 0
+  private pausedListeners = 0
 
-  /** @param isPrepared connections have a way to go to their handler, and only at its end it is known who they are */
-  constructor(owner: Owner, limits: ResolvedLimits, isPrepared: boolean, clock: Clock.Clock) {
+  /** @param hasHandshake connections have a way to go to their handler, and only at its end it is known who they are */
+  constructor(owner: OwningServer, limits: ResolvedLimits, hasHandshake: boolean, clock: Clock.Clock) {
     this.owner = owner
     this.limits = limits
-    this.isPrepared = isPrepared
+    this.hasHandshake = hasHandshake
     this.clock = clock
     this.connections = this.members
     this.startedAt = clock.currentTimeMillisUnsafe()
@@ -67,11 +67,11 @@ export class ConnectionRegistry {
   }
 
   get state(): State {
-    return this.shown
+    return this.reportedState
   }
 
   get isAccepting(): boolean {
-    return this.stage === "accepting"
+    return this.lifecycle === "accepting"
   }
 
   /** The connections that count. */
@@ -87,7 +87,7 @@ export class ConnectionRegistry {
   get health(): Health {
     const { acceptFailures, accepted, failures, handshakeFailures, limited, connection, pauses } = this.counts
     return {
-      state: this.shown,
+      state: this.reportedState,
       connections: connection,
       accepted,
       acceptFailures,
@@ -138,7 +138,7 @@ export class ConnectionRegistry {
   /** A limit is the end of a connection, at its beginning or later. */
   refuse(connection: ServerConnection, limit: Limit): void {
     connection.limit = limit
-    connection.answer = this.answerTo(limit)
+    connection.action = this.actionOf(limit)
     this.count((counts) => counts.limited[limit._tag]++)
   }
 
@@ -152,7 +152,7 @@ export class ConnectionRegistry {
     if (connection.admitted) {
       connection.admitted = false
       this.count((counts) => counts.connection--)
-      if (this.stage === "draining") this.drained[this.phase]++
+      if (this.lifecycle === "draining") this.drained[this.phase]++
     }
     this.updateRoom()
   }
@@ -168,14 +168,14 @@ export class ConnectionRegistry {
   /** The limit because of which no connection is taken. In a drain nobody waits: who has come is served or refused. */
   get fullBy(): Full | undefined {
     const { bytesInFlight, connections } = this.limits
-    if (this.stage !== "accepting") return undefined
+    if (this.lifecycle !== "accepting") return undefined
     if (connections?.action === "wait" && this.counts.connection >= connections.max) return "Connections"
     if (bytesInFlight?.action === "wait" && this.inFlight > bytesInFlight.max) return "BytesInFlight"
     return undefined
   }
 
   /** How many may be taken before others would have to wait. */
-  get places(): number {
+  get freePlaces(): number {
     const { connections } = this.limits
     if (this.fullBy !== undefined) return 0
     return connections?.action === "wait" ? connections.max - this.counts.connection : Infinity
@@ -188,39 +188,39 @@ export class ConnectionRegistry {
 
   /** A listener takes no connection until it resumes. */
   pause(): void {
-    this.pausing++
-    this.show()
+    this.pausedListeners++
+    this.updateState()
   }
 
   resume(): void {
-    this.pausing--
-    this.show()
+    this.pausedListeners--
+    this.updateState()
   }
 
   updateRoom(): void {
-    if (this.fullBy === undefined) this.room.openUnsafe()
-    else this.room.closeUnsafe()
-    this.show()
+    if (this.fullBy === undefined) this.hasRoom.openUnsafe()
+    else this.hasRoom.closeUnsafe()
+    this.updateState()
   }
 
   // ---- the end
 
   /** From here on every end counts for its rung. Those who wait for room go on waiting until it is updated. */
   beginDrain(): void {
-    this.stage = "draining"
-    this.show()
+    this.lifecycle = "draining"
+    this.updateState()
   }
 
   /** The end of the drain. Answers how many connections are left: they count as aborted, whenever they end. */
   finishDrain(): number {
     const left = this.current.length
     this.drained.aborted += left
-    this.stage = "stopped"
+    this.lifecycle = "stopped"
     const { drained } = this
     this.count((counts) => {
       for (const phase of drainPhases) counts.drained[phase] += drained[phase]
     })
-    this.show()
+    this.updateState()
     return left
   }
 
@@ -236,10 +236,10 @@ export class ConnectionRegistry {
       return Limit.BytesInFlight({ max: bytesInFlight.max, bytes: this.inFlight })
     }
     // Of a connection that comes by way of a proxy the peer is not known yet.
-    return this.isPrepared ? undefined : this.admitPeer(connection)
+    return this.hasHandshake ? undefined : this.admitPeer(connection)
   }
 
-  private answerTo(limit: Limit): Within["action"] {
+  private actionOf(limit: Limit): TimeLimit["action"] {
     const { acceptRate, bytesInFlight, connections, firstByte, handshake, idle, perPeer } = this.limits
     const answers = {
       Connections: connections?.action,
@@ -255,13 +255,13 @@ export class ConnectionRegistry {
     return answer === undefined || answer === "wait" ? "reset" : answer
   }
 
-  private show(): void {
-    const isPaused = this.pausing > 0 || this.fullBy !== undefined
-    const state = this.stage !== "accepting" ? this.stage : isPaused ? "paused" : "listening"
-    if (state === this.shown) return
-    counters.servers[this.shown]--
+  private updateState(): void {
+    const isPaused = this.pausedListeners > 0 || this.fullBy !== undefined
+    const state = this.lifecycle !== "accepting" ? this.lifecycle : isPaused ? "paused" : "listening"
+    if (state === this.reportedState) return
+    counters.servers[this.reportedState]--
     counters.servers[state]++
-    this.shown = state
+    this.reportedState = state
   }
 }
 

@@ -5,22 +5,22 @@ import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
 import * as Cancellation from "../../Cancellation.ts"
+import type { Health } from "../../Server.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Write from "../../Write.ts"
 import { formatAddress } from "../base/format.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
-import type { Limit, ResolvedRejectMessage, Within } from "./limits.ts"
-import { Connection, type Health } from "./model.ts"
-import type { Prepared, ServerConnection } from "./ServerConnection.ts"
+import type { Limit, ResolvedRejectMessage, TimeLimit } from "./limits.ts"
+import { Connection, type Established, type ServerConnection } from "./ServerConnection.ts"
 
 /** What happens to a connection between its acceptance and its handler, in its own fiber. */
-export type Preparation = (accepted: Prepared) => Effect.Effect<Prepared, PreparationError>
+export type HandshakeStep = (accepted: Established) => Effect.Effect<Established, HandshakeError>
 
-export type PreparationError = SocketError | Cause.Done
+export type HandshakeError = SocketError | Cause.Done
 
 /** What is done with each connection. */
-export interface Service<R> {
+export interface HandlerOptions<R> {
   /** Its scope ends with it, before its connection. */
   readonly handler: (
     socket: StreamSocket.StreamSocket,
@@ -28,12 +28,12 @@ export interface Service<R> {
   ) => Effect.Effect<unknown, unknown, R | Connection | Scope.Scope>
   readonly onError: (cause: Cause.Cause<unknown>, connection: Connection) => Effect.Effect<unknown, never, R>
   readonly onHandshakeFailure: (
-    cause: Cause.Cause<PreparationError>,
+    cause: Cause.Cause<HandshakeError>,
     connection: Connection
   ) => Effect.Effect<unknown, never, R>
   readonly onLimit: (limit: Limit, connection: Connection) => Effect.Effect<unknown, never, R>
   readonly onFailure: "abort" | "close"
-  readonly preparations: ReadonlyArray<Preparation>
+  readonly handshakeSteps: ReadonlyArray<HandshakeStep>
 }
 
 /**
@@ -42,18 +42,18 @@ export interface Service<R> {
  */
 export class ConnectionRunner<R> {
   private readonly registry: ConnectionRegistry
-  private readonly service: Service<R>
+  private readonly service: HandlerOptions<R>
   /** What every fiber of the server has. */
   private readonly context: Context.Context<R>
   private rejectMessages = 0
 
-  constructor(registry: ConnectionRegistry, service: Service<R>, context: Context.Context<R>) {
+  constructor(registry: ConnectionRegistry, service: HandlerOptions<R>, context: Context.Context<R>) {
     this.registry = registry
     this.service = service
     this.context = context
   }
 
-  begin(connection: ServerConnection): void {
+  start(connection: ServerConnection): void {
     // In its context and not around the handler: a region would stay on the stack of every idle connection.
     const scope = Scope.makeUnsafe()
     const context = Context.add(this.contextOf(connection), Scope.Scope, scope)
@@ -79,21 +79,21 @@ export class ConnectionRunner<R> {
   }
 
   private serve(connection: ServerConnection): Effect.Effect<unknown, unknown, R | Connection | Scope.Scope> {
-    const { handler, preparations } = this.service
-    if (preparations.length === 0) {
+    const { handler, handshakeSteps } = this.service
+    if (handshakeSteps.length === 0) {
       connection.phase = "running"
       return Effect.suspend(() => handler(connection.socket, connection))
     }
-    let prepared: Effect.Effect<Prepared, PreparationError> = Effect.succeed(connection)
-    for (const prepare of preparations) prepared = Effect.flatMap(prepared, prepare)
+    let prepared: Effect.Effect<Established, HandshakeError> = Effect.succeed(connection)
+    for (const step of handshakeSteps) prepared = Effect.flatMap(prepared, step)
     return Effect.flatMap(prepared, (prepared) => {
-      connection.prepared = prepared
+      connection.established = prepared
       const limit = this.registry.admitPeer(connection)
       if (limit !== undefined) {
         this.registry.refuse(connection, limit)
         return Effect.void
       }
-      connection.begin(this.registry.now)
+      connection.handlerStarts(this.registry.now)
       return Effect.updateContext(
         Effect.suspend(() => handler(prepared.socket, connection)),
         // The connection began with the annotations of the proxy.
@@ -105,17 +105,17 @@ export class ConnectionRunner<R> {
   private end(connection: ServerConnection, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     const { limit } = connection
     const handshakeFailure =
-      connection.phase === "preparing" && limit === undefined && this.registry.phase !== "aborted"
+      connection.phase === "handshake" && limit === undefined && this.registry.phase !== "aborted"
         ? handshakeFailureOf(exit)
         : undefined
     connection.phase = "ending"
-    const failed = handshakeFailure === undefined && Exit.isFailure(exit) && !isQuiet(exit.cause, connection)
+    const failed = handshakeFailure === undefined && Exit.isFailure(exit) && !isOrdinaryEnd(exit.cause, connection)
       ? exit.cause
       : undefined
     const close = isCut(exit, connection)
       ? connection.socket.abort
       : limit !== undefined
-      ? this.close(connection, connection.answer)
+      ? this.close(connection, connection.action)
       : (failed !== undefined && this.service.onFailure === "abort") ||
           (handshakeFailure !== undefined && handshakeFailure.why !== "Gone")
       ? connection.socket.abort
@@ -157,7 +157,7 @@ export class ConnectionRunner<R> {
     return Context.add(annotated(this.context, connection), Connection, connection)
   }
 
-  private close(connection: ServerConnection, answer: Within["action"]): Effect.Effect<void> {
+  private close(connection: ServerConnection, answer: TimeLimit["action"]): Effect.Effect<void> {
     if (answer === "reset") return connection.socket.abort
     if (answer === "close") return connection.socket.close
     // Many of these at once are an attack, and would hold as many descriptors.
@@ -196,7 +196,7 @@ const annotated = <R>(context: Context.Context<R>, connection: ServerConnection)
   })
 
 /** The peer went, or we have ended it: nothing went wrong. */
-const isQuiet = (cause: Cause.Cause<unknown>, connection: ServerConnection): boolean =>
+const isOrdinaryEnd = (cause: Cause.Cause<unknown>, connection: ServerConnection): boolean =>
   cause.reasons.every((reason) => {
     if (Cause.isInterruptReason(reason)) return true
     if (!Cause.isFailReason(reason)) return false
@@ -207,10 +207,10 @@ const isQuiet = (cause: Cause.Cause<unknown>, connection: ServerConnection): boo
     // A handler may have other sockets, and their failures are news.
     const isOurs = error.address === undefined || error.address === connection.socket.remoteAddress ||
       formatAddress(error.address) === formatAddress(connection.socket.remoteAddress)
-    return isOurs && quiet.has(error.reason._tag)
+    return isOurs && ordinaryEnds.has(error.reason._tag)
   })
 
-type Why = keyof Health["handshakeFailures"]
+type HandshakeFailureKind = keyof Health["handshakeFailures"]
 
 /**
  * What became of a connection that failed on its way to the handler because of its peer: whoever can connect can cause
@@ -218,32 +218,32 @@ type Why = keyof Health["handshakeFailures"]
  */
 const handshakeFailureOf = (
   exit: Exit.Exit<unknown, unknown>
-): { readonly why: Why; readonly cause: Cause.Cause<PreparationError> } | undefined => {
+): { readonly why: HandshakeFailureKind; readonly cause: Cause.Cause<HandshakeError> } | undefined => {
   if (Exit.isSuccess(exit) || Cause.hasDies(exit.cause)) return undefined
   for (const reason of exit.cause.reasons) {
-    const why = Cause.isFailReason(reason) ? whyOf(reason.error) : undefined
+    const why = Cause.isFailReason(reason) ? handshakeFailureKind(reason.error) : undefined
     // The failures before the handler are those of preparations.
-    if (why !== undefined) return { why, cause: exit.cause as Cause.Cause<PreparationError> }
+    if (why !== undefined) return { why, cause: exit.cause as Cause.Cause<HandshakeError> }
   }
   return undefined
 }
 
-const whyOf = (error: unknown): Why | undefined => {
+const handshakeFailureKind = (error: unknown): HandshakeFailureKind | undefined => {
   if (Cause.isDone(error)) return "Gone"
-  if (!isSocketError(error) || ours.has(error.reason._tag)) return undefined
-  return whys.get(error.reason._tag) ?? "Gone"
+  if (!isSocketError(error) || ownDoing.has(error.reason._tag)) return undefined
+  return handshakeFailures.get(error.reason._tag) ?? "Gone"
 }
 
-const whys: ReadonlyMap<string, Why> = new Map([
+const handshakeFailures: ReadonlyMap<string, HandshakeFailureKind> = new Map([
   ["Untrusted", "Untrusted"],
   ["Framing", "Malformed"],
   ["LimitExceeded", "Malformed"],
   ["Tls", "Tls"]
 ])
 
-const ours: ReadonlySet<string> = new Set(["Closed", "OperationAborted"])
+const ownDoing: ReadonlySet<string> = new Set(["Closed", "OperationAborted"])
 
-const quiet: ReadonlySet<string> = new Set([
+const ordinaryEnds: ReadonlySet<string> = new Set([
   "BrokenPipe",
   "Closed",
   "ConnectionAborted",

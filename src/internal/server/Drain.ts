@@ -7,19 +7,19 @@ import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
 import * as Schedule from "effect/Schedule"
 import * as Cancellation from "../../Cancellation.ts"
+import type { DrainPhases, DrainReport } from "../../Server.ts"
 import { formatCount } from "../base/format.ts"
 import { assertType, type Cancellable, Signal } from "../cancellation/signal.ts"
 import type { AcceptLoop } from "./AcceptLoop.ts"
 import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./ConnectionRegistry.ts"
 import { logSafely } from "./ConnectionRunner.ts"
 import { interruptGrace, type LimitMonitor } from "./LimitMonitor.ts"
-import type { DrainPhases, DrainReport } from "./model.ts"
 
 /** How a deadline is divided: a share for each rung but the last, at which it is over. */
 export type Shares = Readonly<Record<Exclude<DrainPhase, "aborted">, number>>
 
 /** The drain of those who ask for none of their own. */
-export interface Shutdown {
+export interface ShutdownOptions {
   readonly deadline: Duration.Duration
   readonly phases: Shares
 }
@@ -32,7 +32,7 @@ export const resolvePhases = ({ finish = 6, partial = 1, terminal = 1, total = 2
 }
 
 /** The requests of a drain, to every operation of the server that waits. */
-export class Requests extends Signal {
+export class DrainSignal extends Signal {
   /** Of the first filter that has thrown. */
   failure: Cause.Cause<never> | undefined = undefined
 
@@ -66,14 +66,14 @@ export class Drain {
   private readonly registry: ConnectionRegistry
   private readonly acceptLoop: AcceptLoop
   private readonly monitor: LimitMonitor
-  private readonly requests: Requests
-  private readonly shutdown: Shutdown
+  private readonly requests: DrainSignal
+  private readonly shutdown: ShutdownOptions
   /** That of the server, whoever it is that ends it. */
   private readonly context: Context.Context<never>
   /** When there is no more time, in the account's. */
-  private dueAt = Infinity
+  private deadlineAt = Infinity
   /** Opens then. */
-  private readonly overdue = Latch.makeUnsafe(false)
+  private readonly deadlinePassed = Latch.makeUnsafe(false)
   private readonly result = Deferred.makeUnsafe<DrainReport>()
   /** Handlers that wait for its beginning. A set, because they may come and go with each message. */
   private readonly listeners = new Set<() => void>()
@@ -82,8 +82,8 @@ export class Drain {
     registry: ConnectionRegistry,
     acceptLoop: AcceptLoop,
     monitor: LimitMonitor,
-    requests: Requests,
-    shutdown: Shutdown,
+    requests: DrainSignal,
+    shutdown: ShutdownOptions,
     context: Context.Context<never>
   ) {
     this.registry = registry
@@ -101,8 +101,8 @@ export class Drain {
         : Duration.max(Duration.fromInputUnsafe(deadline), Duration.zero)
       const shares = phases === undefined ? this.shutdown.phases : resolvePhases(phases)
       const dueAt = this.registry.now + Duration.toMillis(time)
-      const isFirst = dueAt < this.dueAt
-      if (isFirst) this.dueAt = dueAt
+      const isFirst = dueAt < this.deadlineAt
+      if (isFirst) this.deadlineAt = dueAt
       const fork = Effect.runForkWith(this.context)
       if (this.registry.isAccepting) {
         // All in this one step: no interruption and no connection comes between its beginning and what has to follow.
@@ -118,7 +118,7 @@ export class Drain {
   readonly stopped: Effect.Effect<DrainReport> = Deferred.await(this.result)
 
   /** One that is under way goes on to its end at once. */
-  readonly forceNow: Effect.Effect<void> = Effect.sync(() => void this.overdue.openUnsafe())
+  readonly forceNow: Effect.Effect<void> = Effect.sync(() => void this.deadlinePassed.openUnsafe())
 
   /** Waits until it begins. */
   readonly drainStarted: Effect.Effect<void> = Effect.callback((resume) => {
@@ -137,14 +137,14 @@ export class Drain {
   private run(time: Duration.Duration, shares: Shares): Effect.Effect<void> {
     return Effect.gen({ self: this }, function*() {
       const { registry, requests } = this
-      yield* this.acceptLoop.rest
+      yield* this.acceptLoop.admitPending
       const there = registry.size
       if (there > 0) {
         yield* logSafely(Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`))
       }
       const millis = Duration.toMillis(time)
       // By a timer of its own, because those of the ladder add up their delays on a busy process.
-      const over = Effect.raceFirst(this.overdue.await, waiting(millis))
+      const over = Effect.raceFirst(this.deadlinePassed.await, sleepFor(millis))
       yield* Effect.raceFirst(this.escalate(millis, shares), over)
       if (requests.failure !== undefined) {
         yield* logSafely(Effect.logError("a filter failed, and its operation was not asked to end", requests.failure))
@@ -174,7 +174,7 @@ export class Drain {
       const { empty, connections } = this.registry
       const sum = steps.reduce((sum, phase) => sum + shares[phase], 0)
       const share = (phase: keyof Shares) => shares[phase] === 0 ? 0 : time * shares[phase] / sum
-      yield* Effect.raceFirst(empty.await, waiting(share("finished")))
+      yield* Effect.raceFirst(empty.await, sleepFor(share("finished")))
       for (const type of types) {
         const wait = share(type)
         if (connections.size === 0) return
@@ -199,5 +199,5 @@ const steps = ["finished", ...types] as const
 /** How often each request is made. */
 const repeats = 8
 
-const waiting = (time: number): Effect.Effect<void> =>
+const sleepFor = (time: number): Effect.Effect<void> =>
   time === 0 ? Effect.void : Number.isFinite(time) ? Effect.sleep(time) : Effect.never

@@ -19,16 +19,16 @@ export class LimitMonitor {
   private readonly interval: number | undefined
   private fiber: Fiber.Fiber<never> | undefined = undefined
 
-  constructor(registry: ConnectionRegistry, limits: ResolvedLimits, prepares: boolean) {
+  constructor(registry: ConnectionRegistry, limits: ResolvedLimits, hasHandshake: boolean) {
     this.registry = registry
     this.limits = limits
-    this.interval = checkInterval(limits, prepares)
+    this.interval = checkInterval(limits, hasHandshake)
   }
 
   start(context: Context.Context<never>): void {
     if (this.interval === undefined) return
     this.fiber = Effect.runForkWith(context)(
-      Effect.forever(Effect.andThen(Effect.sleep(this.interval), Effect.sync(() => this.look())))
+      Effect.forever(Effect.andThen(Effect.sleep(this.interval), Effect.sync(() => this.check())))
     )
   }
 
@@ -36,53 +36,56 @@ export class LimitMonitor {
     this.fiber === undefined ? Effect.void : Fiber.interrupt(this.fiber)
   )
 
-  private look(): void {
+  private check(): void {
     const { bytesInFlight, progress } = this.limits
     const { now } = this.registry
-    const weighs = bytesInFlight !== undefined || progress !== undefined
+    const countsWaiting = bytesInFlight !== undefined || progress !== undefined
     let inFlight = 0
     // Ending one may end others.
     for (const connection of this.registry.connections) {
       if (!connection.admitted || connection.phase === "ending") continue
       if (connection.limit !== undefined) {
         // Its handler was interrupted, and goes on with something.
-        if (now - connection.since >= interruptGrace) Effect.runFork(connection.socket.abort)
+        if (now - connection.lastMovedAt >= interruptGrace) Effect.runFork(connection.socket.abort)
         continue
       }
-      const waiting = weighs ? connection.bytesWaiting : 0
+      const waiting = countsWaiting ? connection.bytesWaiting : 0
       inFlight += waiting
-      const limit = this.reached(connection, now, waiting)
+      const limit = this.limitReachedBy(connection, now, waiting)
       if (limit !== undefined) this.end(connection, limit, now)
     }
     if (bytesInFlight !== undefined) this.registry.setBytesInFlight(inFlight)
   }
 
-  private reached(connection: ServerConnection, now: number, waiting: number): Limit | undefined {
+  private limitReachedBy(connection: ServerConnection, now: number, waiting: number): Limit | undefined {
     const { firstByte, handshake, idle, progress } = this.limits
     const { bytesRead, bytesWritten } = connection
-    if (bytesRead !== connection.read || bytesWritten !== connection.written) {
-      connection.read = bytesRead
-      connection.written = bytesWritten
-      connection.since = now
+    if (bytesRead !== connection.seenBytesRead || bytesWritten !== connection.seenBytesWritten) {
+      connection.seenBytesRead = bytesRead
+      connection.seenBytesWritten = bytesWritten
+      connection.lastMovedAt = now
     }
     // What it prepares began when it came.
-    if (connection.phase === "preparing" && now - connection.begunAt >= handshake.within) {
+    if (connection.phase === "handshake" && now - connection.startedAtMillis >= handshake.within) {
       return Limit.Handshake({ within: Duration.millis(handshake.within) })
     }
-    if (firstByte !== undefined && bytesRead === connection.begunWith && now - connection.begunAt >= firstByte.within) {
+    if (
+      firstByte !== undefined && bytesRead === connection.bytesReadBefore &&
+      now - connection.startedAtMillis >= firstByte.within
+    ) {
       return Limit.FirstByte({ within: Duration.millis(firstByte.within) })
     }
     if (progress !== undefined) {
-      const taken = bytesWritten - connection.marked
-      if (waiting === 0) connection.markedAt = -1
-      else if (connection.markedAt === -1 || taken >= progress.bytes) {
-        connection.markedAt = now
-        connection.marked = bytesWritten
-      } else if (now - connection.markedAt >= progress.per) {
+      const taken = bytesWritten - connection.progressFrom
+      if (waiting === 0) connection.progressSince = -1
+      else if (connection.progressSince === -1 || taken >= progress.bytes) {
+        connection.progressSince = now
+        connection.progressFrom = bytesWritten
+      } else if (now - connection.progressSince >= progress.per) {
         return Limit.Progress({ bytes: progress.bytes, per: Duration.millis(progress.per), taken })
       }
     }
-    if (idle !== undefined && now - connection.since >= idle.within) {
+    if (idle !== undefined && now - connection.lastMovedAt >= idle.within) {
       return Limit.Idle({ within: Duration.millis(idle.within) })
     }
     return undefined
@@ -90,9 +93,9 @@ export class LimitMonitor {
 
   private end(connection: ServerConnection, limit: Limit, now: number): void {
     this.registry.refuse(connection, limit)
-    connection.since = now
+    connection.lastMovedAt = now
     // First, so that no policy makes the interruption wait for a peer that does not read.
-    if (connection.answer === "reset") Effect.runFork(connection.socket.abort)
+    if (connection.action === "reset") Effect.runFork(connection.socket.abort)
     connection.fiber?.interruptUnsafe()
   }
 }

@@ -3,25 +3,25 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Acceptor from "../../Acceptor.ts"
+import type { DrainPhases, DrainReport, Health, Server, State } from "../../Server.ts"
 import { CancellationScope, CurrentCancellationScope } from "../cancellation/scope.ts"
 import { AcceptLoop, type AcceptOptions } from "./AcceptLoop.ts"
 import { ConnectionRegistry } from "./ConnectionRegistry.ts"
-import { ConnectionRunner, type Service } from "./ConnectionRunner.ts"
-import { Drain, Requests, type Shutdown } from "./Drain.ts"
+import { ConnectionRunner, type HandlerOptions } from "./ConnectionRunner.ts"
+import { Drain, DrainSignal, type ShutdownOptions } from "./Drain.ts"
 import { LimitMonitor } from "./LimitMonitor.ts"
-import type { DrainPhases, DrainReport, Health, Server, State } from "./model.ts"
-import type { Owner, ServerConnection } from "./ServerConnection.ts"
+import type { OwningServer, ServerConnection } from "./ServerConnection.ts"
 
 /** The options of a server with everything resolved. */
-export interface Behaviour<R> extends Service<R>, AcceptOptions {
-  readonly shutdown: Shutdown
+export interface ResolvedServerOptions<R> extends HandlerOptions<R>, AcceptOptions {
+  readonly shutdown: ShutdownOptions
 }
 
 /**
  * A running server. Its parts, of which each knows those before it: the account of its connections, the way of each of
  * them, the loops that accept them, the sweep of those that are there, and the drain that ends them all.
  */
-export class ServerCore<R> implements Owner {
+export class ServerCore<R> implements OwningServer {
   readonly addresses: Server["addresses"]
   /** What every fiber of the server has: that of who made it, and the requests of the drain. */
   private readonly context: Context.Context<R>
@@ -32,25 +32,25 @@ export class ServerCore<R> implements Owner {
 
   constructor(
     acceptors: readonly [Acceptor.Acceptor, ...Array<Acceptor.Acceptor>],
-    behaviour: Behaviour<R>,
+    options: ResolvedServerOptions<R>,
     outer: CancellationScope | undefined,
     context: Context.Context<R>
   ) {
     this.addresses = [acceptors[0].address, ...acceptors.slice(1).map((acceptor) => acceptor.address)]
-    const { limits, preparations, shutdown } = behaviour
-    const prepares = preparations.length > 0
-    const requests = new Requests()
+    const { limits, handshakeSteps, shutdown } = options
+    const hasHandshake = handshakeSteps.length > 0
+    const requests = new DrainSignal()
     const scope = (outer ?? new CancellationScope([])).within(requests)
     // Those of the connections grow from this one: flat, it costs each of them nothing.
     this.context = Context.makeUnsafe(Context.add(context, CurrentCancellationScope, scope).mapUnsafe)
-    this.registry = new ConnectionRegistry(this, limits, prepares, Context.get(context, Clock.Clock))
+    this.registry = new ConnectionRegistry(this, limits, hasHandshake, Context.get(context, Clock.Clock))
     this.acceptLoop = new AcceptLoop(
       acceptors,
-      behaviour,
+      options,
       this.registry,
-      new ConnectionRunner(this.registry, behaviour, this.context)
+      new ConnectionRunner(this.registry, options, this.context)
     )
-    this.monitor = new LimitMonitor(this.registry, limits, prepares)
+    this.monitor = new LimitMonitor(this.registry, limits, hasHandshake)
     this.end = new Drain(this.registry, this.acceptLoop, this.monitor, requests, shutdown, this.context)
   }
 
@@ -65,8 +65,8 @@ export class ServerCore<R> implements Owner {
 
   readonly health: Effect.Effect<Health> = Effect.sync(() => this.registry.health)
 
-  readonly drain = (deadline?: Duration.Input, ladder?: DrainPhases): Effect.Effect<DrainReport> =>
-    this.end.begin(deadline, ladder)
+  readonly drain = (deadline?: Duration.Input, phases?: DrainPhases): Effect.Effect<DrainReport> =>
+    this.end.begin(deadline, phases)
 
   get stopped(): Effect.Effect<DrainReport> {
     return this.end.stopped
