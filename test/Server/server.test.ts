@@ -389,11 +389,11 @@ describe("Server", () => {
         yield* turns()
         assert.isTrue(lines.every(({ level }) => level === "Debug"))
         assert.deepStrictEqual(lines.map(({ text }) => text.replace(/:\d+/g, "").replace(/ after \d+.*/, "")), [
-          "the connection from tcp://127.0.0.1 came to no handler: receive tcp://127.0.0.1: bad framing at byte 0: " +
+          "the connection from tcp://127.0.0.1 failed before its handler: receive tcp://127.0.0.1: bad framing at byte 0: " +
           "the connection begins with \"GET / HTTP/1\" and not with a PROXY header",
-          "the connection from tcp://10.0.0.1 came to no handler: receive tcp://10.0.0.1: " +
+          "the connection from tcp://10.0.0.1 failed before its handler: receive tcp://10.0.0.1: " +
           "the peer is not trusted to send a PROXY header",
-          "the connection from tcp://127.0.0.1 came to no handler: it ended before"
+          "the connection from tcp://127.0.0.1 failed before its handler: it ended"
         ])
       }))
 

@@ -101,7 +101,7 @@ describe("Server over TLS", () => {
       Effect.gen(function*() {
         const levels: Array<string> = []
         const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
-          if (String(message).includes("came to no handler")) levels.push(logLevel)
+          if (String(message).includes("failed before its handler")) levels.push(logLevel)
         })
         const tls = { ...localhost, identityFor: () => Effect.fail("the database is down") }
         const server = yield* Effect.provide(
