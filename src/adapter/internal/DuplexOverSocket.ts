@@ -1,0 +1,305 @@
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as NetAddress from "effect/net/NetAddress"
+import { Buffer } from "node:buffer"
+import { constants } from "node:os"
+import { nextTick } from "node:process"
+import { Duplex } from "node:stream"
+import type * as Buffers from "../../Buffers.ts"
+import { positiveInteger } from "../../internal/base/checks.ts"
+import { isEndOfStream } from "../../internal/base/isEndOfStream.ts"
+import { noop } from "../../internal/base/noEvents.ts"
+import { isSocketError, type Reason } from "../../SocketError.ts"
+import type * as StreamSocket from "../../StreamSocket.ts"
+import type { LiveOptions } from "../../Transport.ts"
+import * as Write from "../../Write.ts"
+import type { SocketDuplex } from "../NodeDuplex.ts"
+
+export class DuplexOverSocket extends Duplex implements SocketDuplex {
+  readonly connecting = false
+  readonly pending = false
+  timeout: number | undefined = undefined
+  private readonly source: StreamSocket.StreamSocket
+  private readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
+  private readonly clock: Clock.Clock
+  private readonly chunkSize: number
+  private receiveBuffer: Buffer | undefined = undefined
+  private writer: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  private timer: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  private lastActive = 0
+  private lastMoved = 0
+  private resets = false
+
+  constructor(
+    source: StreamSocket.StreamSocket,
+    context: Context.Context<never>,
+    allowHalfOpen = true,
+    highWaterMark = 65_536
+  ) {
+    positiveInteger(`toDuplex: highWaterMark`, highWaterMark, "bytes")
+    super({ allowHalfOpen, highWaterMark })
+    this.source = source
+    this.fork = Effect.runForkWith(context)
+    this.clock = Context.get(context, Clock.Clock)
+    this.chunkSize = highWaterMark
+    this.on("error", noop)
+  }
+
+  get released(): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (this.closed) {
+        resume(Effect.void)
+        return
+      }
+      this.once("close", () => resume(Effect.void))
+      this.destroy()
+    })
+  }
+
+  override _read(): void {
+    const receiveBuffer = this.receiveBuffer ??= Buffer.allocUnsafeSlow(this.chunkSize)
+    this.run(this.source.readSome(receiveBuffer), (exit) => {
+      if (Exit.isFailure(exit)) {
+        if (isEndOfStream(exit.cause)) this.push(null)
+        else this.fail("read", exit.cause)
+        return
+      }
+      this.active()
+      const chunk = receiveBuffer.subarray(0, exit.value)
+      // What is mostly full is handed over; what is not is copied, so that a small chunk does not hold a large one.
+      if (exit.value < this.chunkSize / 2) this.push(Buffer.from(chunk))
+      else {
+        this.receiveBuffer = undefined
+        this.push(chunk)
+      }
+    })
+  }
+
+  override _write(chunk: Buffer, _encoding: string, callback: (error?: Error) => void): void {
+    this.send(chunk, callback)
+  }
+
+  override _writev(chunks: ReadonlyArray<{ readonly chunk: Buffer }>, callback: (error?: Error) => void): void {
+    this.send(chunks.map(({ chunk }) => chunk), callback)
+  }
+
+  override _final(callback: (error?: Error) => void): void {
+    this.writer = this.run(this.source.shutdownWrite, (exit) => {
+      this.writer = undefined
+      callback(errorOf("shutdown", exit))
+    })
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    this.timer?.interruptUnsafe()
+    const stop = this.writer === undefined ? Effect.void : Fiber.interrupt(this.writer)
+    const end = error === null && !this.resets
+      ? Effect.andThen(stop, this.source.close)
+      // The other way round: aborting ends a write that an interruption would let finish.
+      : Effect.andThen(this.source.abort, stop)
+    this.run(end, () => {
+      this.receiveBuffer = undefined
+      callback(error)
+    })
+  }
+
+  destroySoon(): void {
+    if (this.writable) this.end()
+    if (this.writableFinished) this.destroy()
+    else this.once("finish", () => this.destroy())
+  }
+
+  resetAndDestroy(): this {
+    this.resets = true
+    return this.destroy()
+  }
+
+  setTimeout(milliseconds: number, callback?: () => void): this {
+    if (!Number.isFinite(milliseconds) || milliseconds < 0) {
+      throw new RangeError(`setTimeout: ${milliseconds} is not a number of milliseconds`)
+    }
+    if (this.destroyed) return this
+    this.timeout = milliseconds
+    this.timer?.interruptUnsafe()
+    this.timer = undefined
+    if (milliseconds > 0) {
+      if (callback !== undefined) this.once("timeout", callback)
+      this.active()
+    } else if (callback !== undefined) this.off("timeout", callback)
+    return this
+  }
+
+  setNoDelay(noDelay = true): this {
+    return this.configure({ noDelay })
+  }
+
+  setKeepAlive(enable = false, initialDelay = 0): this {
+    return this.configure({ keepAlive: enable && (initialDelay > 0 ? Duration.millis(initialDelay) : true) })
+  }
+
+  ref(): this {
+    return this
+  }
+
+  unref(): this {
+    return this
+  }
+
+  address(): { address?: string; port?: number; family?: "IPv4" | "IPv6" } {
+    return nativeOf(this.source.localAddress) ?? {}
+  }
+
+  get readyState(): SocketDuplex["readyState"] {
+    if (this.readable) return this.writable ? "open" : "readOnly"
+    return this.writable ? "writeOnly" : "closed"
+  }
+
+  get bytesRead(): number {
+    return this.source.bytesRead
+  }
+
+  get bytesWritten(): number {
+    return this.source.bytesWritten
+  }
+
+  get remoteAddress(): string | undefined {
+    return nativeOf(this.source.remoteAddress)?.address
+  }
+
+  get remotePort(): number | undefined {
+    return nativeOf(this.source.remoteAddress)?.port
+  }
+
+  get remoteFamily(): "IPv4" | "IPv6" | undefined {
+    return nativeOf(this.source.remoteAddress)?.family
+  }
+
+  get localAddress(): string | undefined {
+    return nativeOf(this.source.localAddress)?.address
+  }
+
+  get localPort(): number | undefined {
+    return nativeOf(this.source.localAddress)?.port
+  }
+
+  get localFamily(): "IPv4" | "IPv6" | undefined {
+    return nativeOf(this.source.localAddress)?.family
+  }
+
+  /**
+   * Runs an effect and tells how it ended, outside of every fiber: the stream calls listeners, and what they throw has
+   * to reach the process as it would from any other stream.
+   */
+  private run<A, E>(
+    effect: Effect.Effect<A, E>,
+    onExit: (exit: Exit.Exit<A, E>) => void
+  ): Fiber.Fiber<A, E> | undefined {
+    const fiber = this.fork(effect)
+    const exit = fiber.pollUnsafe()
+    if (exit === undefined) {
+      fiber.addObserver((exit) => nextTick(onExit, exit))
+      return fiber
+    }
+    onExit(exit)
+    return undefined
+  }
+
+  private send(source: Buffers.Input, callback: (error?: Error) => void): void {
+    this.active()
+    this.writer = this.run(Write.writeAll(this.source, source), (exit) => {
+      this.writer = undefined
+      if (Exit.isSuccess(exit)) this.active()
+      callback(errorOf("write", exit))
+    })
+  }
+
+  private fail(syscall: string, cause: Cause.Cause<unknown>): void {
+    this.destroy(nodeError(syscall, cause))
+  }
+
+  private configure(options: LiveOptions): this {
+    // On a closed socket there is nothing to set, as in Node.
+    this.fork(Effect.ignore(this.source.configure(options)))
+    return this
+  }
+
+  private get moved(): number {
+    return this.source.bytesRead + this.source.bytesWritten
+  }
+
+  private active(): void {
+    if (this.timeout === undefined || this.timeout === 0 || this.destroyed) return
+    this.lastActive = this.clock.currentTimeMillisUnsafe()
+    this.lastMoved = this.moved
+    if (this.timer !== undefined) return
+    const timer = this.timer = this.run(this.idle(this.timeout), () => {
+      // Another one may have been started, or none be wanted any more.
+      if (this.timer !== timer) return
+      this.timer = undefined
+      if (!this.destroyed) this.emit("timeout")
+    })
+  }
+
+  /** Ends when no byte has moved for that long. */
+  private idle(timeout: number): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const now = this.clock.currentTimeMillisUnsafe()
+      // A write that is under way and progresses.
+      if (this.moved !== this.lastMoved) {
+        this.lastMoved = this.moved
+        this.lastActive = now
+      }
+      const left = this.lastActive + timeout - now
+      return left > 0 ? Effect.flatMap(Effect.sleep(left), () => this.idle(timeout)) : Effect.void
+    })
+  }
+}
+
+const nativeOf = (address: NetAddress.SocketAddress) =>
+  NetAddress.isUnixPathAddress(address) ? undefined : {
+    address: NetAddress.formatHost(address),
+    port: address.port,
+    family: NetAddress.isInetAddressV4(address) ? "IPv4" as const : "IPv6" as const
+  }
+
+const errorOf = (syscall: string, exit: Exit.Exit<unknown, unknown>): Error | undefined =>
+  Exit.isSuccess(exit) ? undefined : nodeError(syscall, exit.cause)
+
+/** A failure in the form of Node's own errors. */
+const nodeError = (syscall: string, cause: Cause.Cause<unknown>): Error => {
+  const failure = Cause.squash(cause)
+  const code = isSocketError(failure)
+    ? failure.code ?? codes[failure.reason._tag]
+    : Cause.hasInterrupts(cause)
+    ? "ECANCELED"
+    : undefined
+  // A defect stays what it is.
+  if (code === undefined && !isSocketError(failure)) {
+    return failure instanceof Error
+      ? failure
+      : new Error(String(failure))
+  }
+  const name = code ?? "EIO"
+  const errno: number | undefined = Reflect.get(constants.errno, name)
+  return Object.assign(new Error(`${syscall} ${name}`, { cause: failure }), {
+    code: name,
+    syscall,
+    ...(errno === undefined ? undefined : { errno: -errno })
+  })
+}
+
+/** The system's names for reasons that did not come from it. */
+const codes: { readonly [tag in Reason["_tag"]]?: string } = {
+  Closed: "ECONNABORTED",
+  ConnectionAborted: "ECONNABORTED",
+  ConnectionReset: "ECONNRESET",
+  BrokenPipe: "EPIPE",
+  Torn: "EPIPE",
+  TimedOut: "ETIMEDOUT",
+  OperationAborted: "ECANCELED"
+}
