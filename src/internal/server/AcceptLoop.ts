@@ -15,15 +15,15 @@ import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import { type ConnectionRunner, logSafely } from "./ConnectionRunner.ts"
 import { Limit, type ResolvedLimits } from "./limits.ts"
 
-/** How connections are taken. */
+/** The options that concern accepting. */
 export interface AcceptOptions {
   readonly limits: ResolvedLimits
   readonly backlog: number
-  /** For the limit `acceptRate`. */
+  /** The token bucket of the limit `acceptRate`. */
   readonly limiter: RateLimiter.RateLimiter | undefined
 }
 
-/** A connection that was taken as a drain began. */
+/** A connection that was accepted when a drain started. */
 interface PendingConnection {
   readonly listener: number
   readonly socket: StreamSocket
@@ -32,8 +32,8 @@ interface PendingConnection {
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /**
- * The loop of each address: waits until there is room, takes the next connection, waits for its turn where there is a
- * rate, and has it served.
+ * One loop for each address: waits for room, accepts the next connection, waits for a token of `acceptRate`, and passes
+ * the connection to `ConnectionRunner`.
  */
 export class AcceptLoop {
   private readonly acceptors: ReadonlyArray<Acceptor.Acceptor>
@@ -55,11 +55,11 @@ export class AcceptLoop {
     this.runner = runner
   }
 
-  /** @param onStopRequest what a request from outside to accept no more means */
+  /** @param onStopRequest runs when a request from outside ends a loop's wait for the next connection */
   start(context: Context.Context<never>, onStopRequest: Effect.Effect<unknown>): void {
     for (const [listener, acceptor] of this.acceptors.entries()) {
       Effect.runForkWith(context)(Effect.withFiber((fiber) => {
-        // Before it takes its first connection, whose handler may end the server at once.
+        // Known before the first connection is accepted, whose handler may end the server at once.
         this.loops.push(fiber)
         return Effect.catch(
           this.loop(acceptor, listener),
@@ -70,14 +70,15 @@ export class AcceptLoop {
   }
 
   /**
-   * Releases the addresses. The connections that have arrived are taken: to their peers they are there, so `rest` serves
-   * them as far as the limits let them in. Those that would have to wait for room are left, and reset with the address.
+   * Releases the addresses. Connections that have arrived are accepted first: their peers see them as established, so
+   * `admitPending` serves them as far as the limits admit them. Those that would have to wait for room are left in the
+   * backlog, and reset with the address.
    */
   stop(takes: boolean): void {
     let freePlaces = takes ? this.registry.freePlaces : 0
     this.registry.beginDrain()
     for (const [listener, acceptor] of this.acceptors.entries()) {
-      // No more than a backlog, however fast new ones come.
+      // At most one backlog, however fast new connections arrive.
       for (let left = this.options.backlog; left > 0 && freePlaces > 0; left--, freePlaces--) {
         const socket = takeNow(acceptor)
         if (socket === undefined) break
@@ -85,11 +86,11 @@ export class AcceptLoop {
       }
       Effect.runSync(acceptor.close)
     }
-    // Only now, or who waits for it would take another one.
+    // Only now: a loop that waits for room would accept another connection.
     this.registry.updateRoom()
   }
 
-  /** Lets everybody in who was taken, and ends when nobody else comes. */
+  /** Admits the pending connections, and ends the loops. */
   readonly admitPending: Effect.Effect<void> = Effect.suspend(() =>
     Effect.andThen(
       Effect.uninterruptibleMask((restore) =>
@@ -103,7 +104,7 @@ export class AcceptLoop {
 
   private loop(acceptor: Acceptor.Acceptor, listener: number): Effect.Effect<never, SocketError> {
     let failures = 0
-    // After a failure it pauses, and then nobody knows whether it works until it is tried.
+    // After a failure the loop pauses, and counts as failing until its next attempt succeeds.
     let failing = false
     const fail = (value: boolean) => {
       if (failing === value) return
@@ -131,7 +132,7 @@ export class AcceptLoop {
       },
       failed: (error) => {
         this.registry.count((counts) => counts.acceptFailures++)
-        // Once for each time that it goes wrong, however long that lasts.
+        // Only the first failure of a row is logged.
         const said = failures++ > 0 ? Effect.void : logSafely(Effect.logWarning(error.message))
         fail(true)
         return said
@@ -139,7 +140,7 @@ export class AcceptLoop {
     })
   }
 
-  /** Waits for its turn. */
+  /** Waits for a token of `acceptRate`, then for room. */
   private taken(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
     const { limiter, limits: { acceptRate } } = this.options
     if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
@@ -158,7 +159,7 @@ export class AcceptLoop {
           ? this.admit(listener, socket, restore, undefined)
           : Effect.flatMap(
             Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(delay)))),
-            // Only a drain cuts the wait, and then its turn will not come.
+            // Only a drain ends the wait early, and then no token will come.
             (exit) => this.admit(listener, socket, restore, Exit.isSuccess(exit) ? undefined : exceeded)
           ),
       onFailure: (error) =>
@@ -168,7 +169,7 @@ export class AcceptLoop {
     })
   }
 
-  /** Waits for room. */
+  /** Waits for room, then admits the connection. */
   private admit(
     listener: number,
     socket: StreamSocket,
@@ -177,10 +178,10 @@ export class AcceptLoop {
   ): Effect.Effect<void> {
     const full = this.registry.fullBy
     if (full !== undefined && refused === undefined) {
-      // Another listener was faster.
+      // Another listener took the room in the meantime.
       return Effect.andThen(
         Effect.exit(restore(this.pause(full, this.registry.hasRoom.await))),
-        // In a drain it is served if there is room, and else refused.
+        // In a drain the connection is served if there is room, and refused otherwise.
         Effect.suspend(() => this.admit(listener, socket, restore, undefined))
       )
     }

@@ -6,31 +6,31 @@ import { counters, makeServerCounts, type ServerCounts } from "../base/counters.
 import { Limit, peerKey, type ResolvedLimits, type TimeLimit } from "./limits.ts"
 import { type OwningServer, ServerConnection } from "./ServerConnection.ts"
 
-/** Where in a drain a connection ends. */
+/** The phase of a drain in which a connection ends. */
 export type DrainPhase = keyof DrainReport
 
 export const drainPhases = ["finished", "total", "partial", "terminal", "aborted"] as const satisfies ReadonlyArray<
   DrainPhase
 >
 
-/** The limits because of which no connection is taken. */
+/** The limits that can stop accepting. */
 type Full = "Connections" | "BytesInFlight"
 
 /**
- * Who is there, who may come, and what has happened: every number of a server changes in here and nowhere else, so that
- * all of them agree, and those of the process with them.
+ * The connections of a server, whether it may accept more, and all of its counts. Every number changes in this class and
+ * nowhere else, so the counts of the server and those of the process agree.
  *
- * Every connection is in `lives` from the moment in which it was let in or refused until it has ended and its end was
- * reported; it counts until its descriptor is released.
+ * A connection is in `connections` from the moment it is admitted or refused until it has ended and its end was reported.
+ * It counts against the limits until its descriptor is released.
  */
 export class ConnectionRegistry {
   readonly startedAt: number
   readonly connections: ReadonlySet<ServerConnection>
-  /** Open while another connection may be taken. */
+  /** Open while another connection may be accepted. */
   readonly hasRoom = Latch.makeUnsafe(true)
-  /** Open while there is no connection. */
+  /** Open while the server has no connection. */
   readonly empty = Latch.makeUnsafe(true)
-  /** On which rung of a drain connections end now. */
+  /** The phase of the drain; connections that end now count for it. */
   phase: DrainPhase = "finished"
   readonly drained: Record<DrainPhase, number> = { finished: 0, total: 0, partial: 0, terminal: 0, aborted: 0 }
   private lifecycle: "accepting" | "draining" | "stopped" = "accepting"
@@ -44,12 +44,12 @@ export class ConnectionRegistry {
   private readonly perPeer = new Map<string, number>()
   private readonly counts = makeServerCounts()
   private nextId = 1
-  /** Bytes in flight at the last sweep. */
+  /** Bytes in flight when `LimitMonitor` last measured them. */
   private inFlight = 0
-  /** Listeners that do not take a connection now: because of a limit, or because they failed a moment ago. */
+  /** How many listeners do not accept now: a limit is reached, or accepting failed less than 50 ms ago. */
   private pausedListeners = 0
 
-  /** @param hasHandshake connections have a way to go to their handler, and only at its end it is known who they are */
+  /** @param hasHandshake there are handshake steps, and the peer of a connection is known only after them */
   constructor(owner: OwningServer, limits: ResolvedLimits, hasHandshake: boolean, clock: Clock.Clock) {
     this.owner = owner
     this.limits = limits
@@ -61,7 +61,7 @@ export class ConnectionRegistry {
     counters.servers.listening++
   }
 
-  /** Whole milliseconds since the start, by the clock that nobody sets: limits must not be met when somebody does. */
+  /** Whole milliseconds since the start, by the monotonic clock: setting the wall clock must not trip a limit. */
   get now(): number {
     return Number((this.clock.monotonicTimeNanosUnsafe() - this.startedNanos) / nanosPerMilli)
   }
@@ -74,12 +74,12 @@ export class ConnectionRegistry {
     return this.lifecycle === "accepting"
   }
 
-  /** The connections that count. */
+  /** The connections that count against the limits. */
   get current(): ReadonlyArray<ServerConnection> {
     return [...this.connections].filter((connection) => connection.admitted)
   }
 
-  /** How many these are. */
+  /** How many connections count against the limits. */
   get size(): number {
     return this.counts.connection
   }
@@ -104,9 +104,9 @@ export class ConnectionRegistry {
     add(counters.served)
   }
 
-  // ---- who comes and goes
+  // ---- connections
 
-  /** Lets a connection in that was taken, unless it is to be refused, or one of the limits refuses it. */
+  /** Admits an accepted connection, unless `refused` or one of the limits refuses it. */
   admit(listener: number, socket: StreamSocket, refused: Limit | undefined): ServerConnection {
     const acceptedAt = this.clock.currentTimeMillisUnsafe() - this.startedAt
     const connection = new ServerConnection(this.owner, this.nextId++, socket, listener, acceptedAt, this.now)
@@ -123,7 +123,7 @@ export class ConnectionRegistry {
     return connection
   }
 
-  /** Counts a connection for its peer, whom one knows by now; answers the limit if there are too many. */
+  /** Counts a connection for its peer, which is known by now; returns the limit if the peer has too many. */
   admitPeer(connection: ServerConnection): Limit | undefined {
     const { perPeer } = this.limits
     const peer = perPeer === undefined ? undefined : peerKey(connection.remoteAddress, perPeer.ipv6Prefix)
@@ -135,14 +135,14 @@ export class ConnectionRegistry {
     return undefined
   }
 
-  /** A limit is the end of a connection, at its beginning or later. */
+  /** Marks a connection as ended by a limit, when it is accepted or later. */
   refuse(connection: ServerConnection, limit: Limit): void {
     connection.limit = limit
     connection.action = this.actionOf(limit)
     this.count((counts) => counts.limited[limit._tag]++)
   }
 
-  /** Its descriptor is released, and others may have its place. */
+  /** The descriptor of a connection is released, so another one may take its place. */
   released(connection: ServerConnection): void {
     if (connection.peer !== undefined) {
       const there = (this.perPeer.get(connection.peer) ?? 1) - 1
@@ -157,15 +157,15 @@ export class ConnectionRegistry {
     this.updateRoom()
   }
 
-  /** It has been reported, too. */
+  /** The end of a connection was reported. */
   remove(connection: ServerConnection): void {
     this.members.delete(connection)
     if (this.members.size === 0) this.empty.openUnsafe()
   }
 
-  // ---- whether there is room
+  // ---- room for more
 
-  /** The limit because of which no connection is taken. In a drain nobody waits: who has come is served or refused. */
+  /** The limit that stops accepting now. None does in a drain: connections that have arrived are served or refused. */
   get fullBy(): Full | undefined {
     const { bytesInFlight, connections } = this.limits
     if (this.lifecycle !== "accepting") return undefined
@@ -174,7 +174,7 @@ export class ConnectionRegistry {
     return undefined
   }
 
-  /** How many may be taken before others would have to wait. */
+  /** How many connections may be accepted before the next one would have to wait. */
   get freePlaces(): number {
     const { connections } = this.limits
     if (this.fullBy !== undefined) return 0
@@ -186,7 +186,7 @@ export class ConnectionRegistry {
     this.updateRoom()
   }
 
-  /** A listener takes no connection until it resumes. */
+  /** A listener stops accepting until it resumes. */
   pause(): void {
     this.pausedListeners++
     this.updateState()
@@ -203,15 +203,15 @@ export class ConnectionRegistry {
     this.updateState()
   }
 
-  // ---- the end
+  // ---- drain
 
-  /** From here on every end counts for its rung. Those who wait for room go on waiting until it is updated. */
+  /** From here on every end counts for a phase. Accept loops that wait for room go on waiting until `updateRoom`. */
   beginDrain(): void {
     this.lifecycle = "draining"
     this.updateState()
   }
 
-  /** The end of the drain. Answers how many connections are left: they count as aborted, whenever they end. */
+  /** Ends the drain. Returns how many connections are left: they count as aborted, whenever they end. */
   finishDrain(): number {
     const left = this.current.length
     this.drained.aborted += left
@@ -226,7 +226,7 @@ export class ConnectionRegistry {
 
   // ---- internal
 
-  /** Why a connection that was just taken is not served. */
+  /** The limit that refuses a connection that was just accepted. */
   private refusal(connection: ServerConnection): Limit | undefined {
     const { bytesInFlight, connections } = this.limits
     if (connections !== undefined && this.counts.connection >= connections.max) {
@@ -235,7 +235,7 @@ export class ConnectionRegistry {
     if (bytesInFlight !== undefined && this.inFlight > bytesInFlight.max) {
       return Limit.BytesInFlight({ max: bytesInFlight.max, bytes: this.inFlight })
     }
-    // Of a connection that comes by way of a proxy the peer is not known yet.
+    // With handshake steps the peer is not known yet: the socket may be that of a proxy.
     return this.hasHandshake ? undefined : this.admitPeer(connection)
   }
 

@@ -14,14 +14,14 @@ import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import type { Limit, ResolvedRejectMessage, TimeLimit } from "./limits.ts"
 import { Connection, type Established, type ServerConnection } from "./ServerConnection.ts"
 
-/** What happens to a connection between its acceptance and its handler, in its own fiber. */
+/** One step between the acceptance of a connection and its handler: the PROXY header, the TLS handshake. */
 export type HandshakeStep = (accepted: Established) => Effect.Effect<Established, HandshakeError>
 
 export type HandshakeError = SocketError | Cause.Done
 
-/** What is done with each connection. */
+/** The options that concern one connection. */
 export interface HandlerOptions<R> {
-  /** Its scope ends with it, before its connection. */
+  /** Its scope closes when it ends, before its connection is closed. */
   readonly handler: (
     socket: StreamSocket.StreamSocket,
     connection: Connection
@@ -37,13 +37,13 @@ export interface HandlerOptions<R> {
 }
 
 /**
- * The way of each connection: its preparations, its handler, its end and the report of that. Its fiber belongs to nobody
- * else and always runs `end`.
+ * Runs each connection in a fiber of its own: handshake steps, handler, end, reports. The fiber is no child of another
+ * fiber, and always runs `end`.
  */
 export class ConnectionRunner<R> {
   private readonly registry: ConnectionRegistry
   private readonly service: HandlerOptions<R>
-  /** What every fiber of the server has. */
+  /** The context of every fiber of the server. */
   private readonly context: Context.Context<R>
   private rejectMessages = 0
 
@@ -54,10 +54,11 @@ export class ConnectionRunner<R> {
   }
 
   start(connection: ServerConnection): void {
-    // In its context and not around the handler: a region would stay on the stack of every idle connection.
+    // The scope is provided in the context and not by a combinator around the handler, which would stay on the stack of
+    // every idle connection.
     const scope = Scope.makeUnsafe()
     const context = Context.add(this.contextOf(connection), Scope.Scope, scope)
-    // Uninterruptible from its first moment, so that whatever happens the fiber ends its connection.
+    // Uninterruptible from its first step, so that the fiber always ends its connection.
     Effect.runForkWith(context)(this.run(connection, scope), { uninterruptible: true })
   }
 
@@ -72,7 +73,7 @@ export class ConnectionRunner<R> {
         const closing = Scope.closeUnsafe(scope, exit)
         return closing === undefined
           ? this.end(connection, exit)
-          // What fails in it counts with the handler.
+          // A failure of a finalizer counts as a failure of the handler.
           : Effect.flatMap(Effect.exit(Effect.onExit(exit, () => closing)), (exit) => this.end(connection, exit))
       })
     })
@@ -96,7 +97,7 @@ export class ConnectionRunner<R> {
       connection.handlerStarts(this.registry.now)
       return Effect.updateContext(
         Effect.suspend(() => handler(prepared.socket, connection)),
-        // The connection began with the annotations of the proxy.
+        // Until here the log annotations named the proxy.
         (context: Context.Context<R | Connection | Scope.Scope>) => annotated(context, connection)
       )
     })
@@ -144,7 +145,7 @@ export class ConnectionRunner<R> {
     )
   }
 
-  /** Each report by itself, so that one that fails leaves the others, and in the scope of the server. */
+  /** Runs one report. A report that fails does not keep the others from running. */
   private report(connection: ServerConnection, told: () => Effect.Effect<unknown, never, R>): Effect.Effect<unknown> {
     const reported = Effect.catchCause(
       Effect.suspend(told),
@@ -160,14 +161,14 @@ export class ConnectionRunner<R> {
   private close(connection: ServerConnection, answer: TimeLimit["action"]): Effect.Effect<void> {
     if (answer === "reset") return connection.socket.abort
     if (answer === "close") return connection.socket.close
-    // Many of these at once are an attack, and would hold as many descriptors.
+    // A large number of these at once is an attack, and each one holds a descriptor.
     if (this.rejectMessages >= maxRejectMessages) return connection.socket.abort
     this.rejectMessages++
     return Effect.ensuring(sendRejectMessage(connection, answer), Effect.sync(() => this.rejectMessages--))
   }
 }
 
-/** A logger that throws must not end what goes on after the log. */
+/** Logs, and ignores a logger that throws: the code behind the log line has to run. */
 export const logSafely: (log: Effect.Effect<void>) => Effect.Effect<void> = Effect.ignoreCause
 
 // ---- internal
@@ -195,7 +196,7 @@ const annotated = <R>(context: Context.Context<R>, connection: ServerConnection)
     ...connection.annotations
   })
 
-/** The peer went, or we have ended it: nothing went wrong. */
+/** Whether a handler failed only because its connection ended, by its peer or by the server. */
 const isOrdinaryEnd = (cause: Cause.Cause<unknown>, connection: ServerConnection): boolean =>
   cause.reasons.every((reason) => {
     if (Cause.isInterruptReason(reason)) return true
@@ -204,7 +205,7 @@ const isOrdinaryEnd = (cause: Cause.Cause<unknown>, connection: ServerConnection
     if (Cause.isDone(error)) return true
     if (!isSocketError(error)) return false
     if (error.reason._tag === "OperationAborted") return true
-    // A handler may have other sockets, and their failures are news.
+    // A handler may have other sockets, and their failures are reported.
     const isOurs = error.address === undefined || error.address === connection.socket.remoteAddress ||
       formatAddress(error.address) === formatAddress(connection.socket.remoteAddress)
     return isOurs && ordinaryEnds.has(error.reason._tag)
@@ -213,8 +214,8 @@ const isOrdinaryEnd = (cause: Cause.Cause<unknown>, connection: ServerConnection
 type HandshakeFailureKind = keyof Health["handshakeFailures"]
 
 /**
- * What became of a connection that failed on its way to the handler because of its peer: whoever can connect can cause
- * that. A defect is our own, and what we have ended is no failure.
+ * The kind of a failure that the peer caused before the handler started. A defect is a fault of the program, and a
+ * connection that the server ended has not failed: `undefined` for both.
  */
 const handshakeFailureOf = (
   exit: Exit.Exit<unknown, unknown>
@@ -222,7 +223,7 @@ const handshakeFailureOf = (
   if (Exit.isSuccess(exit) || Cause.hasDies(exit.cause)) return undefined
   for (const reason of exit.cause.reasons) {
     const why = Cause.isFailReason(reason) ? handshakeFailureKind(reason.error) : undefined
-    // The failures before the handler are those of preparations.
+    // Only handshake steps run before the handler, so the failure is one of theirs.
     if (why !== undefined) return { why, cause: exit.cause as Cause.Cause<HandshakeError> }
   }
   return undefined
@@ -251,7 +252,7 @@ const ordinaryEnds: ReadonlySet<string> = new Set([
   "UnexpectedEof"
 ])
 
-/** A message was cut inside, and the peer must not take what it has for all of it. */
+/** Whether a write was cut inside its message. The peer must not take what it has received for the whole. */
 const isCut = (exit: Exit.Exit<unknown, unknown>, connection: ServerConnection): boolean => {
   if (connection.socket.state.write === "torn") return true
   const outcome = Cancellation.outcome(exit)

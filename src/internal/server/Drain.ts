@@ -15,10 +15,10 @@ import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./Connect
 import { logSafely } from "./ConnectionRunner.ts"
 import { interruptGrace, type LimitMonitor } from "./LimitMonitor.ts"
 
-/** How a deadline is divided: a share for each rung but the last, at which it is over. */
+/** The share of the deadline that each phase has. The last phase, `aborted`, begins at the deadline. */
 export type Shares = Readonly<Record<Exclude<DrainPhase, "aborted">, number>>
 
-/** The drain of those who ask for none of their own. */
+/** The drain that an interruption, the end of the scope, or `drain()` without arguments starts. */
 export interface ShutdownOptions {
   readonly deadline: Duration.Duration
   readonly phases: Shares
@@ -31,16 +31,17 @@ export const resolvePhases = ({ finish = 6, partial = 1, terminal = 1, total = 2
   return { finished: finish, total, partial, terminal }
 }
 
-/** The requests of a drain, to every operation of the server that waits. */
+/** The signal by which a drain reaches every waiting operation of the server. */
 export class DrainSignal extends Signal {
-  /** Of the first filter that has thrown. */
+  /** The defect of the first filter that threw. */
   failure: Cause.Cause<never> | undefined = undefined
 
   constructor() {
     super("signal")
   }
 
-  // Filters are code of handlers, and a request that one of them breaks would reach nobody: here it counts as refused.
+  // Filters are code of handlers. One that throws would keep the request from all other operations, so it counts as a
+  // refusal.
   override add(operation: Cancellable, filter: Cancellation.Filter | undefined): void {
     super.add(
       operation,
@@ -59,8 +60,9 @@ export class DrainSignal extends Signal {
 }
 
 /**
- * The end of a server: it accepts no more, tells the handlers, asks their operations in rising urgency, and aborts what is
- * left at the deadline. It begins once, goes on whatever becomes of those who wait for it, and can only be hurried.
+ * The end of a server: it stops accepting, notifies the handlers, requests that their operations end (`total`, `partial`,
+ * `terminal`), and aborts the remaining connections at the deadline. It starts once, goes on when a caller that waits for
+ * it is interrupted, and can be brought forward but not stopped.
  */
 export class Drain {
   private readonly registry: ConnectionRegistry
@@ -68,14 +70,14 @@ export class Drain {
   private readonly monitor: LimitMonitor
   private readonly requests: DrainSignal
   private readonly shutdown: ShutdownOptions
-  /** That of the server, whoever it is that ends it. */
+  /** The context of the server, not that of the caller of `drain`. */
   private readonly context: Context.Context<never>
-  /** When there is no more time, in the account's. */
+  /** The deadline, in milliseconds since the start of the server. */
   private deadlineAt = Infinity
-  /** Opens then. */
+  /** Opens at the deadline. */
   private readonly deadlinePassed = Latch.makeUnsafe(false)
   private readonly result = Deferred.makeUnsafe<DrainReport>()
-  /** Handlers that wait for its beginning. A set, because they may come and go with each message. */
+  /** Handlers that wait for the start of the drain. A set, because a handler may wait anew for each message. */
   private readonly listeners = new Set<() => void>()
 
   constructor(
@@ -105,7 +107,7 @@ export class Drain {
       if (isFirst) this.deadlineAt = dueAt
       const fork = Effect.runForkWith(this.context)
       if (this.registry.isAccepting) {
-        // All in this one step: no interruption and no connection comes between its beginning and what has to follow.
+        // All in one step, so that no interruption and no connection comes between the start and what has to follow.
         this.acceptLoop.stop(!Duration.isZero(time))
         this.notifyListeners()
         fork(this.run(time, shares))
@@ -117,10 +119,10 @@ export class Drain {
 
   readonly stopped: Effect.Effect<DrainReport> = Deferred.await(this.result)
 
-  /** One that is under way goes on to its end at once. */
+  /** Brings the deadline of a running drain forward to now. */
   readonly forceNow: Effect.Effect<void> = Effect.sync(() => void this.deadlinePassed.openUnsafe())
 
-  /** Waits until it begins. */
+  /** Waits until the drain starts. */
   readonly drainStarted: Effect.Effect<void> = Effect.callback((resume) => {
     if (!this.registry.isAccepting) return resume(Effect.void)
     const listener = () => resume(Effect.void)
@@ -143,7 +145,7 @@ export class Drain {
         yield* logSafely(Effect.logInfo(`draining ${formatCount(there)} connections within ${Duration.format(time)}`))
       }
       const millis = Duration.toMillis(time)
-      // By a timer of its own, because those of the ladder add up their delays on a busy process.
+      // A timer of its own, because the delays of the timers of the phases add up on a busy process.
       const over = Effect.raceFirst(this.deadlinePassed.await, sleepFor(millis))
       yield* Effect.raceFirst(this.escalate(millis, shares), over)
       if (requests.failure !== undefined) {
@@ -180,7 +182,7 @@ export class Drain {
         if (connections.size === 0) return
         if (wait === 0) continue
         this.registry.phase = type
-        // Requests are not latched, so one that comes between two operations is missed: it is made again and again.
+        // Requests are not latched. One that comes between two operations of a fiber is missed, so each is repeated.
         yield* Cancellation.escalate(this.requests, {
           types: Array.from({ length: repeats }, () => type),
           schedule: Schedule.spaced(wait / repeats),
@@ -196,7 +198,7 @@ export class Drain {
 const types = ["total", "partial", "terminal"] as const
 const steps = ["finished", ...types] as const
 
-/** How often each request is made. */
+/** How many times each request is made. */
 const repeats = 8
 
 const sleepFor = (time: number): Effect.Effect<void> =>

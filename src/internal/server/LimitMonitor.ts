@@ -6,12 +6,12 @@ import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import { checkInterval, Limit, type ResolvedLimits } from "./limits.ts"
 import type { ServerConnection } from "./ServerConnection.ts"
 
-/** Milliseconds that a handler has when it was interrupted, before it is left to itself. */
+/** Milliseconds in which an interrupted handler has to end before the server goes on without it. */
 export const interruptGrace = 1000
 
 /**
- * The limits of connections that are there, kept by looking at all of them in intervals: a timer for each would cost
- * every byte that moves.
+ * Enforces the limits of open connections. One timer checks all of them at intervals, because a timer for each connection
+ * would have to be reset for every byte that moves.
  */
 export class LimitMonitor {
   private readonly registry: ConnectionRegistry
@@ -41,11 +41,11 @@ export class LimitMonitor {
     const { now } = this.registry
     const countsWaiting = bytesInFlight !== undefined || progress !== undefined
     let inFlight = 0
-    // Ending one may end others.
+    // A set may change while it is iterated: ending one connection may end others.
     for (const connection of this.registry.connections) {
       if (!connection.admitted || connection.phase === "ending") continue
       if (connection.limit !== undefined) {
-        // Its handler was interrupted, and goes on with something.
+        // A limit has interrupted the handler, and the handler has not ended.
         if (now - connection.lastMovedAt >= interruptGrace) Effect.runFork(connection.socket.abort)
         continue
       }
@@ -65,7 +65,7 @@ export class LimitMonitor {
       connection.seenBytesWritten = bytesWritten
       connection.lastMovedAt = now
     }
-    // What it prepares began when it came.
+    // Until the handler starts, `startedAtMillis` is the time of acceptance.
     if (connection.phase === "handshake" && now - connection.startedAtMillis >= handshake.within) {
       return Limit.Handshake({ within: Duration.millis(handshake.within) })
     }
@@ -94,7 +94,7 @@ export class LimitMonitor {
   private end(connection: ServerConnection, limit: Limit, now: number): void {
     this.registry.refuse(connection, limit)
     connection.lastMovedAt = now
-    // First, so that no policy makes the interruption wait for a peer that does not read.
+    // Aborted before the interruption, because a `total` policy would make it wait for a peer that does not read.
     if (connection.action === "reset") Effect.runFork(connection.socket.abort)
     connection.fiber?.interruptUnsafe()
   }

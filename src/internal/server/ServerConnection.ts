@@ -38,24 +38,24 @@ export class ServerConnection implements Connection {
   established: Established | undefined = undefined
   fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   phase: "handshake" | "running" | "ending" = "handshake"
-  /** It counts: no limit refused it when it came, and it has not ended. */
+  /** Counts against the limits: no limit refused it when it was accepted, and it has not ended. */
   admitted = false
-  /** Whom it counts for, where peers are limited. */
+  /** The key under which `perPeer` counts it. */
   peer: string | undefined = undefined
-  /** Because of what it is to end, and how. */
+  /** The limit that ended it, and the action of that limit. */
   limit: Server.Limit | undefined = undefined
   action: TimeLimit["action"] = "reset"
-  // Times are whole milliseconds since the server's start, which cost no memory of their own. All but this one are by
-  // the clock that nobody sets.
+  // Times are whole milliseconds since the start of the server: small integers, which V8 stores without an allocation.
+  // `acceptedAt` is by the wall clock, all others by the monotonic clock.
   private readonly acceptedAt: number
-  /** When the handler began, or will, and what its socket had received before that was its client's: a PROXY header. */
+  /** When the handshake or the handler started, and how many bytes the socket had received before (a PROXY header). */
   startedAtMillis: number
   bytesReadBefore = 0
   seenBytesRead = 0
   seenBytesWritten = 0
-  /** When a byte was last seen to have moved; after a limit was reached, when that was. */
+  /** When `LimitMonitor` last saw that a byte had moved; after a limit was reached, when it was. */
   lastMovedAt: number
-  /** From where the progress of a waiting write is measured; -1 while none waits. */
+  /** Since when, and from how many bytes, the progress of a waiting write is measured; -1 while no write waits. */
   progressSince = -1
   progressFrom = 0
   private readonly accepted: StreamSocket.StreamSocket
@@ -77,7 +77,7 @@ export class ServerConnection implements Connection {
     this.startedAtMillis = this.lastMovedAt = now
   }
 
-  /** It has come to its handler. What its client has sent may have come with the header, and waits to be read. */
+  /** The handler starts. Bytes that the client sent right behind its PROXY header wait in the read buffer. */
   handlerStarts(now: number): void {
     this.phase = "running"
     this.startedAtMillis = now
@@ -85,7 +85,7 @@ export class ServerConnection implements Connection {
       (coreOf(this.socket)?.readHalf.unreadBytes().byteLength ?? 0)
   }
 
-  /** What its handler has, and before that what was accepted. */
+  /** The socket of the handler; before the handler, the accepted one. */
   get socket(): StreamSocket.StreamSocket {
     return this.established?.socket ?? this.accepted
   }

@@ -18,12 +18,12 @@ export interface ResolvedServerOptions<R> extends HandlerOptions<R>, AcceptOptio
 }
 
 /**
- * A running server. Its parts, of which each knows those before it: the account of its connections, the way of each of
- * them, the loops that accept them, the sweep of those that are there, and the drain that ends them all.
+ * A running server, which puts its parts together. Each part knows only those before it: `ConnectionRegistry`,
+ * `ConnectionRunner`, `AcceptLoop`, `LimitMonitor`, `Drain`.
  */
 export class ServerCore<R> implements OwningServer {
   readonly addresses: Server["addresses"]
-  /** What every fiber of the server has: that of who made it, and the requests of the drain. */
+  /** The context of every fiber of the server: that of its maker, with the signal of the drain in its scope. */
   private readonly context: Context.Context<R>
   private readonly registry: ConnectionRegistry
   private readonly acceptLoop: AcceptLoop
@@ -41,7 +41,7 @@ export class ServerCore<R> implements OwningServer {
     const hasHandshake = handshakeSteps.length > 0
     const requests = new DrainSignal()
     const scope = (outer ?? new CancellationScope([])).within(requests)
-    // Those of the connections grow from this one: flat, it costs each of them nothing.
+    // Flat, because the context of each connection is made from this one.
     this.context = Context.makeUnsafe(Context.add(context, CurrentCancellationScope, scope).mapUnsafe)
     this.registry = new ConnectionRegistry(this, limits, hasHandshake, Context.get(context, Clock.Clock))
     this.acceptLoop = new AcceptLoop(

@@ -33,7 +33,7 @@ export const describe = (limit: Server.Limit): string => {
   }
 }
 
-/** Bytes, and how long they and the close after them may take, in milliseconds. */
+/** A `RejectMessage` as bytes, with the time in milliseconds that sending and closing may take together. */
 export interface ResolvedRejectMessage {
   readonly send: Uint8Array
   readonly within: number
@@ -45,7 +45,7 @@ export interface TimeLimit {
   readonly action: "reset" | "close" | ResolvedRejectMessage
 }
 
-/** `Server.Limits` with every short form written out. */
+/** `Server.Limits` with every short form and default filled in. */
 export interface ResolvedLimits {
   readonly connections: { readonly max: number; readonly action: "wait" | "reset" | ResolvedRejectMessage } | undefined
   readonly perPeer: {
@@ -68,7 +68,7 @@ export interface ResolvedLimits {
   readonly progress: { readonly bytes: number; readonly per: number } | undefined
 }
 
-/** Throws a `RangeError` for what is no limit. */
+/** Fills in the defaults. Throws a `RangeError` for a value out of range. */
 export const resolve = (limits: Server.Limits = {}): ResolvedLimits => {
   const { acceptRate, progress } = limits
   return {
@@ -94,8 +94,8 @@ export const resolve = (limits: Server.Limits = {}): ResolvedLimits => {
 }
 
 /**
- * How often the server has to look at its connections, in milliseconds; `undefined` when it need not at all. An eighth
- * of the shortest time, so that a limit is met late by little, and no more often than costs nothing.
+ * The interval in milliseconds at which `LimitMonitor` checks all connections: 1/8 of the shortest limit, between 10 ms
+ * and 1 s; `undefined` if no limit needs it.
  */
 export const checkInterval = (limits: ResolvedLimits, hasHandshake: boolean): number | undefined => {
   const times = [
@@ -108,7 +108,7 @@ export const checkInterval = (limits: ResolvedLimits, hasHandshake: boolean): nu
   return times.length === 0 ? undefined : Math.min(Math.max(Math.min(...times) / 8, 10), 1000)
 }
 
-/** Whom a connection counts for; `undefined` for nobody. IPv6 peers own networks, not addresses. */
+/** The key by which `perPeer` counts a connection; `undefined` on a Unix-domain path. An IPv6 peer owns a network. */
 export const peerKey = (address: NetAddress.SocketAddress, ipv6Prefix: number): string | undefined => {
   if (NetAddress.isUnixPathAddress(address)) return undefined
   const ip = NetAddress.toCanonical(address.address)
