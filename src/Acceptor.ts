@@ -202,7 +202,7 @@ export const serve = <E, R>(
       else onLast = () => resume(Effect.void)
     })
     const run = accepting(acceptor, {
-      awaitTurn: (socket, restore) => {
+      accepted: (socket, restore) => {
         handlers++
         // Uninterruptible from its first moment, so that whatever happens the fiber closes its connection.
         return Effect.forkChild(

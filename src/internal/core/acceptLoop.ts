@@ -12,7 +12,7 @@ export const accepting = <R>(acceptor: Acceptor, on: {
   /** What to wait for before the next connection is taken. */
   readonly ready?: Effect.Effect<void> | undefined
   /** Runs uninterruptibly, from the moment in which the connection is taken. */
-  readonly awaitTurn: (
+  readonly accepted: (
     socket: StreamSocket,
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ) => Effect.Effect<unknown, never, R>
@@ -22,7 +22,7 @@ export const accepting = <R>(acceptor: Acceptor, on: {
   return Effect.forever(
     Effect.uninterruptibleMask((restore) =>
       Effect.matchEffect(restore(next), {
-        onSuccess: (socket) => on.awaitTurn(socket, restore),
+        onSuccess: (socket) => on.accepted(socket, restore),
         onFailure: (error) =>
           error.reason._tag === "Closed" || error.reason._tag === "OperationAborted"
             ? Effect.fail(error)

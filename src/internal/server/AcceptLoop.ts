@@ -94,7 +94,7 @@ export class AcceptLoop {
   readonly admitPending: Effect.Effect<void> = Effect.suspend(() =>
     Effect.andThen(
       Effect.uninterruptibleMask((restore) =>
-        Effect.forEach(this.pendingAtDrain, ({ listener, socket }) => this.taken(listener, socket, restore), {
+        Effect.forEach(this.pendingAtDrain, ({ listener, socket }) => this.awaitTurn(listener, socket, restore), {
           discard: true
         })
       ),
@@ -120,14 +120,14 @@ export class AcceptLoop {
     const where = formatAddress(acceptor.address)
     return accepting(acceptor, {
       ready,
-      awaitTurn: (socket, restore) => {
+      accepted: (socket, restore) => {
         const failed = failures
         failures = 0
         return failed === 0
-          ? this.taken(listener, socket, restore)
+          ? this.awaitTurn(listener, socket, restore)
           : Effect.andThen(
             logSafely(Effect.logInfo(`accepting on ${where} again, after ${failed} failures`)),
-            Effect.suspend(() => this.taken(listener, socket, restore))
+            Effect.suspend(() => this.awaitTurn(listener, socket, restore))
           )
       },
       failed: (error) => {
@@ -141,7 +141,7 @@ export class AcceptLoop {
   }
 
   /** Waits for a token of `acceptRate`, then for room. */
-  private taken(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
+  private awaitTurn(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
     const { limiter, limits: { acceptRate } } = this.options
     if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
     const { action, limit, window } = acceptRate

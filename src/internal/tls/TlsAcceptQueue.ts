@@ -61,7 +61,7 @@ export class TlsAcceptQueue {
     if (socket !== undefined) return Exit.succeed(socket)
     if (this.taking !== undefined) return undefined
     const taking = Effect.runFork(accepting(this.acceptor, {
-      awaitTurn: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
+      accepted: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
       failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
     }))
     const exit = taking.pollUnsafe()
