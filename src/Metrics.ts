@@ -1,16 +1,16 @@
 /**
  * What all sockets of this process did, as Effect metrics.
  *
- * The sockets themselves count in plain numbers, which costs nothing worth
- * measuring; `layer` shows these numbers to a `MetricRegistry` and so to every
- * exporter. They count from the start of the process.
+ * The sockets count in plain numbers from the start of the process, which costs
+ * nothing worth measuring. `layer` shows these numbers to a `MetricRegistry` and so
+ * to every exporter.
  *
- * Beside them, each composed operation has a span where somebody looks: inside a
- * span, or with a tracer of the program's own. It is called
- * `effect-asio.writeAll` (`readUntil`, ...), has the peer as
- * `network.peer.address` and `network.peer.port`, and ends with its bytes as
- * `effect_asio.transferred`; where it was cut or has failed, with
- * `effect_asio.total` and `effect_asio.guarantee` too. Elsewhere nothing is made.
+ * Each composed operation also makes a span when it runs inside a span or when the
+ * program has a tracer of its own; otherwise it makes none. The span is called
+ * `effect-asio.writeAll` (`readUntil`, ...) and has the peer as
+ * `network.peer.address` and `network.peer.port`. It ends with the bytes of the
+ * operation as `effect_asio.transferred`, and with `effect_asio.total` and
+ * `effect_asio.guarantee` when the operation was cancelled or has failed.
  *
  * @since 0.1.0
  */
@@ -26,7 +26,8 @@ import { noop } from "./internal/base/noEvents.ts"
 /**
  * Operations of sockets that completed: reads, writes, composed ones (each counts
  * as one), `shutdownWrite`, `accept` and `connect`; not `close` and `abort`. Over
- * a stream that is not ours, each step that runs on one of our sockets counts.
+ * a stream that is no socket of this library, each step that runs on such a socket
+ * counts.
  *
  * @category metrics
  * @since 0.1.0
@@ -37,8 +38,8 @@ export const operationsCompleted: Metric.Counter<number> = Metric.counter("effec
 })
 
 /**
- * Operations that were cut by an interruption, a request or a deadline, by the
- * guarantee that was kept.
+ * Operations that an interruption, a request or a deadline ended, by the guarantee
+ * that was kept.
  *
  * @category metrics
  * @since 0.1.0
@@ -95,19 +96,21 @@ export const serverConnections: Metric.Gauge<number> = Metric.gauge("effect_asio
 })
 
 /**
- * Servers of this process, by what they do. Those that have stopped are counted on.
+ * Servers of this process, by their state. Servers that have stopped stay counted
+ * as `stopped`.
  *
  * @category metrics
  * @since 0.1.0
  */
-export const servers: Readonly<Record<keyof typeof counters.servers, Metric.Gauge<number>>> = each(
+export const servers: Readonly<
+  Record<"listening" | "paused" | "draining" | "stopped", Metric.Gauge<number>>
+> = each(
   counters.servers,
   (state) => Metric.gauge("effect_asio_servers", { description: "Servers by state", attributes: { state } })
 )
 
 /**
- * Connections that servers took from their addresses, also those that a limit
- * then refused.
+ * Connections that servers accepted, also those that a limit refused afterwards.
  *
  * @category metrics
  * @since 0.1.0
@@ -118,7 +121,7 @@ export const serverAccepted: Metric.Counter<number> = Metric.counter("effect_asi
 })
 
 /**
- * Connections that servers could not take, such as for want of descriptors.
+ * Connections that servers could not accept, such as for want of descriptors.
  *
  * @category metrics
  * @since 0.1.0
@@ -129,7 +132,8 @@ export const serverAcceptFailures: Metric.Counter<number> = Metric.counter("effe
 })
 
 /**
- * Handlers of servers that failed with something that is no end of a connection.
+ * Handlers of servers that failed for another reason than the ordinary end of a
+ * connection.
  *
  * @category metrics
  * @since 0.1.0
@@ -140,14 +144,14 @@ export const serverFailures: Metric.Counter<number> = Metric.counter("effect_asi
 })
 
 /**
- * Connections of servers that failed before they came to a handler, by the reason;
- * see `handshakeFailures` of a server's health.
+ * Connections of servers that failed before their handler ran, by the reason; see
+ * `handshakeFailures` of a server's health.
  *
  * @category metrics
  * @since 0.1.0
  */
 export const serverHandshakeFailures: Readonly<
-  Record<keyof typeof counters.served.handshakeFailures, Metric.Counter<number>>
+  Record<"Untrusted" | "Malformed" | "Tls" | "Gone", Metric.Counter<number>>
 > = each(
   counters.served.handshakeFailures,
   (reason) =>
@@ -164,7 +168,12 @@ export const serverHandshakeFailures: Readonly<
  * @category metrics
  * @since 0.1.0
  */
-export const serverLimited: Readonly<Record<keyof typeof counters.served.limited, Metric.Counter<number>>> = each(
+export const serverLimited: Readonly<
+  Record<
+    "Connections" | "PerPeer" | "AcceptRate" | "BytesInFlight" | "Handshake" | "FirstByte" | "Idle" | "Progress",
+    Metric.Counter<number>
+  >
+> = each(
   counters.served.limited,
   (limit) =>
     Metric.counter("effect_asio_server_limited", {
@@ -175,12 +184,14 @@ export const serverLimited: Readonly<Record<keyof typeof counters.served.limited
 )
 
 /**
- * How often servers stopped accepting because of a limit, by the limit.
+ * How often servers paused accepting because of a limit, by the limit.
  *
  * @category metrics
  * @since 0.1.0
  */
-export const serverPauses: Readonly<Record<keyof typeof counters.served.pauses, Metric.Counter<number>>> = each(
+export const serverPauses: Readonly<
+  Record<"Connections" | "AcceptRate" | "BytesInFlight", Metric.Counter<number>>
+> = each(
   counters.served.pauses,
   (limit) =>
     Metric.counter("effect_asio_server_pauses", {
@@ -196,7 +207,9 @@ export const serverPauses: Readonly<Record<keyof typeof counters.served.pauses, 
  * @category metrics
  * @since 0.1.0
  */
-export const serverDrained: Readonly<Record<keyof typeof counters.served.drained, Metric.Counter<number>>> = each(
+export const serverDrained: Readonly<
+  Record<"finished" | "total" | "partial" | "terminal" | "aborted", Metric.Counter<number>>
+> = each(
   counters.served.drained,
   (by) =>
     Metric.counter("effect_asio_server_drained", {
@@ -212,7 +225,7 @@ export const serverDrained: Readonly<Record<keyof typeof counters.served.drained
  *
  * **Gotchas**
  *
- * Without it `Metric.value` of these metrics is 0, and exporters do not see
+ * Without this layer, `Metric.value` of these metrics is 0 and exporters do not see
  * them.
  *
  * **Example** (Reading one)
@@ -275,7 +288,7 @@ const shown: ReadonlyArray<Shown> = [
   ...counterOfEach(serverDrained, counters.served.drained)
 ]
 
-// A registry has each metric once, however many layers show it: the last one to go takes it away.
+// A registry has each metric once, however many layers show it. The layer that is released last removes it.
 const layers = /* @__PURE__ */ sharedByVersion("metrics", () => new WeakMap<Metric.MetricRegistry, number>())
 
 const show = (context: Context.Context<never>): () => void => {
@@ -290,7 +303,7 @@ const show = (context: Context.Context<never>): () => void => {
   }
 }
 
-// The names are those of a literal.
+// The records are literals of this library, so their keys are the names that the type has.
 function keysOf<K extends string>(record: Readonly<Record<K, unknown>>): ReadonlyArray<K> {
   return Object.keys(record) as Array<K>
 }
@@ -301,7 +314,7 @@ function each<K extends string, A>(record: Readonly<Record<K, number>>, make: (k
 
 function cancelled(guarantee: Type): Metric.Counter<number> {
   return Metric.counter("effect_asio_operations_cancelled", {
-    description: "Socket operations that were cut, by the guarantee that was kept",
+    description: "Socket operations that were cancelled, by the guarantee that was kept",
     incremental: true,
     attributes: { guarantee }
   })

@@ -6,29 +6,29 @@ import type { ReadBuffer } from "./ReadBuffer.ts"
 /**
  * What a composed read looks for in the bytes collected so far.
  *
- * Finding changes nothing and taking cannot fail half-way, so that between the
- * two there is one moment at which the operation happens.
+ * `find` changes nothing and `take` cannot fail half-way, so that the operation
+ * happens in one step, between the two.
  */
 export interface Matcher<A> {
   /** The public operation, for errors. */
   readonly operation: string
-  /** Bytes that complete it, where that is known. */
+  /** Bytes that complete the read; `undefined` where that is unknown. */
   readonly total: number | undefined
-  /** `find` runs code of the caller's. */
+  /** `find` calls code of the caller. */
   readonly runsCallerCode: boolean
-  /** The end of the stream completes it with whatever is there. */
+  /** The end of the stream completes the read with the bytes that are there. */
   readonly endsWithStream: boolean
-  /** How many bytes the result consumes; `undefined` when more are needed; a reason when there can be none. */
+  /** How many bytes the result consumes; `undefined` when more are needed; a reason when the read has to fail. */
   find(buffer: ReadBuffer): number | Reason | undefined
   /** Consumes `length` bytes as the result. */
   take(buffer: ReadBuffer, length: number): A
   /** How many more bytes may be asked for at once when there are `length`; at least 1. */
   want(length: number): number
-  /** Shows what is there to the caller, without consuming it, when the end of the stream comes too early. */
+  /** Copies the bytes that are there to the caller, unconsumed, when the stream ends too early. */
   show?(buffer: ReadBuffer): void
 }
 
-/** At least so many bytes, by default as many as the target holds; at most as many as it holds. */
+/** At least `atLeast` bytes, by default as many as the target holds, and at most as many as it holds. */
 export class AtLeast implements Matcher<number> {
   readonly operation: string
   readonly total: number
@@ -51,7 +51,7 @@ export class AtLeast implements Matcher<number> {
     this.total = minimum
   }
 
-  /** The target, as long as it is what it was. */
+  /** The target. Throws when it was detached or resized since the read started. */
   view(): Uint8Array {
     if (this.target.byteLength !== this.capacity) {
       throw new TypeError(
@@ -81,7 +81,7 @@ export class AtLeast implements Matcher<number> {
   }
 }
 
-/** A known number of bytes, as whatever they stand for. `use` gets exactly them, on loan. */
+/** A known number of bytes. `use` makes the result of them; the view that it gets is valid during the call. */
 export class Fixed<A> implements Matcher<A> {
   readonly operation: string
   readonly total: number
@@ -107,7 +107,7 @@ export class Fixed<A> implements Matcher<A> {
   }
 
   find(buffer: ReadBuffer): number | Reason | undefined {
-    // What has to wait in the buffer is bounded, so that nothing can be lost and nothing grows without limit.
+    // The bytes wait in the read buffer until they are complete, and `max` bounds its memory.
     if (this.total > this.max) return Reason.LimitExceeded({ limit: this.max, subject: `${this.total} bytes at once` })
     return buffer.length >= this.total ? this.total : undefined
   }
@@ -118,7 +118,7 @@ export class Fixed<A> implements Matcher<A> {
     return result
   }
 
-  // What comes behind it is welcome: it will be read next.
+  // Asks for more than it needs: what follows stays in the buffer for the next read.
   want(): number {
     return chunkSize
   }
@@ -156,7 +156,7 @@ export class Varint<A> implements Matcher<A> {
   }
 }
 
-/** Everything up to and including a delimiter, or what `use` makes of it. */
+/** The bytes up to and including a delimiter. `use` makes the result of them. */
 export class Until<A = Uint8Array> implements Matcher<A> {
   readonly operation: string
   readonly total = undefined
@@ -188,7 +188,7 @@ export class Until<A = Uint8Array> implements Matcher<A> {
     }
     const all = buffer.bytes()
     const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
-    // If there is nothing new since the last look, the wait was for more.
+    // The bytes of the last look hold no match, so the search runs only when there are new ones.
     const end = bytes.byteLength === this.scanned ? undefined : this.search(bytes, this.scanned)
     this.scanned = bytes.byteLength
     if (end === undefined) {
@@ -236,22 +236,22 @@ export class All implements Matcher<Uint8Array> {
     return takeCopy(buffer, length)
   }
 
-  // One byte past the limit tells a stream that is too long from one that just fits.
+  // One byte more than the limit, to tell a stream that is too long from one that just fits.
   want(length: number): number {
     return Math.min(this.max - length + 1, chunkSize)
   }
 }
 
-/** A framing error says where in the stream; only who reads knows. */
+/** Adds to a framing error where in the stream it is. The framing itself does not know. */
 export const at = (reason: Reason, position: number): Reason =>
   reason._tag === "Framing" ? Reason.Framing({ ...reason, position: Math.max(0, position) }) : reason
 
-/** The bytes of the varint in front, which has at most `bits` bits. */
+/** The length of the varint at the front, which has at most `bits` bits; `undefined` when more bytes are needed. */
 export const varintLength = (bytes: Uint8Array, bits: number): number | Reason | undefined => {
-  const most = Math.ceil(bits / 7)
-  for (let i = 0; i < Math.min(bytes.byteLength, most); i++) {
+  const maxBytes = Math.ceil(bits / 7)
+  for (let i = 0; i < Math.min(bytes.byteLength, maxBytes); i++) {
     const byte = bytes[i]!
-    if (i === most - 1 && byte >= 2 ** (bits - 7 * i)) {
+    if (i === maxBytes - 1 && byte >= 2 ** (bits - 7 * i)) {
       return Reason.Framing({ detail: `a varint has more than ${bits} bits` })
     }
     if (byte < 128) return i + 1
@@ -259,7 +259,7 @@ export const varintLength = (bytes: Uint8Array, bits: number): number | Reason |
   return undefined
 }
 
-/** Larger than what one attempt into the read buffer gets: worth going around it. */
+/** The most bytes of one attempt into the read buffer. A read into a larger target goes past the buffer. */
 export const chunkSize = 16_384
 
 /**
@@ -270,7 +270,7 @@ export type Find = (bytes: Uint8Array, scanned: number) => number | undefined
 
 export const findBytes = (delimiter: Uint8Array): Find => {
   if (delimiter.byteLength === 0) throw new RangeError("readUntil: the delimiter is empty")
-  // A copy: the search goes on while the caller may write over its own.
+  // A copy, because the caller may overwrite its delimiter while the search goes on.
   const pattern = Buffer.from(delimiter)
   return (bytes, scanned) => {
     const from = Math.max(0, scanned - pattern.byteLength + 1)
@@ -282,13 +282,13 @@ export const findBytes = (delimiter: Uint8Array): Find => {
 export const findRegExp = (regexp: RegExp): Find => {
   const global = new RegExp(regexp.source, regexp.flags.replace(/[gy]/g, "") + "g")
   let partial: RegExp | undefined
-  // No match begins before it, whatever comes.
+  // No match begins before this index, whatever bytes follow.
   let from = 0
   return (bytes, scanned) => {
     if (scanned === 0) from = 0
     const text = asBuffer(bytes.subarray(from)).toString("latin1")
     for (const match of text.matchAll(global)) {
-      // An empty match would consume nothing, for ever; the first that consumes something counts.
+      // The first match that is not empty: an empty one would consume nothing, again and again.
       if (match[0].length > 0) return from + match.index + match[0].length
     }
     partial ??= partialRegExp(global)

@@ -3,15 +3,15 @@ import { isOfThisVersion, version } from "../base/copies.ts"
 const BufferId: unique symbol = Symbol.for("~effect-asio/ReadBuffer")
 
 /**
- * Bytes that have arrived and that no operation has consumed yet, in one
- * contiguous piece.
+ * Bytes that have arrived and that no operation has consumed, in one contiguous
+ * piece.
  *
- * Composed reads collect here, never in the fiber: an operation that is
- * cancelled half-way leaves its bytes where the next one finds them. The memory
- * is let go when the last byte leaves.
+ * Composed reads collect bytes here and never in the fiber: an operation that is
+ * cancelled half-way leaves its bytes to the next one. The memory is released
+ * when the last byte is consumed.
  */
 export class ReadBuffer {
-  /** For copies of this package that read one foreign stream. */
+  /** For several copies of this package that read one foreign stream. */
   get [BufferId](): string {
     return version
   }
@@ -19,21 +19,21 @@ export class ReadBuffer {
   private memory: Uint8Array = none
   private start = 0
   private end = 0
-  /** Changes whenever the buffer begins elsewhere: bytes come in front of others, or leave there. */
+  /** Changes when the front changes: bytes were put in front, or consumed there. */
   version = 0
-  /** Bytes that have left it at the front so far. */
+  /** Bytes that were consumed so far. */
   consumed = 0
 
   get length(): number {
     return this.end - this.start
   }
 
-  /** The bytes at hand; valid until the next call. */
+  /** The unconsumed bytes; the view is valid until the next call. */
   bytes(): Uint8Array {
     return this.memory.subarray(this.start, this.end)
   }
 
-  /** Puts bytes back in front of the others. What a search knows of the buffer is not true any more. */
+  /** Puts bytes in front of the others. A search has to start anew afterwards. */
   unread(bytes: Uint8Array): void {
     if (bytes.byteLength === 0) return
     this.consumed -= bytes.byteLength
@@ -78,7 +78,7 @@ export class ReadBuffer {
   private makeRoom(count: number): void {
     const length = this.length
     const needed = length + count
-    // Half of it free after moving to the front: cheaper than growing, and each byte moves at most once per doubling.
+    // If at least half is free, moving to the front is cheaper than growing, and each byte moves at most once a doubling.
     if (needed <= this.memory.byteLength && length <= this.memory.byteLength / 2) {
       this.memory.copyWithin(0, this.start, this.end)
     } else {

@@ -23,14 +23,14 @@ export const TypeId: unique symbol = Symbol.for("~effect-asio/StreamSocket")
 /** Tells a `Socket` of another copy of this package from a stream that is not ours. */
 const CoreId: unique symbol = Symbol.for("~effect-asio/Socket")
 
-/** Waits for the release, where requests can reach it if anybody may make some. */
+/** Waits for the release. In a region of signals, a terminal request turns the close into an abort. */
 const closing = (backing: Backing, waiting: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => {
     const scope = scopeOf(fiber)
     return scope === undefined ? waiting : new Closing(backing, scope).watch(waiting)
   })
 
-/** A `close` that waits for the release. A terminal request makes it an abort. */
+/** A `close` that waits for the release. A terminal request turns it into an abort. */
 class Closing implements Cancellable {
   readonly operation = "close"
   readonly transferred = 0
@@ -75,7 +75,7 @@ export class Socket implements StreamSocket, Events {
   private readonly backing: Backing
   private phase: State["socket"] = "open"
   private releaseWaiters: Set<() => void> | undefined = undefined
-  // Whoever has taken the backing over, and ends it from then on.
+  // The stream that has taken the backing over, and that ends it from then on.
   private successor: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
 
   constructor(backing: Backing, linger: Duration.Duration) {
@@ -110,7 +110,7 @@ export class Socket implements StreamSocket, Events {
     return { socket: this.phase, read: this.readHalf.state, write: this.writeHalf.state }
   }
 
-  /** For logs: the whole of it goes in circles, and through the transport. */
+  /** For logs: printed whole, a socket has cycles and leads into the transport. */
   toJSON(): unknown {
     const { bytesRead, bytesWritten, state } = this
     return {
@@ -143,7 +143,7 @@ export class Socket implements StreamSocket, Events {
       if (this.phase === "open") {
         if (this.writeHalf.isCutInside || Duration.isZero(this.linger)) return this.abort
         this.refuse()
-        // A fiber that was just woken may have ended the stream already.
+        // A fiber that was resumed by `refuse` may have ended the stream already.
         if (!this.isReleased()) this.backing.close()
       }
       return this.isReleased()
@@ -192,7 +192,7 @@ export class Socket implements StreamSocket, Events {
     return answer
   }
 
-  /** Why the backing cannot be handed over just now; a stream in the middle of something cannot. */
+  /** Why the backing cannot be handed over now, such as while an operation waits; `undefined` when it can. */
   takeOverRefusal(): Reason | string | undefined {
     const { readHalf, writeHalf } = this
     if (readHalf.state === "closed") return readHalf.refusal
@@ -207,8 +207,8 @@ export class Socket implements StreamSocket, Events {
   }
 
   /**
-   * Hands the backing over, with what was received and not read: from here on every operation fails with `Consumed`,
-   * and closing this stream closes its heir.
+   * Hands the backing over, with the bytes that were received and not read. From here on every operation fails with
+   * `Consumed`, and closing this stream closes its successor.
    */
   takeOver(
     by: string,
@@ -237,7 +237,7 @@ export class Socket implements StreamSocket, Events {
 
   closed(): void {
     if (this.successor !== undefined) return
-    // A backing may lose its descriptor by failure: what it has received can still be read.
+    // A failure can release the descriptor too. The bytes that the backing has received can still be read.
     if (this.phase === "open") {
       this.readable()
       this.writable()
@@ -249,7 +249,7 @@ export class Socket implements StreamSocket, Events {
     if (waiters !== undefined) { for (const resume of waiters) resume() }
   }
 
-  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  // A call, so that the compiler does not assume `phase` unchanged over a fiber that was resumed.
   private isReleased(): boolean {
     return this.phase === "closed"
   }

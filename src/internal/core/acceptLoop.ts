@@ -5,13 +5,13 @@ import type { SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 
 /**
- * The loop of every server: takes one connection after the other, and pauses when one could not be taken. Fails with
- * `Closed`, and with `OperationAborted` when it was asked to stop.
+ * The accept loop of `Acceptor.serve` and `Server`: accepts one connection after the other, and pauses for 50 ms after
+ * one that could not be accepted. Fails with `Closed`, and with `OperationAborted` when a request ends it.
  */
 export const accepting = <R>(acceptor: Acceptor, on: {
-  /** What to wait for before the next connection is taken. */
+  /** What to wait for before the next connection is accepted. */
   readonly ready?: Effect.Effect<void> | undefined
-  /** Runs uninterruptibly, from the moment in which the connection is taken. */
+  /** Runs uninterruptibly from the moment in which the connection is accepted, so that it always gets an owner. */
   readonly accepted: (
     socket: StreamSocket,
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -29,7 +29,7 @@ export const accepting = <R>(acceptor: Acceptor, on: {
             : Effect.andThen(on.failed(error), restore(Effect.sleep(acceptPause)))
       })
     ),
-    // As many in a turn as there are: on a busy process, one in each would be too few.
+    // Accepts all that wait in one turn: on a busy process, one a turn would be too few.
     { disableYield: true }
   )
 }
