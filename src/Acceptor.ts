@@ -1,5 +1,5 @@
 /**
- * A listening address and the line of fibers that wait for its connections.
+ * A listening address and the queue of fibers that wait for its connections.
  *
  * @since 0.1.0
  */
@@ -35,26 +35,26 @@ export interface Acceptor {
   /** The bound address, with the real port where port 0 was asked for. */
   readonly address: NetAddress.SocketAddress
   /**
-   * Takes the next connection and closes it with the scope. The connection is
-   * unread until its first read, whatever happens before.
+   * Accepts the next connection, and closes it with the scope. No byte of the
+   * connection is read before its first read.
    *
-   * Fails with `Closed` when the acceptor is closed, and with a passing reason
-   * such as `TooManyOpenFiles` when one connection could not be taken; the next
+   * Fails with `Closed` when the acceptor is closed, and with a passing reason such
+   * as `TooManyOpenFiles` when one connection could not be accepted. The next
    * `accept` may succeed then.
    *
    * **Interruption**: *total*. No connection is lost: the next `accept` gets it.
    */
   readonly accept: Effect.Effect<StreamSocket, SocketError, Scope.Scope>
   /**
-   * {@link accept} without a scope: the caller owns the connection and has to
-   * close it.
+   * {@link accept} without a scope: the caller owns the connection and has to close
+   * it. Fails as `accept` does.
    *
    * **Interruption**: *total*, as for `accept`.
    */
   readonly take: Effect.Effect<StreamSocket, SocketError>
   /**
-   * Releases the address: waiting `accept`s fail with `Closed`, connections
-   * that nobody has accepted are reset. Accepted ones go on. Idempotent.
+   * Releases the address: waiting `accept`s fail with `Closed`, and connections
+   * that were not accepted are reset. Accepted ones go on. Idempotent.
    *
    * **Interruption**: none needed; it does not wait.
    */
@@ -70,8 +70,8 @@ export interface Acceptor {
 export const isAcceptor = (u: unknown): u is Acceptor => typeof u === "object" && u !== null && TypeId in u
 
 /**
- * Makes an acceptor over a backing. The caller owns it: nothing closes it but
- * `close`. `linger` is that of every accepted connection.
+ * Makes an acceptor over a backing. The caller owns it and has to `close` it.
+ * `linger` applies to every accepted connection.
  *
  * **When to use**
  *
@@ -92,13 +92,13 @@ export const make = (backing: ListenerBacking, options?: Pick<ListenOptions, "li
  *
  * **Details**
  *
- * The acceptor is closed from then on, and whoever took the descriptor has to
- * close it. The address stays bound, a Unix-domain path stays in place, and no
- * waiting connection is lost: who takes the descriptor accepts them.
+ * The acceptor is closed from then on, and the caller has to close the descriptor.
+ * The address stays bound, a Unix-domain path stays in place, and no waiting
+ * connection is lost: the next owner of the descriptor accepts them.
  *
  * Fails, and changes nothing, with `Closed` after `close`, with `Busy` while an
  * `accept` waits, and with `Unsupported` where the transport has no descriptor to
- * give away. Only `EpollTransport` has.
+ * give away. Only `EpollTransport` has one.
  *
  * **Interruption**: none needed; it does not wait.
  *

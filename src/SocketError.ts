@@ -19,12 +19,13 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  * **Details**
  *
  * - `Closed`: this side closed or aborted the socket.
- * - `Consumed`: the stream was handed over to `by`, such as `"Tls.client"`, and
- *   is to be used only through what that made of it.
- * - `Busy`: it cannot be done while something else goes on; `detail` says what,
- *   such as an operation that waits on the stream. Nothing has happened. When that
- *   has ended it can be done; this program knows when, so `Connector.isTransient`
- *   does not take it for a failure that passes by itself.
+ * - `Consumed`: the stream was handed over to `by`, such as `"Tls.client"`. Use the
+ *   stream that `by` has made of it.
+ * - `Busy`: the operation cannot be done while something else goes on; `detail` says
+ *   what, such as an operation that waits on the stream. Nothing has happened, and
+ *   the operation can be done when the other one has ended. The program controls
+ *   when that is, so `Connector.isTransient` does not count it as a failure that
+ *   passes by itself.
  * - `Torn`: an earlier write stopped inside its message, after `transferred`
  *   of `total` bytes; the stream may only be closed or aborted. Reads go on.
  * - `OperationAborted`: a graded cancellation request ended the operation after
@@ -32,17 +33,16 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  *   stronger than the request; `deadline` is set when it came from
  *   `Cancellation.cancelAfter`. `total` is 0 where it is unknown.
  * - `UnexpectedEof`: the stream ended inside what was asked for.
- * - `LimitExceeded`: more than `limit` bytes would have been needed; `subject`
- *   says of what.
+ * - `LimitExceeded`: `subject` has more than `limit` bytes.
  * - `ConnectionReset`, `BrokenPipe`, `ConnectionRefused`, `ConnectionAborted`,
  *   `TimedOut`, `HostUnreachable`, `NetworkUnreachable`, `NetworkDown`,
  *   `NotConnected`, `AddressInUse`, `AddressNotAvailable`, `PermissionDenied`,
- *   `TooManyOpenFiles`, `NoBufferSpace`: what the operating system said.
+ *   `TooManyOpenFiles`, `NoBufferSpace`: the error of the operating system.
  *   `AddressNotAvailable` includes a Unix-domain path that does not exist.
  * - `NameResolution`: `host` has no usable address; `detail` says why.
- * - `ConnectFailed`: a name has several addresses, and none could be connected
- *   to; each attempt is listed in the order in which they were started. `untried`
- *   addresses had no turn, because of a limit or a time-out.
+ * - `ConnectFailed`: a name has several addresses, and every attempt failed;
+ *   `attempts` lists them in the order in which they were started. `untried`
+ *   addresses were not attempted, because of a limit or a time-out.
  * - `Tls`: TLS has failed. `kind` says in what: `handshake` (no common version,
  *   cipher or application protocol, the deadline, or an end of the connection),
  *   `certificate` (one side has rejected that of the other, or its own cannot be
@@ -50,10 +50,10 @@ import { formatAddress, formatBytes, formatCount, formatProgress, oneLine } from
  *   bytes may be missing), or `protocol` (the bytes are not TLS, or were changed).
  *   `detail` says it in words, and `alert` is the name of the alert that the peer has
  *   sent, such as `"unknown_ca"`.
- * - `Framing`: the bytes are not what the protocol allows; `detail` says what is
- *   wrong, and `position` where that begins, in bytes from the start of the stream.
+ * - `Framing`: the protocol does not allow these bytes; `detail` says what is wrong,
+ *   and `position` where that begins, in bytes from the start of the stream.
  * - `Untrusted`: the peer is not trusted to send a PROXY header.
- * - `Unsupported`: this transport or platform cannot do it; `feature` says what.
+ * - `Unsupported`: this transport or platform does not support `feature`.
  * - `Unknown`: anything else; see `code` and `cause`.
  *
  * @category models
@@ -100,8 +100,8 @@ export type Reason = Data.TaggedEnum<{
 }>
 
 /**
- * One address that could not be connected to: when its attempt was started,
- * counted from the first one, how long that took, and why it failed.
+ * One failed attempt to connect: its address, when it was started, counted from the
+ * first attempt, how long it took, and why it failed.
  *
  * @category models
  * @since 0.1.0
@@ -124,7 +124,7 @@ export interface ConnectAttempt {
 export const Reason = Data.taggedEnum<Reason>()
 
 /**
- * What an error can name as the place where it happened.
+ * The address that an error names: that of a socket, or a host and port.
  *
  * @category models
  * @since 0.1.0
@@ -139,9 +139,9 @@ export type Address = NetAddress.SocketAddress | Host.HostPort
  * `operation` is the public function that failed, such as `"writeAll"`.
  * `address` is the peer's for a connection and the local one for a listener.
  * `transferred` is the number of bytes that this operation had moved when it
- * failed, and `total` the number it was to move, where that is known. `code`
- * is the system's name for the error, such as `"ECONNRESET"`. `message` is one
- * line with all of it, and `JSON.stringify` keeps every field.
+ * failed, and `total` the number of bytes it was to move, where that is known.
+ * `code` is the system's name for the error, such as `"ECONNRESET"`. `message` says
+ * all of this in one line, and `JSON.stringify` keeps every field.
  *
  * **Example** (Handling one reason, and then all others)
  *
@@ -175,7 +175,7 @@ export class SocketError extends Data.TaggedError("SocketError")<{
   override get message(): string {
     const where = this.address === undefined ? "" : ` ${formatAddress(this.address)}`
     const code = this.code === undefined ? "" : ` (${this.code})`
-    // These two tell a progress of their own.
+    // The text of these two reasons says the progress already.
     const progress = this.reason._tag === "Torn" || this.reason._tag === "OperationAborted"
       ? ""
       : this.total !== undefined
@@ -212,12 +212,12 @@ export class SocketError extends Data.TaggedError("SocketError")<{
  * @since 0.1.0
  */
 export const isSocketError = (u: unknown): u is SocketError =>
-  // Effect's own socket error has the same tag and another shape.
+  // Effect has a socket error of its own, with the same tag and other fields.
   Predicate.isTagged(u, "SocketError") && Predicate.hasProperty(u, "operation") &&
   Predicate.hasProperty(u, "transferred")
 
 /**
- * Says a reason in a few words, as error messages do.
+ * Describes a reason in a few words, as error messages do.
  *
  * @category formatting
  * @since 0.1.0
@@ -290,12 +290,12 @@ export const describe = (reason: Reason): string => {
 }
 
 /**
- * Makes the error of an operation out of what the operating system reported.
+ * Makes the error of an operation from an error of the operating system.
  *
  * **Details**
  *
- * `cause` is an errno exception as Node makes them, with a `code` such as
- * `"ECONNREFUSED"`; without a known code the reason is `Unknown`.
+ * `cause` is an errno exception of Node, with a `code` such as `"ECONNREFUSED"`;
+ * without a known code the reason is `Unknown`.
  *
  * @category constructors
  * @since 0.1.0
@@ -316,8 +316,8 @@ export const fromErrno = (
 }
 
 /**
- * The same failure as another operation met it, with that operation's name and
- * progress.
+ * The same failure as the error of another operation, with the name and progress
+ * of that operation.
  *
  * @category combinators
  * @since 0.1.0
@@ -352,7 +352,7 @@ const describeAttempts = ({ attempts, untried }: Extract<Reason, { readonly _tag
   return `${tried}: ${shown.join("; ")}${more === 0 ? "" : `; and ${formatCount(more)} more`}`
 }
 
-// In a line that is meant to be read.
+// So that the line stays readable.
 const maxShown = 4
 
 // The one errno table. Names are the same on every platform that Node runs on.

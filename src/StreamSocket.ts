@@ -1,9 +1,9 @@
 /**
  * A connected byte stream whose writes are exact and interruptible.
  *
- * This is the contract that everything else is built on. `make` turns the backing of any transport into a stream with
- * fair lines of readers and writers, torn state, and the three ways to end
- * (`shutdownWrite`, `close`, `abort`).
+ * This is the contract that everything else is built on. `make` turns the backing
+ * of any transport into a stream with fair queues of reads and writes, torn state,
+ * and the three ways to end (`shutdownWrite`, `close`, `abort`).
  *
  * @since 0.1.0
  */
@@ -35,12 +35,13 @@ import {
 export interface ReadStream {
   /**
    * Reads 1 to `target.length` bytes into the front of `target` and succeeds
-   * with how many; 0 only for an empty target. End of stream is `Cause.Done`,
-   * as often as it is asked for.
+   * with how many; 0 only for an empty target. Fails with `Cause.Done` at the end
+   * of the stream, on every later read too, and with a `SocketError` when the
+   * connection has failed or is closed.
    *
-   * Several reads may be outstanding; they are served in the order in which
-   * they were started. `target` belongs to the caller again when the effect
-   * ends, however it ends.
+   * Several reads may be outstanding; they are served in the order in which they
+   * were started. `target` belongs to the caller again when the effect ends,
+   * however it ends.
    *
    * **Interruption**: *total*. No byte is lost: the next read gets it.
    */
@@ -57,21 +58,22 @@ export interface WriteStream {
   /**
    * Takes 1 to all bytes from the front of the buffers and succeeds with how
    * many; 0 only when there are none. It either takes bytes or fails, never
-   * both. Taken bytes are delivered in order unless the connection is aborted
-   * or reset; "taken" never means "delivered".
+   * both: with `Closed`, `Torn`, `BrokenPipe`, `ConnectionReset` and so on. Taken
+   * bytes are delivered in order unless the connection is aborted or reset; "taken"
+   * never means "delivered".
    *
    * Several writes may be outstanding; they leave in the order in which they
    * were started. The buffers belong to the caller again when the effect ends,
    * however it ends.
    *
-   * **Interruption**: *total*. A write that waits for room or in line has taken
-   * nothing. The exit's cause carries a `Cancellation.Transfer` that says so.
+   * **Interruption**: *total*. A write that waits for room or for its turn has
+   * taken nothing. The cause of its exit has a `Cancellation.Transfer` that says so.
    */
   readonly writeSome: (source: Buffers.Input) => Effect.Effect<number, SocketError>
 }
 
 /**
- * Where a stream stands, direction by direction.
+ * The state of a stream, and of each of its directions.
  *
  * @category models
  * @since 0.1.0
@@ -83,13 +85,13 @@ export interface State {
 }
 
 /**
- * A connected byte stream: TCP, Unix-domain, in memory, or anything that fills
- * the transport contract.
+ * A connected byte stream: over TCP, a Unix-domain path, memory, or any other
+ * transport.
  *
  * **Details**
  *
- * The two directions are independent: one reader and one writer run at once,
- * and a failed or torn write side leaves reads working to the peer's last byte.
+ * The two directions are independent: one reader and one writer run at once, and
+ * reads go on to the peer's last byte when the write side has failed or is torn.
  * The scope that opened a stream closes it.
  *
  * Every member can be used on its own (`const { readSome } = socket`). To wrap a
@@ -108,9 +110,10 @@ export interface StreamSocket extends ReadStream, WriteStream {
   readonly bytesWritten: number
   readonly state: State
   /**
-   * Sends FIN behind everything that was taken; reads go on. Waits in line
-   * behind writes that were started earlier. Repeating it succeeds; on a torn
-   * or failed write side it fails with that reason.
+   * Sends FIN behind everything that was taken; reads go on. Waits for the writes
+   * that were started earlier. Repeating it succeeds. Fails with `Closed` after
+   * `close`, and with the reason of the write side when that is torn or has failed:
+   * a FIN inside a message would look like its end.
    *
    * **Interruption**: *total*. Either FIN was sent or nothing happened.
    */
@@ -128,21 +131,20 @@ export interface StreamSocket extends ReadStream, WriteStream {
    * Unix-domain path has no reset: there the peer reads a plain end of stream,
    * unless it has sent bytes that were not read.
    *
-   * What the peer has sent and nobody has read is thrown away. Where some is
-   * found, `close` waits for the peer's end of stream, so that it does not cost
-   * the peer what it has still to receive. A peer that sends *after* the
-   * descriptor was released is reset by the kernel, and loses what it had not
-   * received yet: to rule that out, run `shutdownWrite` and read to the end
-   * before `close`.
+   * Bytes that the peer has sent and that were not read are discarded. When there
+   * are some, `close` waits for the peer's end of stream, because a release would
+   * reset the peer before it has received what was taken. The kernel resets a peer
+   * that sends *after* the release, and the peer loses what it had not received
+   * yet. To rule that out, run `shutdownWrite` and read to the end before `close`.
    *
-   * **Interruption**: turns it into `abort`. So does a `terminal` request of a
-   * signal; other requests do nothing.
+   * **Interruption**: turns it into `abort`. A `terminal` request of a signal does
+   * the same; other requests do nothing.
    */
   readonly close: Effect.Effect<void>
   /**
-   * Ends the stream now: waiting operations fail with `Closed`, bytes not yet
-   * on their way are discarded, and the peer sees a reset where the platform
-   * can send one (TCP). Ends when the descriptor is released. Idempotent.
+   * Ends the stream now: waiting operations fail with `Closed`, bytes that have not
+   * left are discarded, and the peer reads a reset where the platform can send one
+   * (TCP). Succeeds when the descriptor is released. Idempotent.
    *
    * **Interruption**: the release goes on; only the wait for it stops.
    */
@@ -166,8 +168,8 @@ export interface StreamSocket extends ReadStream, WriteStream {
 export const isStreamSocket = (u: unknown): u is StreamSocket => typeof u === "object" && u !== null && TypeId in u
 
 /**
- * Makes a stream over a backing. The caller owns it: nothing closes it but
- * `close` and `abort`.
+ * Makes a stream over a backing. The caller owns the stream and has to end it with
+ * `close` or `abort`.
  *
  * **When to use**
  *
@@ -186,16 +188,16 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
  *
  * **Details**
  *
- * The stream is closed from then on, and whoever took the descriptor has to close
- * it. It stays non-blocking and close-on-exec, with the options it has. Every
- * byte that was taken is the kernel's already, and none that has arrived is left
- * here.
+ * The stream is closed from then on, and the caller has to close the descriptor.
+ * The descriptor stays non-blocking and close-on-exec, with the options it has.
+ * The kernel has every byte that was taken, and the stream holds no byte that has
+ * arrived.
  *
  * Fails, and changes nothing, with `Closed` after `close`; with the reason of the
- * write side where that is torn or has failed; with `Busy` while an operation
- * waits, and while bytes that nobody has read are in the read buffer (take them
- * with `Read` first); and with `Unsupported` where the transport has no
- * descriptor to give away. Only `EpollTransport` has.
+ * write side when that is torn or has failed; with `Busy` while an operation waits,
+ * and while unread bytes are in the read buffer (read them first); and with
+ * `Unsupported` where the transport has no descriptor to give away. Only
+ * `EpollTransport` has one.
  *
  * **Interruption**: none needed; it does not wait.
  *

@@ -1,10 +1,10 @@
 /**
  * Where connections come from, and the contract that a transport fills.
  *
- * A transport only translates: it tries, answers "would block", and tells when
- * trying again makes sense. Lines of waiting fibers, torn streams, closing and
- * cancellation are the core's (`StreamSocket`, `Acceptor`), once for all
- * transports.
+ * A transport only translates: it attempts an operation, returns "would block", and
+ * reports when another attempt makes sense. The core (`StreamSocket`, `Acceptor`)
+ * does the rest, once for all transports: queues of waiting fibers, torn streams,
+ * closing and cancellation.
  *
  * @since 0.1.0
  */
@@ -32,8 +32,8 @@ export class Transport extends Context.Service<Transport, {
   /**
    * Connects to one address.
    *
-   * An option that it cannot honour fails with `Unsupported`, and so it does for
-   * `listen`; see `SocketOptions`.
+   * Fails with `Unsupported` for an option that the transport cannot honour; see
+   * `SocketOptions`.
    *
    * **Interruption**: *total*. A cut attempt releases its descriptor before the
    * interruption proceeds.
@@ -42,7 +42,12 @@ export class Transport extends Context.Service<Transport, {
     address: NetAddress.SocketAddress,
     options: ResolvedConnectOptions
   ) => Effect.Effect<Backing, SocketError>
-  /** Binds and listens; the result already accepts. Interrupting it releases the address. */
+  /**
+   * Binds an address and listens; the result already accepts connections. Fails as
+   * `connect` does.
+   *
+   * **Interruption**: *total*. The address is released.
+   */
   readonly listen: (
     address: NetAddress.SocketAddress,
     options: ResolvedListenOptions
@@ -80,13 +85,14 @@ export type ResolverFor<T extends Target> = [T] extends [NetAddress.SocketAddres
   : AddressResolver.AddressResolver
 
 /**
- * Options of a connection, whichever side opened it.
+ * Options of a connection, on either side.
  *
  * **Details**
  *
- * What each transport does with them, and with those of {@link ConnectOptions}
- * and {@link ListenOptions}. "Unsupported" is a failure of `connect`, `listen` or
- * `configure` with that reason, before anything has happened:
+ * The table says what each transport does with these options, and with those of
+ * {@link ConnectOptions} and {@link ListenOptions}. "Unsupported" means that
+ * `connect`, `listen` or `configure` fails with that reason before anything has
+ * happened:
  *
  * | option | `NodeTransport` | `EpollTransport` | in memory |
  * |---|---|---|---|
@@ -102,8 +108,8 @@ export type ResolverFor<T extends Target> = [T] extends [NetAddress.SocketAddres
  * | `reusePort` | where the system can (Linux and some BSDs); else Unsupported | yes | Unsupported |
  *
  * `noDelay`, `keepAlive`, `userTimeout`, `ipv6Only` and `reusePort` belong to
- * TCP, and mean nothing on a Unix-domain path: there every transport ignores
- * them. Values beyond what the system takes are brought into its range.
+ * TCP. Every transport ignores them on a Unix-domain path. Values beyond what the
+ * system takes are brought into its range.
  *
  * @category options
  * @since 0.1.0
@@ -113,32 +119,33 @@ export interface SocketOptions {
   readonly noDelay?: boolean | undefined
   /**
    * Probe an idle peer (`SO_KEEPALIVE`): the idle time before the first probe,
-   * or a {@link KeepAlive} that says more; `true` leaves all of it to the system,
-   * which may wait two hours. Default `false`. TCP only.
+   * or a {@link KeepAlive} with the interval and the count too. `true` leaves all
+   * of it to the system, which may wait 2 hours. Default `false`. TCP only.
    */
   readonly keepAlive?: boolean | Duration.Input | KeepAlive | undefined
   /**
    * How long bytes may stay unacknowledged before the connection fails with
-   * `TimedOut` (`TCP_USER_TIMEOUT`, whole milliseconds). It counts for probes of
-   * `keepAlive`, too, in place of their `count`. Default: as the system has it,
-   * some 15 minutes. TCP only.
+   * `TimedOut` (`TCP_USER_TIMEOUT`, whole milliseconds). It also applies to the
+   * probes of `keepAlive`, in place of their `count`. Default: as the system has
+   * it, about 15 minutes. TCP only.
    */
   readonly userTimeout?: Duration.Input | undefined
   /**
-   * Bytes of the kernel's send buffer (`SO_SNDBUF`). Linux reserves twice as
-   * much, and does not adapt it any more. Default: as the system has it.
+   * Bytes of the kernel's send buffer (`SO_SNDBUF`). Linux reserves twice as many
+   * and stops tuning the size by itself. Default: as the system has it.
    */
   readonly sendBuffer?: number | undefined
   /** Bytes of the kernel's receive buffer (`SO_RCVBUF`), as for `sendBuffer`. */
   readonly receiveBuffer?: number | undefined
   /**
-   * How long `close` may wait for taken bytes to leave before it aborts.
-   * Default 2 seconds. `0` closes at once: what was not flushed is discarded.
+   * How long `close` may wait for taken bytes to leave before it aborts. Default 2
+   * seconds. `0` aborts at once and discards the bytes that were not flushed. The
+   * `close` of a torn stream aborts at once in any case.
    */
   readonly linger?: Duration.Input | undefined
   /**
-   * The most bytes that one attempt may take into a buffer of the transport's
-   * own, where it needs one. Default 65,536. A larger slice costs memory on a
+   * The most bytes that one attempt may take into a buffer of the transport,
+   * where the transport needs one. Default 65,536. A larger slice costs memory on a
    * clogged connection, a smaller one costs speed.
    */
   readonly sliceSize?: number | undefined
@@ -209,9 +216,9 @@ export type LiveOptions = Pick<SocketOptions, "noDelay" | "keepAlive" | "userTim
  */
 export interface ConnectOptions extends SocketOptions {
   /**
-   * The address to connect from; port 0 is any free port. Its family has to be
-   * the target's: others are Unsupported, and so is a Unix-domain path. Default:
-   * as the system chooses.
+   * The address to connect from; port 0 is any free port. It has to be of the
+   * target's family; another family is Unsupported, and so is a Unix-domain path.
+   * Default: as the system chooses.
    */
   readonly localAddress?: NetAddress.SocketAddress | undefined
 }
@@ -227,24 +234,24 @@ export interface ResolvedConnectOptions extends ResolvedOptions {
 }
 
 /**
- * Options of a listener; those of connections hold for every one that it
- * accepts.
+ * Options of a listener. The options of connections apply to every connection
+ * that it accepts.
  *
  * @category options
  * @since 0.1.0
  */
 export interface ListenOptions extends SocketOptions {
   /**
-   * How many connections may wait to be accepted. Further ones are reset over
-   * `NodeTransport`; over `EpollTransport`, Linux leaves them unanswered, and their
-   * side tries again until it gives up. Default 511.
+   * How many connections may wait to be accepted. `NodeTransport` resets further
+   * ones. Over `EpollTransport`, Linux leaves them unanswered, and the connecting
+   * side retries until it gives up. Default 511.
    */
   readonly backlog?: number | undefined
   /** Refuse IPv4 peers on an IPv6 address (`IPV6_V6ONLY`). Default `false`. */
   readonly ipv6Only?: boolean | undefined
   /**
-   * Let listeners of several processes share the address, if all of them ask for
-   * it (`SO_REUSEPORT`): the kernel deals the connections out. Default `false`.
+   * Let listeners of several processes share the address (`SO_REUSEPORT`); all of
+   * them have to set it. The kernel distributes the connections. Default `false`.
    * TCP only.
    */
   readonly reusePort?: boolean | undefined
@@ -289,8 +296,8 @@ export const resolveOptions = (
 }
 
 /**
- * The answer of an attempt that can do nothing now. After it, the transport
- * owes an event of that direction.
+ * The result of an attempt that can do nothing now. The transport has to report an
+ * event of that direction afterwards.
  *
  * @category contract
  * @since 0.1.0
@@ -303,8 +310,8 @@ export const WouldBlock = -1
  * **Details**
  *
  * - Attempts never block, never call back synchronously, and never throw for
- *   anything that a peer or the system can cause: such failures are answers.
- * - A failed attempt moved nothing.
+ *   anything that a peer or the system can cause: they return such failures.
+ * - A failed attempt has moved no byte.
  * - Memory handed to `read` or `write` belongs to the caller again when the call
  *   returns.
  * - The core calls `attach` before everything else, and nothing after `closed`.
@@ -357,43 +364,43 @@ export interface Backing {
   readonly remoteAddress: NetAddress.SocketAddress
   readonly attach: (events: Events) => void
   /**
-   * Moves 1 to `target.length` bytes into a non-empty `target` and answers how
-   * many; 0 is end of stream, every time from then on. What arrived before a
-   * failure is answered before the failure.
+   * Moves 1 to `target.length` bytes into a non-empty `target` and returns how
+   * many; 0 is end of stream, on every later call too. Returns bytes that arrived
+   * before a failure first, and then the failure.
    */
   readonly read: (target: Uint8Array) => number | SocketError
   /**
    * Takes 1 to `source.remaining` bytes (at most `limit`) from the cursor's
-   * position and answers how many, without advancing it. Bytes taken are
+   * position and returns how many, without advancing the cursor. Bytes taken are
    * delivered in order unless the connection is aborted or reset.
    */
   readonly write: (source: Buffers.Cursor, limit: number) => number | SocketError
   /**
-   * Sends FIN behind everything taken and answers 0. Would block while bytes
-   * taken still sit in buffers of the transport; until it answers 0, nothing
-   * has happened.
+   * Sends FIN behind everything taken and returns 0. Would block while bytes
+   * taken are still in buffers of the transport. Until it returns 0, nothing has
+   * happened.
    */
   readonly shutdownWrite: () => number | SocketError
   /** Starts a graceful release: flush, FIN, release; then `closed`. May be followed by `abort`. */
   readonly close: () => void
-  /** Starts an immediate release: discard, RST where the platform can; then `closed`. */
+  /** Starts an immediate release: discard, RST where the platform has one; then `closed`. */
   readonly abort: () => void
   /**
-   * Nobody waits any more for the event of a direction that an attempt has left
-   * owing: whoever did was cancelled, or was served in another way. A transport
-   * that has nothing to gain from knowing it leaves this out.
+   * Called when no operation waits for a direction any more although its last
+   * attempt returned `WouldBlock`. A transport may stop watching for readiness.
+   * Optional.
    */
   readonly interestDropped?: ((direction: "read" | "write") => void) | undefined
   /**
-   * Gives the descriptor away, open, and answers its number; or says why not, and
-   * then nothing has happened. Called only while nobody waits. From then on the
-   * core calls nothing, and no event comes. A transport that has no descriptor,
-   * or buffers of its own, leaves this out.
+   * Gives the descriptor away, open, and returns its number; or returns why it
+   * cannot, and nothing has happened then. Called only while no operation waits.
+   * Afterwards the core calls nothing, and the transport reports no event. A
+   * transport that has no descriptor, or has buffers of its own, leaves this out.
    */
   readonly detach?: (() => number | SocketError) | undefined
   /**
-   * Changes options of the live connection; those that are absent stay. Answers
-   * with an error, such as `Unsupported`, when one of them cannot be set.
+   * Changes options of the live connection; those that are absent stay. Returns an
+   * error, such as `Unsupported`, when one of them cannot be set.
    */
   readonly configure: (options: Partial<Pick<ResolvedOptions, keyof LiveOptions>>) => SocketError | void
 }
@@ -406,7 +413,7 @@ export interface Backing {
  * @since 0.1.0
  */
 export interface Events {
-  /** A read may succeed, end or fail now. */
+  /** A read may succeed, reach the end or fail now. */
   readonly readable: () => void
   /** A write or `shutdownWrite` may succeed or fail now. */
   readonly writable: () => void
@@ -426,13 +433,13 @@ export interface ListenerBacking {
   /** The bound address: with the real port where port 0 was asked for. */
   readonly address: NetAddress.SocketAddress
   readonly attach: (events: { readonly acceptable: () => void }) => void
-  /** Takes one waiting connection, or would block. A failure passes; the next attempt may succeed. */
+  /** Takes one waiting connection, or would block. After a failure, the next attempt may succeed. */
   readonly accept: () => Backing | typeof WouldBlock | SocketError
   /** Releases the address and resets every connection that was not accepted. */
   readonly close: () => void
-  /** Nobody waits for `acceptable` any more; see {@link Backing}. */
+  /** Called when no `accept` waits for `acceptable` any more; see {@link Backing}. */
   readonly interestDropped?: (() => void) | undefined
-  /** Gives the descriptor away, open, and answers its number; see {@link Backing}. */
+  /** Gives the descriptor away, open, and returns its number; see {@link Backing}. */
   readonly detach?: (() => number | SocketError) | undefined
 }
 

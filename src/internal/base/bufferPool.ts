@@ -1,9 +1,9 @@
 import { Buffer } from "node:buffer"
 
 /**
- * Memory for bytes on their way to a system that keeps it until they are
- * flushed. Slabs of the usual size are used again; others are left to the
- * garbage collector.
+ * Buffers for bytes that Node keeps until they are flushed. Buffers of up to
+ * 65,536 bytes are used again, and at most 64 of them are kept. Larger ones are
+ * left to the garbage collector.
  */
 export const acquire = (length: number): Buffer =>
   length > bufferSize ? Buffer.allocUnsafeSlow(length) : free.pop() ?? Buffer.allocUnsafeSlow(bufferSize)

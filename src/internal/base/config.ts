@@ -1,4 +1,4 @@
-/** How options are read from the configuration: each by its own name, and what is out of range is a `ConfigError`. */
+/** Reads options from the configuration, each by its own name. A value out of range is a `ConfigError`. */
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
@@ -18,7 +18,7 @@ export const size = (name: string): Config.Config<number> =>
 
 const PositiveSize = Schema.ByteSize.check(Schema.makeFilter((bytes) => bytes > 0n || "a size of at least one byte"))
 
-/** A duration in which something has to happen. */
+/** A duration longer than 0. */
 export const time = (name: string): Config.Config<Duration.Duration> => Config.schema(PositiveTime, name)
 
 const PositiveTime = Schema.DurationFromString.check(

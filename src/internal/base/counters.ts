@@ -1,8 +1,9 @@
 import { sharedByVersion } from "./copies.ts"
 
 /**
- * What all connections of this process did, as plain numbers: the hot paths add
- * to them, and `Metrics` shows them.
+ * What all connections of this process did, as plain numbers. The hot paths add to
+ * them, and `Metrics` shows them. Copies of this package with the same version
+ * share them.
  */
 export const counters = /* @__PURE__ */ sharedByVersion("counters", () => ({
   completed: 0,

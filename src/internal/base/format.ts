@@ -7,7 +7,7 @@ export const formatCount = (bytes: number): string => count.format(bytes)
 
 export const formatBytes = (bytes: number): string => `${formatCount(bytes)} ${bytes === 1 ? "byte" : "bytes"}`
 
-/** How far a cancelled operation came, and what that leaves. */
+/** How far a cancelled operation came, and the guarantee that was kept. */
 export const formatProgress = (
   guarantee: "terminal" | "partial" | "total",
   transferred: number,
@@ -26,7 +26,7 @@ export const formatAddress = (address: NetAddress.SocketAddress | Host.HostPort)
     ? address.path === "" ? "unix:(unnamed)" : NetAddress.formatUnixPath(address)
     : `tcp://${NetAddress.formatInet(address)}`
 
-/** Paths and names may come from anybody: a line break in one must not make a second line in a log. */
+/** Escapes control characters: a line break in a path or a name must not make a second line in a log. */
 export const oneLine = (text: string): string =>
   text.replace(
     /[\p{Cc}\p{Zl}\p{Zp}]/gu,

@@ -5,10 +5,10 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 
 /**
- * The deadlines of one clock, in the order in which they are due.
+ * The timers of one clock, in the order in which they are due.
  *
- * Nearly all of them are cancelled long before: a fiber and a timer for each, as a race with a sleep has them, would be
- * much of what it costs to close a connection. So one fiber sleeps for all of them, while there are any.
+ * Nearly all timers are cancelled long before they are due. A fiber and a timer of the platform for each, as a race with
+ * a sleep has them, would be much of the cost of closing a connection. So one fiber sleeps for all of them.
  */
 class TimerQueue {
   private readonly clock: Clock.Clock
@@ -28,7 +28,7 @@ class TimerQueue {
   }
 
   add(deadline: Timer, context: Context.Context<never>): void {
-    // From the back: who comes last mostly is due last.
+    // From the back: the timer that is added last is mostly due last.
     let before = this.last
     while (before !== undefined && before.due > deadline.due) before = before.previous
     const after = before === undefined ? this.first : before.next
@@ -48,11 +48,11 @@ class TimerQueue {
     if (deadline.next === undefined) this.last = deadline.previous
     else deadline.next.previous = deadline.previous
     deadline.next = deadline.previous = undefined
-    // Nothing is left to wait for, and a timer would keep the process alive.
+    // The timer of a sleeping fiber would keep the process alive.
     if (this.first === undefined) this.stop()
   }
 
-  // Two turns of the event loop later: most connections are closed by then.
+  // Starts two turns of the event loop later: most connections are closed by then, and their timers cancelled.
   private arm(context: Context.Context<never>): void {
     if (this.isArming) return
     this.isArming = true
@@ -88,7 +88,7 @@ class TimerQueue {
   }
 }
 
-/** Something that happens when a time is over, unless it is cancelled before. */
+/** Calls back when its time is over, unless it is cancelled before. */
 export class Timer {
   previous: Timer | undefined = undefined
   next: Timer | undefined = undefined
@@ -114,7 +114,7 @@ export class Timer {
   }
 }
 
-/** Calls back once, when the clock of the context has gone on by a finite time. The call is not one of the caller's fiber. */
+/** Calls back once, when a finite time has passed on the clock of the context. The call runs outside the caller's fiber. */
 export const after = (
   time: Duration.Duration,
   context: Context.Context<never>,

@@ -1,14 +1,14 @@
 import * as NetAddress from "effect/net/NetAddress"
 import { type Address, Reason, SocketError } from "../../SocketError.ts"
 
-/** The failure of an operation that was asked for something that cannot be done here. */
+/** The error of an operation that this transport or platform does not support. */
 export const unsupported = (
   operation: string,
   address: Address | undefined,
   feature: string
 ): SocketError => new SocketError({ reason: Reason.Unsupported({ feature }), operation, address, transferred: 0 })
 
-/** What cannot be done about a connection to `target` from `local`; `undefined` when it can be made. */
+/** What is unsupported about a connection from `local` to `target`; `undefined` when it can be made. */
 export const unsupportedLocal = (
   target: NetAddress.SocketAddress,
   local: NetAddress.SocketAddress | undefined

@@ -1,23 +1,23 @@
 /**
  * Derives from a regular expression another one that finds where a match could
- * still begin when more text comes: it matches a beginning of a match that
+ * still begin when more text arrives: it matches the beginning of a match that
  * reaches to the end of the text.
  *
  * **Details**
  *
- * Of `abc` it makes `(?:$|a(?:$|b$))`. Its search costs at most a small multiple
- * of one of the original that fails, because it goes the same ways.
+ * From `abc` it makes `(?:$|a(?:$|b$))`. Its search costs at most a small multiple
+ * of a search of the original that fails, because it tries the same branches.
  *
- * Where the two cannot be told apart soundly, it answers one that matches
- * everywhere: for assertions (`^`, `$`, `\b`, lookaround), back-references, rare
- * escapes, the flag `v`, and patterns that can match no characters at all.
+ * Some expressions have no sound derivation: assertions (`^`, `$`, `\b`,
+ * lookaround), back-references, rare escapes, the flag `v`, and patterns that can
+ * match the empty text. For these the result matches everywhere.
  */
 export const partialRegExp = (regexp: RegExp): RegExp => {
   const { flags, source } = regexp
   if (source.length > maxSource || flags.includes("v")) return everywhere
   const parser = new Parser(source, flags.includes("u") ? unicodeCharacter : character)
   const { cut, isNullable } = parser.alternatives()
-  // An original that is content with nothing may not have gone the ways that this one would go.
+  // An original that matches the empty text may not have tried the branches that this one would try.
   return !parser.isSound || isNullable || cut.length > maxCut
     ? everywhere
     : new RegExp(cut, flags.replace(/[dgmy]/g, ""))
@@ -34,7 +34,7 @@ const maxCut = 20_000
 interface Piece {
   /** Matches what the piece matches. */
   readonly whole: string
-  /** Matches a part of it from its beginning to the end of the text, where it would need more. */
+  /** Matches a beginning of it that reaches to the end of the text. */
   readonly cut: string
   readonly isNullable: boolean
 }
@@ -42,7 +42,7 @@ interface Piece {
 const never = "[]"
 const nothing: Piece = { whole: "", cut: never, isNullable: true }
 
-// What stands for exactly one character. An escaped surrogate may be half of one.
+// Tokens that match exactly one character. An escaped surrogate may match half of one, so it is left out.
 const singles = [
   String.raw`\.|[^\\^$.*+?()[|]`,
   String.raw`\[(?:\\.|[^\]\\])*\]`,
@@ -54,7 +54,7 @@ const unicodeCharacter = new RegExp([...singles, String.raw`\\(?:u\{[\da-fA-F]+\
 const group = /\((?:\?:|\?<[^=!][^>]*>|(?!\?))/y
 const quantifier = /([*+?]|\{(\d+)(?:(,)(\d*))?\})\??/y
 
-/** Stops at what it cannot treat, and then is not sound. */
+/** Stops at the first token that it does not know, and is not sound then. */
 class Parser {
   isSound = true
   private at = 0
@@ -80,7 +80,7 @@ class Parser {
   private sequence(): Piece {
     const pieces: Array<Piece> = []
     while (this.at < this.source.length && !"|)".includes(this.source[this.at]!)) pieces.push(this.term())
-    // It ends inside its first piece, or behind that one inside the others.
+    // The text ends inside the first piece, or behind it inside the others.
     return pieces.reduceRight((rest, first) => ({
       whole: first.whole + rest.whole,
       cut: rest === nothing ? first.cut : `(?:${first.cut}|${first.whole}${rest.cut})`,
@@ -99,7 +99,7 @@ class Parser {
       : Number(most ?? least)
     return {
       whole: piece.whole + text,
-      // Some of them whole, and one that is cut.
+      // Some whole repetitions, and one that the end of the text cuts.
       cut: max === 0
         ? never
         : max === 1
