@@ -277,7 +277,10 @@ export const cursor = (input: Input): Cursor => new Cursor(input)
  * @since 0.1.0
  */
 export const isCursor = (u: unknown): u is Cursor =>
-  u instanceof Cursor || (typeof u === "object" && u !== null && isOfThisVersion(u, CursorId, "cursor"))
+  u instanceof Cursor ||
+  // A view or a list is the usual input of a write, and needs no look for the member.
+  (typeof u === "object" && u !== null && !Array.isArray(u) && !ArrayBuffer.isView(u) &&
+    isOfThisVersion(u, CursorId, "cursor"))
 
 // ---- internal
 

@@ -310,7 +310,8 @@ export class Socket implements StreamSocket, Events {
  * `undefined` for every other stream. A socket of another copy of this package
  * is a `Socket` too; one of another version is a `TypeError`.
  */
-export const coreOf = (stream: object): Socket | undefined => isCore(stream) ? stream : undefined
+export const coreOf = (stream: object): Socket | undefined =>
+  stream instanceof Socket || isOfOtherCopy(stream) ? stream : undefined
 
-const isCore = (stream: object): stream is Socket =>
-  stream instanceof Socket || isOfThisVersion(stream, CoreId, "stream")
+// Apart, so that the hot path is one `instanceof`.
+const isOfOtherCopy = (stream: object): stream is Socket => isOfThisVersion(stream, CoreId, "stream")
