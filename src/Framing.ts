@@ -28,7 +28,7 @@ import { transferAll } from "./CompletionCondition.ts"
 import { formatBytes } from "./internal/base/format.ts"
 import { findBytes, varintLength } from "./internal/core/Matcher.ts"
 import { duplex } from "./internal/operations/duplex.ts"
-import { FrameMatcher, FramesMatcher } from "./internal/operations/FrameMatcher.ts"
+import { FrameMatcher, FramesMatcher, runsOwnCode } from "./internal/operations/FrameMatcher.ts"
 import * as ComposedRead from "./internal/operations/read.ts"
 import * as ComposedWrite from "./internal/operations/write.ts"
 import { Reason, SocketError } from "./SocketError.ts"
@@ -82,8 +82,6 @@ export interface Framing<in In, out Out = In, out E = never> {
   readonly [TypeId]: typeof TypeId
   /** The largest payload, in bytes, in either direction. */
   readonly max: number
-  /** Whether `find` and `decode` run code of the caller's. */
-  readonly runsCallerCode: boolean
   /**
    * Finds the first message; `undefined` when more bytes are needed, a reason
    * when there can be none. The first `scanned` bytes were there at the last
@@ -156,7 +154,6 @@ export const make = (options: {
   const most = max + checkMax("make", options.overhead ?? 64)
   return bytes({
     max,
-    runsCallerCode: true,
     find: (found, scanned) => {
       const frame = options.find(found, scanned)
       if (frame === undefined) return found.byteLength > most ? tooLarge(found.byteLength, most) : undefined
@@ -208,7 +205,7 @@ export const lengthPrefixed = (options?: {
   const littleEndian = options?.endian === "little"
   return bytes({
     max,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found) => {
       if (found.byteLength < width) return undefined
       const length = readLength(found, width, littleEndian) - own
@@ -241,7 +238,7 @@ export const delimited = (
   const search = findBytes(end)
   return bytes({
     max,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found, scanned) => {
       const size = search(found, scanned)
       const length = size === undefined ? found.byteLength : size - end.byteLength
@@ -282,7 +279,7 @@ export const lines = (options?: {
   const search = findBytes(Uint8Array.of(LF))
   return bytes({
     max,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found, scanned) => {
       const size = search(found, scanned)
       if (size === undefined) return found.byteLength > max + 1 ? tooLarge(found.byteLength, max) : undefined
@@ -309,7 +306,7 @@ export const fixed = (size: number): ByteFraming => {
   if (!Number.isSafeInteger(size) || size <= 0) throw new RangeError(`Framing.fixed: messages of ${size} bytes`)
   return bytes({
     max: size,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found) => found.byteLength < size ? undefined : { start: 0, end: size, size },
     enclose: (payload, length) =>
       length === size
@@ -329,7 +326,7 @@ export const netstring = (options?: { readonly max?: number | undefined }): Byte
   const digits = String(max).length
   return bytes({
     max,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found) => {
       let length = 0
       let at = 0
@@ -381,9 +378,9 @@ export const map: {
   <In, Out, E, In2, Out2>(
     framing: Framing<In, Out, E>,
     options: { readonly encode: (message: In2) => In; readonly decode: (message: Out) => Out2 }
-  ): Framing<In2, Out2, E | ContentError> => ({
+  ): Engine & Framing<In2, Out2, E | ContentError> => ({
     ...framing,
-    runsCallerCode: true,
+    [runsOwnCode]: false,
     encode: (message) => Result.flatMap(attempt("send", () => options.encode(message)), framing.encode),
     decode: (payload) =>
       Result.flatMap(framing.decode(payload), (found) => attempt("receive", () => options.decode(found)))
@@ -453,11 +450,9 @@ export const schema = <A, I>(
   const codec = Schema.fromJsonString(Schema.toCodecJson(schema))
   const encode = Schema.encodeSync(codec)
   const decode = Schema.decodeSync(codec)
-  return {
-    ...lending(framing, (value: A) => Buffers.utf8(encode(value)), (payload) => decode(strictUtf8.decode(payload))),
-    // Its transformations.
-    runsCallerCode: true
-  }
+  return withCallerCode(
+    lending(framing, (value: A) => Buffers.utf8(encode(value)), (payload) => decode(strictUtf8.decode(payload)))
+  )
 }
 
 /**
@@ -474,10 +469,7 @@ export const schemaBinary = <A, I>(
   const codec = SchemaBinary.toCodec(schema)
   const encode = Schema.encodeSync(codec)
   const decode = Schema.decodeSync(codec)
-  return {
-    ...lending(framing, (value: A) => encode(value), (payload) => decode(payload.slice())),
-    runsCallerCode: true
-  }
+  return withCallerCode(lending(framing, (value: A) => encode(value), (payload) => decode(payload.slice())))
 }
 
 // ---- operations
@@ -669,7 +661,17 @@ const gatherSize = 65_536
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-const bytes = (framing: Pick<ByteFraming, "max" | "runsCallerCode" | "find" | "enclose">): ByteFraming => ({
+interface Engine {
+  readonly [runsOwnCode]?: boolean
+}
+
+/** For a schema: its transformations are code of the caller's. */
+const withCallerCode = <In, Out, E>(framing: Framing<In, Out, E>): Engine & Framing<In, Out, E> => ({
+  ...framing,
+  [runsOwnCode]: false
+})
+
+const bytes = (framing: Engine & Pick<ByteFraming, "max" | "find" | "enclose">): Engine & ByteFraming => ({
   [TypeId]: TypeId,
   ...framing,
   encode: Result.succeed,
@@ -778,7 +780,7 @@ const writeLength = (header: Uint8Array, length: number, littleEndian: boolean):
 const varintPrefixed = (max: number): ByteFraming =>
   bytes({
     max,
-    runsCallerCode: false,
+    [runsOwnCode]: true,
     find: (found) => {
       const width = varintLength(found, 53)
       if (typeof width !== "number") return width

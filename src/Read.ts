@@ -20,7 +20,7 @@ import * as Buffers from "./Buffers.ts"
 import { All, AtLeast, type Find, findBytes, findRegExp, Fixed, Until, Varint } from "./internal/core/Matcher.ts"
 import { readInto } from "./internal/core/ReadOperations.ts"
 import { coreOf } from "./internal/core/Socket.ts"
-import * as AnyStream from "./internal/operations/foreignStream.ts"
+import * as ForeignStream from "./internal/operations/foreignStream.ts"
 import { isReadStream } from "./internal/operations/isStream.ts"
 import { run } from "./internal/operations/read.ts"
 import type { SocketError } from "./SocketError.ts"
@@ -315,7 +315,7 @@ export const unread: {
       if (!(bytes instanceof Uint8Array)) throw new TypeError("unread: the bytes are not a Uint8Array")
       Buffers.byteLength(bytes)
       const core = coreOf(stream)
-      const refusal = core === undefined ? AnyStream.unread(stream, bytes) : core.readHalf.unread(bytes)
+      const refusal = core === undefined ? ForeignStream.unread(stream, bytes) : core.readHalf.unread(bytes)
       return refusal === undefined ? Effect.void : Effect.fail(refusal)
     })
 )

@@ -17,7 +17,7 @@ import { noop } from "./internal/base/noEvents.ts"
 import { guaranteeOfTransfer } from "./internal/cancellation/guarantee.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
 import { coreOf } from "./internal/core/Socket.ts"
-import * as AnyStream from "./internal/operations/foreignStream.ts"
+import * as ForeignStream from "./internal/operations/foreignStream.ts"
 import { isReadStream, isWriteStream } from "./internal/operations/isStream.ts"
 import { isTraced, traced } from "./internal/operations/tracing.ts"
 import * as Read from "./Read.ts"
@@ -241,7 +241,7 @@ const pumpAll = (
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)
   // What composed reads leave over: our streams show it to every read, others only to composed ones.
-  const read = coreOf(from)?.readSome(buffer) ?? AnyStream.readSome(operation, from, buffer)
+  const read = coreOf(from)?.readSome(buffer) ?? ForeignStream.readSome(operation, from, buffer)
   const loop = Effect.forever(
     Effect.flatMap(read, (count) => {
       total += count

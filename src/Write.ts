@@ -43,7 +43,7 @@ import type * as StreamSocket from "./StreamSocket.ts"
  * A request (`Cancellation.withSignal`, `cancelAfter`) is honoured as `total`
  * while `k = 0`, and afterwards if it asks for `partial` or `terminal`.
  * On streams that are not ours (anything with a `writeSome`) there is no torn
- * state and no line: the caller keeps writers apart.
+ * state and no queue: the caller keeps writers apart.
  *
  * **Example** (Stopping and going on)
  *
@@ -75,5 +75,3 @@ export const writeAll: {
     condition: CompletionCondition.Input = CompletionCondition.transferAll
   ): Effect.Effect<number, SocketError> => run(stream, source, condition, plain)
 )
-
-// ---- internal

@@ -9,7 +9,7 @@ import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as Write from "../../Write.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { noEvents } from "../base/noEvents.ts"
-import * as AnyStream from "./foreignStream.ts"
+import * as ForeignStream from "./foreignStream.ts"
 
 type Stream =
   & ReadStream
@@ -18,13 +18,13 @@ type Stream =
 
 type Fork = (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 
-/** A stream that is not ours, as a backing: one read and one write of it are outstanding at most, in fibers. */
+/** A stream that is not ours, as a backing. At most one read and one write of it run at a time, each in a fiber. */
 export class ForeignStreamBacking implements Backing {
   private readonly stream: Stream
   private readonly fork: Fork
   private events: Events = noEvents
   private readonly receiveBuffer = new Uint8Array(65_536)
-  // What a read has brought and nobody has taken: from `start` to `end` of the landing place.
+  // Bytes that were received and no read has taken: `start` to `end` of the receive buffer.
   private start = 0
   private end = 0
   private over: 0 | SocketError | undefined = undefined
@@ -80,7 +80,7 @@ export class ForeignStreamBacking implements Backing {
   }
 
   close(): void {
-    // What was taken comes first.
+    // The bytes that were taken are written first.
     if (this.phase === "open" && this.writer !== undefined) this.phase = "closing"
     else this.release(this.stream.close)
   }
@@ -90,7 +90,7 @@ export class ForeignStreamBacking implements Backing {
   }
 
   configure(): ReturnType<Backing["configure"]> {
-    // It is its owner's to configure.
+    // Options of the stream are set by its owner.
     return undefined
   }
 
@@ -144,14 +144,14 @@ export class ForeignStreamBacking implements Backing {
     })
   }
 
-  // What ends at once is the answer of the call, and no event.
+  // An effect that ends during the call is answered by its result, and emits no event.
   private called(call: () => void): void {
     this.isCalled = true
     call()
     this.isCalled = false
   }
 
-  // Calls, because the compiler cannot know what a fiber has done meanwhile.
+  // Methods, because the compiler does not know that a fiber may have changed the fields meanwhile.
   private failure(): SocketError | undefined {
     return this.writeFailure
   }
@@ -176,7 +176,7 @@ export class ForeignStreamBacking implements Backing {
 
 /** The bytes in the read buffer of a foreign stream: composed reads have received them, and no read has taken them. */
 export const bufferedBytes = (stream: ReadStream, what: "peek" | "take"): Uint8Array =>
-  Effect.runSync(AnyStream.read(stream, {
+  Effect.runSync(ForeignStream.read(stream, {
     operation: "bufferedBytes",
     total: undefined,
     runsCallerCode: false,
@@ -190,5 +190,3 @@ export const bufferedBytes = (stream: ReadStream, what: "peek" | "take"): Uint8A
     },
     want: () => 1
   }))
-
-// ---- internal

@@ -1,38 +1,33 @@
 import * as Result from "effect/Result"
+import type { Frame, Framing } from "../../Framing.ts"
 import type { Reason } from "../../SocketError.ts"
 import { chunkSize, type Matcher } from "../core/Matcher.ts"
 import type { ReadBuffer } from "../core/ReadBuffer.ts"
 
-interface Frame {
-  readonly start: number
-  readonly end: number
-  readonly size: number
-}
-
-interface Framing<Out, E> {
-  readonly runsCallerCode: boolean
-  readonly find: (bytes: Uint8Array, scanned: number) => Frame | Reason | undefined
-  readonly decode: (payload: Uint8Array) => Result.Result<Out, E>
-}
+/**
+ * The member of a framing whose `find` and `decode` run no code of the caller's. Operations use it and callers do not
+ * see it; a framing without it is taken to run such code.
+ */
+export const runsOwnCode: unique symbol = Symbol.for("~effect-asio/Framing/runsOwnCode")
 
 /**
- * Finding decodes, because decoding may run code of the caller's: whatever that
- * does (interrupt this fiber, close the stream, put bytes back), nothing has
- * been consumed. Taking only consumes.
+ * `find` also decodes, because decoding may run code of the caller's. That code
+ * may interrupt this fiber, close the stream or put bytes back, and at that
+ * moment nothing has been consumed. `take` only consumes.
  */
 abstract class Frames<A, Out, E> implements Matcher<A> {
   readonly operation = "receive"
   readonly total = undefined
   readonly endsWithStream = false
   readonly runsCallerCode: boolean
-  protected readonly framing: Framing<Out, E>
+  protected readonly framing: Framing<never, Out, E>
   private result: A | undefined = undefined
   private scanned = 0
   private version = 0
 
-  constructor(framing: Framing<Out, E>) {
+  constructor(framing: Framing<never, Out, E>) {
     this.framing = framing
-    this.runsCallerCode = framing.runsCallerCode
+    this.runsCallerCode = !(runsOwnCode in framing && framing[runsOwnCode] === true)
   }
 
   find(buffer: ReadBuffer): number | Reason | undefined {
@@ -46,7 +41,7 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
       this.scanned = bytes.byteLength
       if (found === undefined || isReason(found)) return found
       const [result, size] = this.decode(bytes, found)
-      // Unless the caller's code has put bytes in front of these.
+      // If the caller's code has put bytes in front of these, the search starts again.
       if (this.version === buffer.version) {
         this.result = result
         return size
@@ -67,14 +62,14 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
   protected abstract decode(bytes: Uint8Array, first: Frame): readonly [A, number]
 }
 
-/** One message. Its content may be bad; it is consumed all the same. */
+/** One message. It is consumed even when its content is bad. */
 export class FrameMatcher<Out, E> extends Frames<Result.Result<Out, E>, Out, E> {
   protected decode(bytes: Uint8Array, { end, size, start }: Frame): readonly [Result.Result<Out, E>, number] {
     return [this.framing.decode(bytes.subarray(start, end)), size]
   }
 }
 
-/** Every message that is there whole, up to one with bad content: that one stays for the next time. */
+/** All complete messages, up to the first with bad content; that one stays unread for the next operation. */
 export class FramesMatcher<Out, E> extends Frames<Result.Result<[Out, ...Array<Out>], E>, Out, E> {
   protected decode(
     bytes: Uint8Array,
@@ -84,7 +79,7 @@ export class FramesMatcher<Out, E> extends Frames<Result.Result<[Out, ...Array<O
     if (Result.isFailure(first)) return [Result.fail(first.failure), size]
     const messages: [Out, ...Array<Out>] = [first.success]
     let consumed = size
-    while (messages.length < most && consumed < bytes.byteLength) {
+    while (messages.length < maxMessages && consumed < bytes.byteLength) {
       const rest = bytes.subarray(consumed)
       const frame = this.framing.find(rest, 0)
       if (frame === undefined || isReason(frame)) break
@@ -97,7 +92,7 @@ export class FramesMatcher<Out, E> extends Frames<Result.Result<[Out, ...Array<O
   }
 }
 
-// Others want their turn, too.
-const most = 128
+/** Messages that one operation decodes at most, so that other fibers get their turn. */
+const maxMessages = 128
 
 const isReason = (found: Frame | Reason): found is Reason => "_tag" in found

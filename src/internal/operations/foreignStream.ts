@@ -7,6 +7,7 @@ import type * as Buffers from "../../Buffers.ts"
 import * as Cancellation from "../../Cancellation.ts"
 import type * as CompletionCondition from "../../CompletionCondition.ts"
 import { during, isSocketError, Reason, SocketError } from "../../SocketError.ts"
+import type { ReadStream, WriteStream } from "../../StreamSocket.ts"
 import { sharedByAll } from "../base/copies.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { abortedBy } from "../cancellation/aborted.ts"
@@ -19,18 +20,11 @@ import { assertOfThisVersion, ReadBuffer } from "../core/ReadBuffer.ts"
  * The composed operations as loops of effects, for streams that are not ours:
  * anything with a `readSome` or a `writeSome`.
  *
- * Such a stream has no line, no torn state and no read buffer. Its writers must
- * not overlap; nothing stops a write after a torn one; and what a composed read
- * leaves over waits here, for the next composed read of the same stream.
+ * Such a stream has no queue, no torn state and no read buffer. The caller keeps
+ * its writers apart, and a write after a torn one is not refused. Bytes that a
+ * composed read has received and not consumed are kept here, for the next
+ * composed read of the same stream.
  */
-
-interface WriteStream {
-  readonly writeSome: (source: Buffers.Input) => Effect.Effect<number, SocketError>
-}
-
-interface ReadStream {
-  readonly readSome: (target: Uint8Array) => Effect.Effect<number, SocketError | Cause.Done>
-}
 
 export const write = (
   stream: WriteStream,
@@ -77,19 +71,19 @@ export const write = (
       ))
   const progress = (guarantee: Cancellation.Type) => ({ transferred, total, guarantee })
   const writing: Effect.Effect<number, SocketError> = Effect.uninterruptibleMask((restore) =>
-    // An interruption that comes while the last step cannot be interrupted shows itself here, and not past the account.
+    // An interruption that arrives during an uninterruptible last step takes effect here, where it still gets its annotation.
     Effect.catchCause(Effect.flatMap(loop(restore), (count) => restore(Effect.succeed(count))), (cause) => {
       if (!Cause.hasInterrupts(cause)) {
         return Effect.failCause(located(cause))
       }
       const guarantee = isDone ? "total" : guaranteeOf(policy, { transferred, total }, atomic)
       if (guarantee !== undefined) return proceed(cause, progress(guarantee))
-      // With a bound it goes on in a fiber of its own, which the bound can interrupt.
+      // With a time limit the rest runs in a fiber of its own, which the limit can interrupt.
       const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
       return Effect.flatMap(finish(rest, within), (exit) => {
         if (exit === undefined) return proceed(cause, progress("terminal"))
         if (Exit.isSuccess(exit)) return proceed(cause, progress("total"))
-        // A request ended it: that is only another way in which the interruption was served.
+        // If a request ended the rest, the fiber still fails with its interruption, and not with `OperationAborted`.
         return abortedBy(exit.cause) !== undefined
           ? proceed(cause, progress(stopped()))
           : proceed(Cause.combine(cause, located(exit.cause)), progress("terminal"))
@@ -102,7 +96,7 @@ export const write = (
 export const read = <A>(stream: ReadStream, matcher: Matcher<A>): Effect.Effect<A, SocketError | Cause.Done> =>
   Effect.suspend(() => readInto(stream, matcher, bufferOf(stream)))
 
-/** One read. What composed reads have left over comes first. */
+/** One read. Bytes that composed reads have left in the buffer come first. */
 export const readSome = (
   operation: string,
   stream: ReadStream,
@@ -177,11 +171,11 @@ const readInto = <A>(
   return loop
 }
 
-/** The same failure, told of the whole instead of the step. */
+/** The same failure, with the counts of the whole operation instead of one step. */
 const retold = (error: SocketError, reason: Reason): SocketError =>
   new SocketError({ reason, operation: error.operation, address: error.address, transferred: 0, cause: error.cause })
 
-// A loop that moves nothing would go on for ever, and a wrong count would lose or invent bytes.
+// A step that moves nothing would loop for ever, and a wrong count would lose or invent bytes.
 const checkCount = (operation: string, count: number, offered: number): void => {
   if (Number.isInteger(count) && count > 0 && count <= offered) return
   throw new Error(`${operation}: the stream answered ${count} for an attempt of ${offered} bytes`)

@@ -9,7 +9,7 @@ import type { Operation } from "../core/OperationQueue.ts"
 import type { ReadHalf } from "../core/ReadHalf.ts"
 import { ReadMatch } from "../core/ReadOperations.ts"
 import { coreOf } from "../core/Socket.ts"
-import * as AnyStream from "./foreignStream.ts"
+import * as ForeignStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
 type Operate<A, M> = (half: ReadHalf, matcher: M) => Operation<A, SocketError | Cause.Done>
@@ -17,7 +17,7 @@ type Operate<A, M> = (half: ReadHalf, matcher: M) => Operation<A, SocketError | 
 const operate = <A>(half: ReadHalf, matcher: Matcher<A>): Operation<A, SocketError | Cause.Done> =>
   new ReadMatch(half, matcher)
 
-/** A composed read over any stream: one operation of its line where it is ours, a loop of reads where it is not. */
+/** A composed read over any stream: one operation in its queue where it is ours, a loop of reads where it is not. */
 export const run = <A, M extends Matcher<A>>(
   stream: StreamSocket.ReadStream,
   matcher: () => M & Matcher<A>,
@@ -38,6 +38,6 @@ const start = <A, M extends Matcher<A>>(
 ): Pull.Pull<A, SocketError> => {
   const core = coreOf(stream)
   return core === undefined
-    ? AnyStream.read(stream, matcher)
+    ? ForeignStream.read(stream, matcher)
     : core.readHalf.run(fiber, operation(core.readHalf, matcher))
 }

@@ -10,15 +10,15 @@ import { isSocketError } from "../../SocketError.ts"
 import { formatAddress } from "../base/format.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
 
-/** Whether anybody looks: a fiber inside a span, or one with a tracer of its own. */
+/** Whether spans are recorded: the fiber is inside a span, or has a tracer of its own. */
 export const isTraced = (fiber: Fiber.Fiber<unknown, unknown>): boolean => {
   const { span, tracer, tracerEnabled } = fiber.cache
   return tracerEnabled && (span !== undefined || tracer !== undefined)
 }
 
 /**
- * Runs a composed operation in a span of its own, which ends with the account of
- * its bytes. The end of the stream is no failure of the span.
+ * Runs a composed operation in a span of its own, whose attributes say how many
+ * bytes it moved. The end of the stream is no failure of the span.
  */
 export const traced = <A, E>(
   operation: string,

@@ -7,13 +7,13 @@ import type { SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import type { WriteMode } from "../cancellation/interruption.ts"
 import { coreOf } from "../core/Socket.ts"
-import * as AnyStream from "./foreignStream.ts"
+import * as ForeignStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
 
 /** Bytes that may be cut and continued. */
 export const plain: WriteMode = { operation: "writeAll", atomic: false }
 
-/** A composed write over any stream: one operation of its line where it is ours, a loop of writes where it is not. */
+/** A composed write over any stream: one operation in its queue where it is ours, a loop of writes where it is not. */
 export const run = (
   stream: StreamSocket.WriteStream,
   source: Buffers.Input | Buffers.Cursor,
@@ -41,7 +41,7 @@ const start = (
   const cursor = Buffers.isCursor(source) ? source : Buffers.cursor(source)
   return core !== undefined
     ? core.writeHalf.writeAll(fiber, cursor, until, mode)
-    : AnyStream.write(
+    : ForeignStream.write(
       stream,
       cursor,
       until,
