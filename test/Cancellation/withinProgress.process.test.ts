@@ -17,7 +17,7 @@ import { turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
 import { pattern, start, transferOf } from "../support/effects.ts"
-import { kernel, pairOf, secured } from "../support/transports.ts"
+import { kernel, secured } from "../support/transports.ts"
 
 type Stream = StreamSocket.StreamSocket
 
@@ -109,29 +109,6 @@ describe("Cancellation.total({ within })", () => {
       assert.notStrictEqual(guarantee, "terminal")
       assert.strictEqual(to.state.write, "open")
     }).pipe(Effect.scoped))
-
-  for (const place of [...kernel, ...kernel.map(secured)]) {
-    it.live(`a large message goes on as long as bytes flow, over ${place.name}`, () =>
-      Effect.gen(function*() {
-        const large = new Uint8Array(32 * 1024 * 1024)
-        const [left, right] = yield* pairOf(place, { linger: "1 second" })
-        const fiber = yield* start(Cancellation.total({ within: 400 })(Write.writeAll(left, large)))
-        yield* turns()
-        fiber.interruptUnsafe()
-        const buffer = new Uint8Array(256 * 1024)
-        let bytes = 0
-        // 256 KiB at a time at most: many pauses, each of them short, and more than a second in all.
-        while (bytes < large.byteLength) {
-          const exit = yield* Effect.exit(right.readSome(buffer))
-          if (Exit.isFailure(exit)) break
-          bytes += exit.value
-          if (Math.floor(bytes / 2_000_000) !== Math.floor((bytes - exit.value) / 2_000_000)) yield* Effect.sleep(100)
-        }
-        const { guarantee, total, transferred } = transferOf(yield* Fiber.await(fiber))
-        assert.deepStrictEqual([guarantee, transferred, total], ["total", large.byteLength, large.byteLength])
-        assert.strictEqual(bytes, large.byteLength)
-      }).pipe(Effect.scoped, Effect.provide(place.layer)), 60_000)
-  }
 })
 
 describe("the default bound of adapters", () => {

@@ -1,8 +1,8 @@
 /** Between two requests a connection may go at once; while a request is worked on, it is not idle. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import { utf8 as text } from "../../src/Buffers.ts"
 import * as Framing from "../../src/Framing.ts"
 import * as Read from "../../src/Read.ts"
@@ -12,7 +12,7 @@ import { eventually, turns } from "../../src/testing/checks/support.ts"
 import * as Write from "../../src/Write.ts"
 import { localhost } from "../support/certificates.ts"
 import { ending, start } from "../support/effects.ts"
-import { all, kernel, rawConnect, type Place } from "../support/transports.ts"
+import { all, kernel, type Place, rawConnect } from "../support/transports.ts"
 
 const lines = Framing.lines()
 
@@ -32,28 +32,36 @@ const deadline = 10_000
 
 describe("a drain", () => {
   for (const place of all) {
-    it.live(`ends idle clients of a loop over Framing.receive at its start, over ${place.name}`, () =>
-      Effect.gen(function*() {
-        const server = yield* make(place, looping)
-        const client = yield* StreamSocket.connect(server.addresses[0])
-        assert.strictEqual(yield* ask(client, "hello"), "hello")
-        const before = performance.now()
-        const drained = yield* server.drain(deadline)
-        // A tenth of the deadline is plenty.
-        assert.isBelow(performance.now() - before, deadline / 10)
-        assert.strictEqual(drained.aborted + drained.partial + drained.terminal, 0)
-        assert.strictEqual(ending(yield* Effect.exit(client.readSome(new Uint8Array(1)))), "Done")
-      }).pipe(Effect.scoped, Effect.provide(place.layer)), 60_000)
+    it.live(
+      `ends idle clients of a loop over Framing.receive at its start, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const server = yield* make(place, looping)
+          const client = yield* StreamSocket.connect(server.addresses[0])
+          assert.strictEqual(yield* ask(client, "hello"), "hello")
+          const before = performance.now()
+          const drained = yield* server.drain(deadline)
+          // A tenth of the deadline is plenty.
+          assert.isBelow(performance.now() - before, deadline / 10)
+          assert.strictEqual(drained.aborted + drained.partial + drained.terminal, 0)
+          assert.strictEqual(ending(yield* Effect.exit(client.readSome(new Uint8Array(1)))), "Done")
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      60_000
+    )
 
-    it.live(`ends a client that has never sent anything at its start, over ${place.name}`, () =>
-      Effect.gen(function*() {
-        const server = yield* make(place, looping)
-        yield* StreamSocket.connect(server.addresses[0])
-        yield* eventually("its connection", () => Effect.runSync(server.health).connections === 1)
-        const before = performance.now()
-        yield* server.drain(deadline)
-        assert.isBelow(performance.now() - before, deadline / 10)
-      }).pipe(Effect.scoped, Effect.provide(place.layer)), 60_000)
+    it.live(
+      `ends a client that has never sent anything at its start, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const server = yield* make(place, looping)
+          yield* StreamSocket.connect(server.addresses[0])
+          yield* eventually("its connection", () => Effect.runSync(server.health).connections === 1)
+          const before = performance.now()
+          yield* server.drain(deadline)
+          assert.isBelow(performance.now() - before, deadline / 10)
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      60_000
+    )
 
     it.live(`leaves a request that is worked on its time, over ${place.name}`, () =>
       Effect.gen(function*() {
@@ -77,17 +85,21 @@ describe("a drain", () => {
   }
 
   for (const place of kernel) {
-    it.live(`ends a TLS client that has not sent the first byte of its handshake at its start, over ${place.name}`, () =>
-      Effect.gen(function*() {
-        const server = yield* make(place, looping, { tls: localhost })
-        const raw = yield* rawConnect(server.addresses[0])
-        raw.resume()
-        yield* eventually("its connection", () => Effect.runSync(server.health).connections === 1)
-        yield* turns(5)
-        const before = performance.now()
-        yield* server.drain(deadline)
-        assert.isBelow(performance.now() - before, deadline / 10)
-      }).pipe(Effect.scoped, Effect.provide(place.layer)), 60_000)
+    it.live(
+      `ends a TLS client that has not sent the first byte of its handshake at its start, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const server = yield* make(place, looping, { tls: localhost })
+          const raw = yield* rawConnect(server.addresses[0])
+          raw.resume()
+          yield* eventually("its connection", () => Effect.runSync(server.health).connections === 1)
+          yield* turns(5)
+          const before = performance.now()
+          yield* server.drain(deadline)
+          assert.isBelow(performance.now() - before, deadline / 10)
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      60_000
+    )
   }
 })
 
