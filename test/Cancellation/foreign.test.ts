@@ -14,7 +14,9 @@ import * as Relay from "../../src/Relay.ts"
 import type { ReadStream, WriteStream } from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, failure, pattern, start, transferOf } from "../support/effects.ts"
+import { pattern } from "../support/bytes.ts"
+import { ending, failure, transferOf } from "../support/exits.ts"
+import { eventually, start } from "../support/waiting.ts"
 
 const silent: ReadStream & WriteStream = { readSome: () => Effect.never, writeSome: () => Effect.never }
 
@@ -79,7 +81,7 @@ describe("requests to operations over streams that are not ours", () => {
         }
         const signal = Cancellation.makeSignal()
         const fiber = yield* start(Effect.exit(Cancellation.withSignal(Write.writeAll(slow, bytes), signal)))
-        while (taken < 2) yield* Effect.sleep(5)
+        yield* eventually("two steps", () => taken >= 2)
         assert.deepStrictEqual(signal.pending.map(({ operation }) => operation), ["writeAll"])
         yield* signal.emit("terminal")
         const exit = yield* Fiber.join(fiber)
@@ -226,12 +228,13 @@ describe("an interruption in the moment in which a condition is met", () => {
       Effect.gen(function*() {
         const [left, right] = yield* MemoryTransport.pair({ capacity: 5000, linger: 0 })
         const stream: WriteStream = ours ? left : { writeSome: (source) => left.writeSome(source) }
-        let fiber: Fiber.Fiber<number, unknown> | undefined
-        fiber = yield* start(Write.writeAll(stream, pattern(size), (transferred) => {
+        let interrupt = (): void => {}
+        const fiber = yield* start(Write.writeAll(stream, pattern(size), (transferred) => {
           if (transferred < enough) return enough - transferred
-          fiber?.interruptUnsafe()
+          interrupt()
           return 0
         }))
+        interrupt = () => fiber.interruptUnsafe()
         yield* start(Effect.ignore(Read.readExactly(right, new Uint8Array(enough))))
         const exit = yield* Fiber.await(fiber)
         if (Exit.isSuccess(exit)) assert.strictEqual(exit.value, enough)

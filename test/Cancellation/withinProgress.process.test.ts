@@ -16,8 +16,10 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import { turns } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as Write from "../../src/Write.ts"
-import { pattern, start, transferOf } from "../support/effects.ts"
+import { pattern } from "../support/bytes.ts"
+import { transferOf } from "../support/exits.ts"
 import { kernel, secured } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 type Stream = StreamSocket.StreamSocket
 

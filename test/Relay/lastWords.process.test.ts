@@ -11,8 +11,8 @@ import * as Read from "../../src/Read.ts"
 import * as Relay from "../../src/Relay.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as Write from "../../src/Write.ts"
-import { start } from "../support/effects.ts"
 import { kernel, pairOf, type Place, rawServer, withTls } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 const rounds = 10
 const large = Buffer.alloc(8 * 1024 * 1024, "x")

@@ -11,8 +11,9 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import { eventually, turns } from "../../src/testing/checks/support.ts"
 import * as Write from "../../src/Write.ts"
 import { localhost } from "../support/certificates.ts"
-import { ending, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
 import { all, kernel, type Place, rawConnect } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 const lines = Framing.lines()
 
@@ -22,7 +23,7 @@ const looping = (socket: StreamSocket.StreamSocket) =>
     while (true) yield* Framing.send(socket, lines, yield* Framing.receive(socket, lines))
   })
 
-const make = (place: Place, handler: Server.Handler<unknown, never>, options?: Partial<Server.Options<unknown>>) =>
+const make = (place: Place, handler: Server.Handler<unknown, never>, options?: Partial<Server.Options>) =>
   Server.make(handler, { listen: place.address(), shutdown: { deadline: 0 }, ...options })
 
 const ask = (client: StreamSocket.StreamSocket, line: string) =>

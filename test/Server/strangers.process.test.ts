@@ -1,9 +1,9 @@
 /** What strangers do is never logged as a failure of the handler. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
 import { once } from "node:events"
-import * as Net from "node:net"
+import type * as Net from "node:net"
 import * as NodeTls from "node:tls"
 import * as ProxyProtocol from "../../src/ProxyProtocol.ts"
 import * as Read from "../../src/Read.ts"
@@ -12,7 +12,7 @@ import type { StreamSocket } from "../../src/StreamSocket.ts"
 import { eventually } from "../../src/testing/checks/support.ts"
 import * as Write from "../../src/Write.ts"
 import { localhost, root } from "../support/certificates.ts"
-import { logs } from "../support/server.ts"
+import { logs } from "../support/logs.ts"
 import { kernel, type Place, rawConnect } from "../support/transports.ts"
 
 /** Answers every line, for ever. */
@@ -24,7 +24,7 @@ const lines = (socket: StreamSocket) =>
     }
   })
 
-const serving = (place: Place, options: Partial<Server.Options<unknown>>) =>
+const serving = (place: Place, options: Partial<Server.Options>) =>
   Effect.gen(function*() {
     const captured = logs()
     const server = yield* captured.capture(

@@ -8,8 +8,8 @@ import * as NodeDuplex from "../../src/adapter/NodeDuplex.ts"
 import * as Server from "../../src/Server.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
 import * as Write from "../../src/Write.ts"
-import { start } from "../support/effects.ts"
 import { kernel, pairOf, rawClientOf, rawConnect, secured } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 const size = 3_000_000
 const answer = new Uint8Array(size)

@@ -11,8 +11,10 @@ import * as StreamSocket from "../../src/StreamSocket.ts"
 import { turns } from "../../src/testing/checks/support.ts"
 import { WouldBlock } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, FakeBacking, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
+import { FakeBacking } from "../support/fakes.ts"
 import { pairOf, rawClientOf, tcp, withTls } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 const reset = () =>
   new SocketError({ reason: Reason.ConnectionReset(), operation: "socket", transferred: 0, code: "ECONNRESET" })

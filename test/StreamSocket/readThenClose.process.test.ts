@@ -8,8 +8,9 @@ import * as Read from "../../src/Read.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
 import { turns } from "../../src/testing/checks/support.ts"
 import * as Write from "../../src/Write.ts"
-import { ending, start } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
 import { pairOf, withTls } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 const ends: Readonly<Record<string, (socket: StreamSocket) => Effect.Effect<void>>> = {
   close: (socket) => socket.close,

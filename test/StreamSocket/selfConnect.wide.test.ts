@@ -6,7 +6,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import { existsSync, readFileSync } from "node:fs"
 import * as Connector from "../../src/Connector.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
-import { ending } from "../support/effects.ts"
+import { ending } from "../support/exits.ts"
 import { tcp } from "../support/transports.ts"
 
 const range = "/proc/sys/net/ipv4/ip_local_port_range"

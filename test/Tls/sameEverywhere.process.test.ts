@@ -17,8 +17,8 @@ import * as Tls from "../../src/Tls.ts"
 import type { Transport } from "../../src/Transport.ts"
 import * as Write from "../../src/Write.ts"
 import { localhost, root } from "../support/certificates.ts"
-import { ending } from "../support/effects.ts"
-import { trusting } from "../support/tlsPairs.ts"
+import { ending } from "../support/exits.ts"
+import { trusting } from "../support/tls.ts"
 import { kernel, type Place, rawServer } from "../support/transports.ts"
 
 type Opened = Effect.Effect<
@@ -52,7 +52,9 @@ const opened = (
       return [ours, theirs, raw] as const
     }
     let accepted: ((pair: readonly [NodeTls.TLSSocket, Net.Socket]) => void) | undefined
-    const other = new Promise<readonly [NodeTls.TLSSocket, Net.Socket]>((resolve) => (accepted = resolve))
+    const other = new Promise<readonly [NodeTls.TLSSocket, Net.Socket]>((resolve) => {
+      accepted = resolve
+    })
     const address = yield* rawServer(place, (raw) => {
       const theirs = new NodeTls.TLSSocket(raw, {
         isServer: true,

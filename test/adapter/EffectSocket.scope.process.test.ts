@@ -9,8 +9,8 @@ import * as Scope from "effect/Scope"
 import type * as SocketServer from "effect/socket/SocketServer"
 import * as EffectSocket from "../../src/adapter/EffectSocket.ts"
 import { turns } from "../../src/testing/checks/support.ts"
-import { start } from "../support/effects.ts"
 import { all } from "../support/transports.ts"
+import { start } from "../support/waiting.ts"
 
 /** How `run` is after its scope has closed, and how it ends when it is interrupted then. */
 const story = <E, R>(make: Effect.Effect<SocketServer.SocketServer["Service"], E, R | Scope.Scope>) =>
