@@ -3,17 +3,17 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
+import type * as Exit from "effect/Exit"
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import { formatAddress } from "./internal/base/format.ts"
 import { cancellable } from "./internal/cancellation/cancellable.ts"
 import { nameOf, resolveHost } from "./internal/connect/resolveHost.ts"
 import { accepting } from "./internal/core/acceptLoop.ts"
+import { handlerEnd } from "./internal/core/handlerEnd.ts"
 import { errorOf, Listener, listenerOf, TypeId } from "./internal/core/Listener.ts"
-import { isSocketError, Reason, type SocketError } from "./SocketError.ts"
+import { Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import {
   type ListenerBacking,
@@ -150,24 +150,32 @@ export const listen = <T extends Target>(
   )
 
 /**
- * Runs a handler for every connection, each in a fiber of its own, and closes
- * the connection when its handler ends. Never succeeds; fails with `Closed` when
+ * Runs a handler for every connection, each in a fiber of its own, and ends the
+ * connection when its handler ends. Never completes; fails with `Closed` when
  * the acceptor is closed.
  *
  * **Details**
  *
- * A handler that ends with a `SocketError` or at end of stream ends quietly;
- * any other failure is logged with the peer's address. Neither ends the server.
- * A connection that could not be taken (`TooManyOpenFiles`) is logged, and
- * accepting pauses for 50 milliseconds.
+ * When a handler ends:
  *
- * A request (`Cancellation.withSignal`, a deadline) ends its waiting for the next
- * connection: it accepts no more, waits until the handlers have ended, which the
- * request has reached too, and fails with `OperationAborted`. That is how a
- * server stops gracefully; see `Cancellation.escalate`.
+ * - The handler succeeds, or fails because its connection ended (end of stream,
+ *   reset, cancelled operations): the connection is closed, flushed and with FIN.
+ * - A write was torn or cut inside its message: the connection is reset, so that
+ *   the peer cannot take a part for the whole.
+ * - Any other failure, and every defect: the connection is closed, and the failure
+ *   is logged as an error with the peer's address.
+ *
+ * Nothing that a handler does ends the loop. If the system refuses to accept
+ * (`TooManyOpenFiles`), the failure is logged as a warning, and accepting pauses
+ * for 50 milliseconds.
+ *
+ * A request (`Cancellation.withSignal`, a deadline) ends the wait for the next
+ * connection. `serve` then accepts no more, waits until the handlers have ended,
+ * which the request has reached too, and fails with `OperationAborted`. That is
+ * how a server stops gracefully; see `Cancellation.escalate`.
  *
  * **Interruption**: stops accepting and interrupts the handlers, each by its
- * policy; their connections are closed.
+ * policy; their connections are ended as above.
  *
  * **Example** (Echoing)
  *
@@ -217,21 +225,20 @@ export const serve = <E, R>(
     })
     return Effect.catch(run, (error) =>
       error.reason._tag === "OperationAborted"
-        // Asked to stop accepting. Failing now would interrupt the handlers, which have been asked themselves.
+        // The request has reached the handlers too. Failing now would interrupt them before they have ended.
         ? Effect.andThen(allEnded, Effect.fail(error))
         : Effect.fail(error))
   })
 
 // ---- internal
 
-const end = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
-  Exit.isSuccess(exit) || exit.cause.reasons.every(isQuiet)
-    ? socket.close
+const end = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
+  const { failure, isCut } = handlerEnd(socket, exit)
+  const close = isCut ? socket.abort : socket.close
+  return failure === undefined
+    ? close
     : Effect.andThen(
-      socket.close,
-      Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, exit.cause)
+      close,
+      Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, failure)
     )
-
-const isQuiet = (reason: Cause.Reason<unknown>): boolean =>
-  Cause.isInterruptReason(reason) ||
-  (Cause.isFailReason(reason) && (isSocketError(reason.error) || Cause.isDone(reason.error)))
+}

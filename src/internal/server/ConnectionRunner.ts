@@ -4,12 +4,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as References from "effect/References"
 import * as Scope from "effect/Scope"
-import * as Cancellation from "../../Cancellation.ts"
 import type { Health } from "../../Server.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Write from "../../Write.ts"
-import { formatAddress } from "../base/format.ts"
+import { handlerEnd } from "../core/handlerEnd.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import type { Limit, ResolvedRejectMessage, TimeLimit } from "./limits.ts"
 import { Connection, type Established, type ServerConnection } from "./ServerConnection.ts"
@@ -110,10 +109,9 @@ export class ConnectionRunner<R> {
         ? handshakeFailureOf(exit)
         : undefined
     connection.phase = "ending"
-    const failed = handshakeFailure === undefined && Exit.isFailure(exit) && !isOrdinaryEnd(exit.cause, connection)
-      ? exit.cause
-      : undefined
-    const close = isCut(exit, connection)
+    const { failure, isCut } = handlerEnd(connection.socket, exit)
+    const failed = handshakeFailure === undefined ? failure : undefined
+    const close = isCut
       ? connection.socket.abort
       : limit !== undefined
       ? this.close(connection, connection.action)
@@ -196,21 +194,6 @@ const annotated = <R>(context: Context.Context<R>, connection: ServerConnection)
     ...connection.annotations
   })
 
-/** Whether a handler failed only because its connection ended, by its peer or by the server. */
-const isOrdinaryEnd = (cause: Cause.Cause<unknown>, connection: ServerConnection): boolean =>
-  cause.reasons.every((reason) => {
-    if (Cause.isInterruptReason(reason)) return true
-    if (!Cause.isFailReason(reason)) return false
-    const { error } = reason
-    if (Cause.isDone(error)) return true
-    if (!isSocketError(error)) return false
-    if (error.reason._tag === "OperationAborted") return true
-    // A handler may have other sockets, and their failures are reported.
-    const isOurs = error.address === undefined || error.address === connection.socket.remoteAddress ||
-      formatAddress(error.address) === formatAddress(connection.socket.remoteAddress)
-    return isOurs && ordinaryEnds.has(error.reason._tag)
-  })
-
 type HandshakeFailureKind = keyof Health["handshakeFailures"]
 
 /**
@@ -243,18 +226,3 @@ const handshakeFailures: ReadonlyMap<string, HandshakeFailureKind> = new Map([
 ])
 
 const ownDoing: ReadonlySet<string> = new Set(["Closed", "OperationAborted"])
-
-const ordinaryEnds: ReadonlySet<string> = new Set([
-  "BrokenPipe",
-  "Closed",
-  "ConnectionAborted",
-  "ConnectionReset",
-  "UnexpectedEof"
-])
-
-/** Whether a write was cut inside its message. The peer must not take what it has received for the whole. */
-const isCut = (exit: Exit.Exit<unknown, unknown>, connection: ServerConnection): boolean => {
-  if (connection.socket.state.write === "torn") return true
-  const outcome = Cancellation.outcome(exit)
-  return outcome._tag === "Cancelled" && outcome.guarantee !== "total"
-}
