@@ -1,36 +1,37 @@
 /**
- * TCP and Unix-domain sockets straight from the Linux kernel: every count is
- * the kernel's, and no byte that was taken sits in this process.
+ * TCP and Unix-domain sockets by system calls of Linux: every count is the
+ * kernel's, and no taken byte is held in this process.
  *
  * **Details**
  *
  * Needs Linux on x64 or arm64, the main thread, and the package `koffi` (an
- * optional peer dependency: `npm install koffi`); {@link isSupported} says
- * whether all of that is there. One epoll descriptor serves every socket of the
- * process.
+ * optional peer dependency: `npm install koffi`); {@link isSupported} tells
+ * whether they are there. One epoll descriptor serves all sockets of the process.
  *
- * - A write hands the caller's own memory to the kernel, which copies it. Of a
- *   gather list, up to 64 pieces leave by one system call while they have 4 KiB
- *   or more on the average; smaller ones are first put together, up to 64 KiB
- *   of them, which costs less. What the kernel does not take stays with the
- *   caller.
+ * - A write passes the caller's own memory to the kernel, which copies it. Up to
+ *   64 pieces of a gather list leave by one system call if they have 4 KiB or more
+ *   on average. Smaller pieces are copied together first, up to 64 KiB, which
+ *   costs less. Bytes that the kernel does not take stay with the caller.
+ * - A short write means that the send buffer is full: the transport makes no
+ *   further call until the kernel reports room.
  * - A read goes straight into the caller's memory.
- * - The kernel is shown no memory whose size can change. To write a view of a
- *   resizable `ArrayBuffer` or a growable `SharedArrayBuffer`, or to read into
- *   one, is a defect (`TypeError`), and nothing is moved. Pieces of a gather list
- *   that have less than 4 KiB may be of any memory: those are copied.
- * - The process is kept alive by operations that wait, and not by idle sockets.
- * - Every option of connections and listeners is honoured.
- * - A Unix-domain path that begins with a zero byte is a name of Linux's abstract
- *   namespace, with up to 107 bytes behind it: no file is made, everybody on the
- *   machine may connect, and it is free again when its listener is closed.
- * - Node's permission model ends where native code begins: who runs with
- *   `--allow-addons` is not asked for `--allow-net`.
- * - A worker of `node:cluster` listens for itself, as that shares the listeners of
- *   `node:net` only: let processes share an address with `reusePort`, or a listener
- *   that their parent has opened ({@link listenerFromFd}).
- * - What one connection moves, and what one listener accepts, in one turn of the
- *   event loop is limited, so that others get theirs.
+ * - Memory whose size can change is never passed to the kernel. Writing a view of
+ *   a resizable `ArrayBuffer` or a growable `SharedArrayBuffer`, or reading into
+ *   one, is a defect (`TypeError`), and moves nothing. Pieces of a gather list
+ *   with less than 4 KiB may be of any memory: they are copied.
+ * - Operations that wait keep the process alive; idle sockets do not.
+ * - Every option of connections and listeners is supported.
+ * - A Unix-domain path that begins with a zero byte is a name in Linux's abstract
+ *   namespace, with up to 107 bytes behind the zero: no file is created, every
+ *   process of the machine may connect, and closing the listener frees the name.
+ * - Node's permission model does not cover native code: with `--allow-addons`,
+ *   sockets of this transport do not need `--allow-net`.
+ * - A worker of `node:cluster` listens on its own, because `node:cluster` shares
+ *   the listeners of `node:net` only. Processes can share an address by
+ *   `reusePort`, or a listener that their parent has opened
+ *   ({@link listenerFromFd}).
+ * - In one turn of the event loop, a connection moves about 1 MiB at most and a
+ *   listener accepts at most 64 connections, so that the others get their turn.
  *
  * @since 0.1.0
  */
@@ -51,13 +52,13 @@ import { Reactor, type Registered } from "./internal/epoll/Reactor.ts"
 import * as Support from "./internal/epoll/support.ts"
 
 /**
- * Whether this process can use the transport, from here: a worker thread cannot.
+ * Whether this thread can use the transport: Linux on x64 or arm64, the main
+ * thread, and `koffi` installed.
  *
  * **Details**
  *
- * Has no side effects: nothing is loaded or opened. So it cannot know of a `koffi`
- * that is there and does not load (no binary for this system), where the layer
- * fails nevertheless.
+ * Loads and opens nothing. So it cannot detect a `koffi` that is installed but
+ * does not load (no binary for this system); the layer fails in that case.
  *
  * @category guards
  * @since 0.1.0
@@ -107,30 +108,30 @@ export const layer: Layer.Layer<Transport | AddressResolver.AddressResolver, Soc
 )
 
 /**
- * Takes over a connected stream socket that was opened elsewhere: inherited from
- * a parent process, or opened by native code.
+ * Takes over a connected stream socket that other code has opened: a parent
+ * process, or native code. Completes with its backing.
  *
  * **Details**
  *
- * Needs no layer. The descriptor belongs to the backing from then on: make a
- * stream of it with `StreamSocket.make`, and close that. It becomes non-blocking
- * (as it does for everybody who has the same socket) and close-on-exec; its other
- * options stay as they are, and `StreamSocket.configure` changes them. Only
- * `SO_LINGER` is turned off by `close`, which would block the process otherwise.
+ * Needs no layer. The backing owns the descriptor from then on: make a stream with
+ * `StreamSocket.make`, and close the stream. The socket becomes non-blocking (also
+ * for other processes that have it) and close-on-exec. Its other options stay as
+ * they are; the stream's `configure` changes them. `close` turns off `SO_LINGER`,
+ * which would block the process.
  *
  * Fails with `Unsupported` where the transport cannot run, and for a descriptor
  * that is not open (`EBADF`), is no socket (`ENOTSOCK`), is not a TCP or
- * Unix-domain stream, or listens; with `Busy` where a socket of this transport
- * has it already, and with `NotConnected` for a socket that is not connected any
- * more or not yet. After a failure the descriptor is as it was, and the caller's.
- * A number that is no descriptor at all throws a `RangeError`.
+ * Unix-domain stream, or listens; with `Busy` if a socket of this transport has
+ * the descriptor already; with `NotConnected` if the socket is not connected.
+ * After a failure the descriptor is unchanged and belongs to the caller. A number
+ * that cannot be a descriptor is a defect (`RangeError`).
  *
  * **Gotchas**
  *
- * Nobody else in this process may use the descriptor or close it: a number that
- * is used again is another socket's. Where another process has the same socket,
- * `close` still ends the connection for both, and `abort` resets it only when
- * the last of them has closed it.
+ * No other code of this process may use or close the descriptor: the number may be
+ * given to another socket. If another process has the same socket, `close` ends the
+ * connection for both, and `abort` resets it only when the last process has closed
+ * it.
  *
  * **Interruption**: none needed; it does not wait.
  *
@@ -155,16 +156,17 @@ export const fromFd = (fd: number): Effect.Effect<Backing, SocketError> =>
   })
 
 /**
- * Takes over a listening socket that was opened elsewhere, such as one of
- * systemd's ({@link listenFds}).
+ * Takes over a listening socket that other code has opened, such as one of
+ * systemd's ({@link listenFds}). Completes with its backing.
  *
  * **Details**
  *
  * As {@link fromFd}, with `Acceptor.make`; fails with `Unsupported` for a socket
- * that does not listen. Connections inherit the options that the socket has.
+ * that does not listen. Accepted connections inherit the options of the socket.
  *
- * Closing it here releases the address only where nobody else has the same
- * socket. A Unix-domain path stays: it is removed by whoever made it.
+ * Closing the acceptor releases the address only if no other process has the same
+ * socket. The file of a Unix-domain path stays: the program that created it removes
+ * it.
  *
  * **Interruption**: none needed; it does not wait.
  *
@@ -192,16 +194,17 @@ export const listenerFromFd = (fd: number): Effect.Effect<ListenerBacking, Socke
   })
 
 /**
- * The descriptors that the service manager has opened for this process and
- * passed on to it, as `sd_listen_fds` of systemd tells them: from 3 on, each
- * with the name that the unit gives it (`FileDescriptorName=`; `"unknown"`
- * where none was passed).
+ * The descriptors that the service manager has passed to this process, as
+ * `sd_listen_fds` of systemd defines them: from 3 on, each with the name that the
+ * unit gives it (`FileDescriptorName=`; `"unknown"` without one).
  *
  * **Details**
  *
- * Empty for a process that was started in another way. The environment
- * (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`) is read each time and stays as
- * it is; as `LISTEN_PID` names this process, no child takes it for its own.
+ * Empty for a process that a service manager has not started this way. Never fails.
+ * The environment (`LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`) is read each time
+ * and left unchanged; `LISTEN_PID` names this process, so a child ignores it.
+ *
+ * **Interruption**: none needed; it does not wait.
  *
  * @category getters
  * @since 0.1.0
@@ -212,7 +215,7 @@ export const listenFds: Effect.Effect<ReadonlyArray<{ readonly fd: number; reado
 
 // ---- internal
 
-// One for the process.
+// One reactor for the process.
 let theReactor: Reactor | undefined = undefined
 
 const acquire = (operation: string): Effect.Effect<Reactor, SocketError> => {
@@ -235,7 +238,7 @@ const cannotRun = (operation: string, why: string, cause?: unknown): SocketError
     cause
   })
 
-/** Puts a descriptor of the caller's under the reactor; what fails leaves it alone. */
+/** Registers a descriptor of the caller. After a failure the descriptor is unchanged. */
 const adopt = <A extends Registered>(
   operation: string,
   fd: number,

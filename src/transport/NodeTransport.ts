@@ -1,35 +1,34 @@
 /**
  * TCP and Unix-domain sockets over the public API of `node:net`; runs wherever
- * that does.
+ * `node:net` does.
  *
  * **Details**
  *
- * - A slice handed to `node:net` cannot be recalled and its memory is in use
- *   until it was flushed. So a write copies at most one slice (`sliceSize`, by
- *   default 64 KiB) into memory of this module, and has room again as slices
- *   are flushed; at most two slices per connection sit in user space.
- * - Reads pull: the socket is paused unless a fiber wants bytes. Node itself
- *   reads ahead by up to its high-water mark (64 KiB) once reading has begun.
- * - After a mebibyte that the kernel has taken at once, a write waits for the
- *   next turn of the event loop: a peer that keeps up starves nobody else.
- * - Waiting for room also watches the read side, so that what the peer says
- *   before it goes away is received, up to that mark.
- *
- * - Closing an address removes what is at its Unix-domain path by then, by name,
- *   also if that is something else; `EpollTransport` looks first.
- * - Of the options, `userTimeout`, `sendBuffer` and `receiveBuffer` are
- *   Unsupported: `node:net` has no way to them. `interval` and `count` of
- *   `keepAlive` need a Node that can set them: 26, or a later 24.
+ * - Bytes passed to `node:net` cannot be recalled, and their memory is in use
+ *   until they are flushed. So a write copies at most one slice (`sliceSize`,
+ *   default 64 KiB) into memory of the transport, and there is room again when a
+ *   slice has been flushed. At most two slices per connection are in user space.
+ * - Reads pull: the socket is paused unless a fiber waits for bytes. Once reading
+ *   has started, Node itself reads ahead by up to its high-water mark (64 KiB).
+ * - After 1 MiB that the kernel has taken at once, a write waits for the next turn
+ *   of the event loop, so that a writer whose peer keeps up does not starve others.
+ * - While a write waits for room, the transport also receives, up to the high-water
+ *   mark, so that the peer's last bytes are not lost when the peer goes away.
+ * - Closing a listener on a Unix-domain path removes the file at that path, even if
+ *   another program has replaced it; `EpollTransport` checks first.
+ * - The options `userTimeout`, `sendBuffer` and `receiveBuffer` are Unsupported:
+ *   `node:net` cannot set them. `interval` and `count` of `keepAlive` need Node 26,
+ *   or a later 24.
  *
  * **Gotchas**
  *
  * `node:net` destroys the whole socket when a write fails. Bytes that Node had
- * received by then are still read, and end of stream too if it was seen; what
- * was still in the kernel is lost, and reads then fail with the reason of the
- * write.
+ * received by then can still be read, and the end of the stream if Node has seen
+ * it. Bytes that were still in the kernel are lost, and reads then fail with the
+ * reason of the write.
  *
- * Before Node 24, a reset that arrives behind unread bytes cannot be told from
- * the end of the stream once `shutdownWrite` was run.
+ * Before Node 24, a reset behind unread bytes cannot be told from the end of the
+ * stream once `shutdownWrite` has run.
  *
  * @since 0.1.0
  */

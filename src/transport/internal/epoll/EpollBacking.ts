@@ -3,39 +3,41 @@ import * as Buffers from "../../../Buffers.ts"
 import { noEvents } from "../../../internal/base/noEvents.ts"
 import type { SocketError } from "../../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
+import { callCost, turnBudget } from "../turn.ts"
 import * as Linux from "./linux.ts"
 import { failure, setAll, tcpSettings } from "./options.ts"
 import { broken, type Reactor, type Registered } from "./Reactor.ts"
 
-/** A connection, as the kernel knows it. */
+/** A connection whose bytes are all in the kernel. */
 export class EpollBacking implements Backing, Registered {
   fd: number
   readonly remoteAddress: NetAddress.SocketAddress
   private local: NetAddress.SocketAddress | undefined
   private readonly reactor: Reactor
   private events: Events = noEvents
-  // What the kernel was last known to answer, so that it is not asked twice.
+  // Whether the last call emptied the receive buffer or filled the send buffer. Until an event says otherwise, another
+  // call would block.
   private isDrained = false
   private isFull = false
   /**
-   * A read that brings less than there was room for has emptied the connection, unless something stands in between: the
-   * end of the stream, TCP's urgent data, or (nothing tells of it) descriptors that were sent along a Unix-domain path.
+   * A read shorter than its target has emptied the receive buffer, with three exceptions that need a second call: the end
+   * of the stream, TCP urgent data, and descriptors sent over a Unix-domain path (no event tells of those).
    */
   private asksTwice: boolean
-  // What may be moved until the next event.
+  // Bytes that may still be moved in this turn of the event loop.
   private readBudget = turnBudget
   private writeBudget = turnBudget
   private hasYielded = false
-  // The end of the stream was read: nothing is unread, and nothing comes.
+  // The end of the stream was read, so no input is unread.
   private hasEnded = false
-  // Whether the reactor has been told that somebody waits.
+  // Whether an operation waits for an event, which keeps the process alive.
   private waitsToRead = false
   private waitsToWrite = false
-  /** The connection is broken: writing has failed, and so does reading, behind what has arrived. */
+  /** The failure of the connection: writes fail with it, and reads do once the bytes that arrived have been read. */
   private error: SocketError | undefined = undefined
   private writeError: SocketError | undefined = undefined
   private phase: "open" | "closing" | "closed" = "open"
-  /** Others may have the same socket, in this process or another one. */
+  /** The socket may be open under other descriptors, in this process or another one. */
   private readonly isShared: boolean
 
   constructor(
@@ -123,8 +125,8 @@ export class EpollBacking implements Backing, Registered {
   }
 
   /**
-   * Large pieces leave from where they are, by one call; small ones are put together first, which costs less. Leaves in
-   * `offered` how many bytes the kernel was shown.
+   * Sends large pieces by one call from where they are. Small pieces are copied together first, which costs less. Sets
+   * `offered` to the number of bytes of the call.
    */
   private sendPieces(source: Buffers.Cursor, max: number): number {
     const { linux } = this.reactor
@@ -138,7 +140,7 @@ export class EpollBacking implements Backing, Registered {
       gathered = i + 1
       gatheredLength = length
     }
-    // Either all of what fits into the scratch, or none: then nothing is left that could still be refused.
+    // All pieces in one call, or a copy of all that fit into `scratch`: no piece can be refused after others have left.
     if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
       offered = gatheredLength
       return linux.sendAll(this.fd, pieces, gathered)
@@ -153,7 +155,7 @@ export class EpollBacking implements Backing, Registered {
     const { linux } = this.reactor
     const done = linux.shutdownWrite(this.fd)
     if (done === 0) return 0
-    // The connection is gone, and the kernel may still know why.
+    // The connection is gone. The socket may still hold the error that says why.
     return this.fail(linux.takeError(this.fd) || -done)
   }
 
@@ -169,8 +171,8 @@ export class EpollBacking implements Backing, Registered {
       return
     }
     const { linux } = this.reactor
-    // Everything taken is the kernel's already, and goes on its way behind a closed descriptor. Only unread input would
-    // turn FIN into a reset: if there is any, the peer's end of stream is awaited.
+    // The kernel delivers what was taken although the descriptor is closed. Unread input would turn the FIN into a
+    // reset, so if there is any, the descriptor stays open until the peer's end of stream.
     linux.shutdownWrite(this.fd)
     if (this.isShared) linux.clearLinger(this.fd)
     if (this.discard() === "nothing") this.release()
@@ -188,7 +190,7 @@ export class EpollBacking implements Backing, Registered {
   }
 
   interestDropped(direction: "read" | "write"): void {
-    // Closing waits by itself.
+    // While closing, the backing itself waits for the peer.
     if (this.phase !== "open") return
     if (direction === "read") this.settleRead()
     else this.settleWrite()
@@ -211,10 +213,10 @@ export class EpollBacking implements Backing, Registered {
       : setAll(this.reactor, this.fd, tcpSettings(options), "configure", this.remoteAddress)
   }
 
-  /** Takes in what an event says. */
+  /** Updates the state by the flags of an event. */
   note(flags: number): void {
     if (flags === 0) this.hasYielded = false
-    // Who is to have another turn has it then, and not a second one for an event in between.
+    // A connection that has yielded goes on when the reactor calls it again, and not at an event before that.
     if (!this.hasYielded) this.readBudget = this.writeBudget = turnBudget
     if ((flags & (Linux.EPOLLRDHUP | Linux.EPOLLPRI | broken)) !== 0) this.asksTwice = true
     if ((flags & (Linux.EPOLLIN | Linux.EPOLLPRI | Linux.EPOLLRDHUP | broken)) !== 0) {
@@ -243,18 +245,18 @@ export class EpollBacking implements Backing, Registered {
       return
     }
     if (!this.isDrained) this.events.readable()
-    // A woken reader may have ended everything.
+    // A resumed reader may have closed the connection.
     if (this.isOpen() && !this.isFull) this.events.writable()
   }
 
-  /** The kernel tells of a failure once; a broken pipe leaves what has arrived and its end to the reader. */
+  /** Keeps the failure, which the kernel reports once. After a broken pipe the reader still gets bytes and the end. */
   private fail(errno: number): SocketError {
     const error = failure("socket", this.remoteAddress, errno)
     if (errno !== Linux.EPIPE) this.error ??= error
     return this.writeError ??= error
   }
 
-  // A call, because the compiler cannot know what a woken fiber does to `phase`.
+  // A method, because the compiler does not see that a resumed fiber can change `phase`.
   private isOpen(): boolean {
     return this.phase === "open"
   }
@@ -270,7 +272,7 @@ export class EpollBacking implements Backing, Registered {
     }
   }
 
-  /** Throws unread input away, and answers whether there was none, some, or the end of the stream. */
+  /** Discards unread input. Returns whether it found nothing, some bytes, or the end of the stream. */
   private discard(): "nothing" | "some" | "end" {
     const { linux } = this.reactor
     let found: "nothing" | "some" = "nothing"
@@ -286,7 +288,7 @@ export class EpollBacking implements Backing, Registered {
     return found
   }
 
-  /** It has moved enough for this turn; the next one is an event. */
+  /** The budget of this turn is used up. The reactor calls `onEvents(0)` in the next turn. */
   private yieldTurn(): typeof WouldBlock {
     if (!this.hasYielded) {
       this.hasYielded = true
@@ -297,7 +299,7 @@ export class EpollBacking implements Backing, Registered {
 
   private release(): void {
     if (this.phase === "closed") return
-    // Asked once now: afterwards nobody knows.
+    // Read now, because the kernel does not know it after the descriptor is closed.
     void this.localAddress
     this.phase = "closed"
     this.settleRead()
@@ -324,18 +326,14 @@ export class EpollBacking implements Backing, Registered {
 
 // ---- internal
 
-// One call at a time uses them: memory to put small pieces together, and how many bytes the last call offered.
+// Only one call runs at a time: memory for copying small pieces together, and the number of bytes that the call offers.
 const scratch = new Uint8Array(65_536)
 let offered = 0
 
-// Bytes that pieces must have on the average, so that telling the kernel their addresses costs less than copying them.
+// The average size in bytes from which passing the addresses of pieces to the kernel costs less than copying them.
 const gatheredFrom = 4096
 
-// Bytes that a connection may move before the others have their turn; a call counts as some, so that tiny ones end too.
-const turnBudget = 1024 * 1024
-const callCost = 1024
-
-/** The whole of what takes several calls, once: what is refused is refused before anything of it has left. */
+/** Checks all pieces of a write that takes several calls, so that a piece is refused before any byte has left. */
 const assertFixed = (source: Buffers.Cursor, max: number): void => {
   if (source.remaining <= max && max <= scratch.byteLength) return
   for (const piece of source.pieces()) {
@@ -344,8 +342,8 @@ const assertFixed = (source: Buffers.Cursor, max: number): void => {
 }
 
 /**
- * Whether the kernel was to be shown memory that it must not see, and it can have a copy instead: of small pieces, and
- * of whatever comes behind bytes that have left, where a refusal would be too late.
+ * Whether the kernel may get a copy of memory that cannot be passed to it (resizable buffers): of small pieces, and of
+ * every piece behind bytes that have left already, where a refusal would come too late.
  */
 const mayCopy = (source: Buffers.Cursor, max: number): boolean => {
   const hidden = source.pieces(max).filter((piece) => !Linux.isFixed(piece))

@@ -35,7 +35,7 @@ export const listen = (
     const unset = setAll(
       reactor,
       fd,
-      // Accepted connections inherit all of them, over TCP.
+      // Over TCP, accepted connections inherit all of these.
       [
         ...bufferSettings(options),
         ...(isUnix ? [] : tcpSettings(options)),
@@ -55,7 +55,7 @@ export const listen = (
     const listening = linux.listen(fd, options.backlog)
     const failed = listening < 0 ? listening : reactor.register(listener)
     if (failed === 0) return Effect.succeed(listener)
-    // With the path that is bound by now.
+    // Also removes the path, which is bound by now.
     listener.close()
     return Effect.fail(failure("listen", address, -failed))
   })
@@ -68,10 +68,10 @@ export class EpollListener implements ListenerBacking, Registered {
   private readonly file: BoundFile | undefined
   private acceptable: () => void = noop
   private waitsToAccept = false
-  /** Accepted in this turn. */
+  /** Connections accepted in this turn. */
   private acceptedThisTurn = 0
   private hasYielded = false
-  /** Others may have the same socket, in this process or another one. */
+  /** The socket may be open under other descriptors, in this process or another one. */
   private readonly isShared: boolean
 
   constructor(
@@ -120,7 +120,7 @@ export class EpollListener implements ListenerBacking, Registered {
 
   onEvents(flags: number): void {
     if (flags === 0) this.hasYielded = false
-    // Who is to have another turn has it then, and not a second one for an event in between.
+    // A connection that has yielded goes on when the reactor calls it again, and not at an event before that.
     if (!this.hasYielded) this.acceptedThisTurn = 0
     this.stopWaiting()
     this.acceptable()
@@ -128,7 +128,7 @@ export class EpollListener implements ListenerBacking, Registered {
 
   close(): void {
     this.stopWaiting()
-    // Before the descriptor goes: afterwards the path may be that of another listener.
+    // Before the descriptor is closed: afterwards another listener may bind the path.
     if (this.file !== undefined) remove(this.file)
     if (this.isShared) this.reactor.remove(this)
     else this.reactor.unregister(this)
@@ -156,11 +156,11 @@ export class EpollListener implements ListenerBacking, Registered {
 
   private opened(fd: number, remote: NetAddress.SocketAddress): Backing | SocketError {
     const { address, reactor } = this
-    // Only there, nothing is inherited. The listener's own descriptor has taken the same already.
+    // On a Unix-domain path nothing is inherited. The descriptor of the listener has accepted the same values.
     if (NetAddress.isUnixPathAddress(address)) {
       setAll(reactor, fd, bufferSettings(this.options), "accept", address)
     }
-    // Inherited from whatever the listener's opener has set.
+    // Inherited from the program that opened the listener.
     if (this.isShared) reactor.linux.clearLinger(fd)
     const backing = new EpollBacking(
       reactor,
@@ -178,17 +178,17 @@ export class EpollListener implements ListenerBacking, Registered {
 
 // ---- internal
 
-/** What binding to a path has made there. */
+/** The file that binding to a path has created. */
 interface BoundFile {
   readonly path: string
   readonly device: bigint
   readonly inode: bigint
 }
 
-/** `undefined` when it is gone already. */
+/** `undefined` if the file is gone already. */
 const boundFile = (path: string): BoundFile | undefined => {
   try {
-    // As the kernel has read it, wherever the process goes to from here.
+    // Absolute, because the process may change its working directory.
     const absolute = isAbsolute(path) ? path : `${process.cwd()}/${path}`
     const { dev, ino } = lstatSync(absolute, { bigint: true })
     return { path: absolute, device: dev, inode: ino }
@@ -197,21 +197,21 @@ const boundFile = (path: string): BoundFile | undefined => {
   }
 }
 
-/** Removes it, and not what somebody else has put into its place: a newer listener, which takes the path over. */
+/** Removes the file, unless another one has taken its place: a newer listener may have bound the path. */
 const remove = (file: BoundFile): void => {
   const now = boundFile(file.path)
   if (now?.device !== file.device || now.inode !== file.inode) return
   try {
     unlinkSync(file.path)
   } catch {
-    // Somebody else has removed it, or may not let us.
+    // The file is gone by now, or this process may not remove it.
   }
 }
 
-// In one turn.
+// Connections accepted per turn of the event loop.
 const maxAcceptsPerTurn = 64
 
-// Of a connection that was gone before it was accepted, or that met a network error on its way here.
+// Errors of a connection that was gone before it was accepted, or that met a network error: accept the next one.
 const passing: ReadonlySet<number> = new Set([
   Linux.EINTR,
   Linux.ECONNABORTED,

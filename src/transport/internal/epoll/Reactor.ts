@@ -1,22 +1,22 @@
 import { EPOLLERR, EPOLLHUP, type Linux } from "./linux.ts"
 
-/** What a registered descriptor hears: the flags of `epoll_wait`, or 0 after it asked for another turn. */
+/** A registered descriptor. `onEvents` gets the flags of `epoll_wait`, or 0 after `reschedule`. */
 export interface Registered {
-  /** -1 once it is closed. */
+  /** -1 after it is closed. */
   readonly fd: number
   readonly onEvents: (flags: number) => void
 }
 
 /**
- * One epoll descriptor for every socket of the process, watched by Node's own
- * event loop. It exists while it has users: the layers that gave it out, and
- * the sockets that are registered.
+ * One epoll descriptor for all sockets of the process, watched by Node's own
+ * event loop. It exists while it has users: the layers that provide it, and the
+ * sockets that are registered.
  *
- * The loop's callback only asks for a turn (`setImmediate`), so that ticks,
- * microtasks and async context are right when fibers run. A turn takes what one
- * `epoll_wait` has, so that timers and signals come in between; more waits for
- * the next one. The process is kept alive exactly while somebody is owed an
- * event.
+ * The callback of the event loop only schedules a turn (`setImmediate`), so that
+ * ticks, microtasks and async context are right when fibers run. One turn handles
+ * the events of one `epoll_wait`; further events wait for the next turn, so that
+ * timers and signals run in between. The process is kept alive exactly while an
+ * operation waits for an event.
  */
 export class Reactor {
   readonly linux: Linux
@@ -24,14 +24,14 @@ export class Reactor {
   private watcher: ReturnType<Linux["watch"]> | undefined = undefined
   private readonly registered: Array<Registered | undefined> = []
   private readonly generations: Array<number> = []
-  /** Those that have asked for another turn. */
+  /** Descriptors that have yielded, in the order in which they go on. */
   private readonly yielded: Array<Registered> = []
   private users = 0
   private pendingWaits = 0
   private isRef = false
   private isDispatching = false
   private isScheduled = false
-  // Events of the turn, and how many of them have been told.
+  // The number of events of this turn, and how many of them were delivered.
   private count = 0
   private delivered = 0
 
@@ -39,7 +39,7 @@ export class Reactor {
     this.linux = linux
   }
 
-  /** 0, or the negative number of an error. */
+  /** Returns 0, or the negative errno. */
   use(): number {
     if (this.users === 0 && this.watcher === undefined) {
       const epfd = this.linux.epollCreate()
@@ -62,7 +62,7 @@ export class Reactor {
     if (!this.isDispatching) this.updateWatcher()
   }
 
-  /** 0, or the negative number of an error. */
+  /** Returns 0, or the negative errno. */
   register(entry: Registered): number {
     const { fd } = entry
     const used = this.use()
@@ -78,7 +78,7 @@ export class Reactor {
     return 0
   }
 
-  /** Somebody else hears from a registered descriptor from now on. */
+  /** Delivers the events of a registered descriptor to `entry` from now on. */
   replace(entry: Registered): void {
     this.registered[entry.fd] = entry
   }
@@ -88,39 +88,39 @@ export class Reactor {
     return this.registered[fd] !== undefined
   }
 
-  /** Before the descriptor is closed, which takes it out of epoll. */
+  /** Call before closing the descriptor, which removes it from epoll. */
   unregister(entry: Registered): void {
     if (this.registered[entry.fd] !== entry) return
     this.registered[entry.fd] = undefined
     this.release()
   }
 
-  /** For a descriptor that lives on, here or in another process: closing it would not take it out of epoll. */
+  /** For a descriptor that stays open, here or in another process: closing it would not remove it from epoll. */
   remove(entry: Registered): void {
     if (this.registered[entry.fd] !== entry) return
     this.linux.epollDelete(this.epfd, entry.fd)
     this.unregister(entry)
   }
 
-  /** It has had enough for this turn, and hears from the next one. Asks once per turn. */
+  /** The budget of `entry` is used up: calls `onEvents(0)` in the next turn. Call at most once per turn. */
   reschedule(entry: Registered): void {
     this.yielded.push(entry)
     this.schedule()
   }
 
-  /** Somebody waits for an event from now on. */
+  /** An operation waits for an event: keeps the process alive. */
   ref(): void {
     this.pendingWaits++
     if (!this.isDispatching) this.updateWatcher()
   }
 
-  /** Nobody waits for that one any more. */
+  /** That operation waits no more. */
   unref(): void {
     this.pendingWaits--
     if (!this.isDispatching) this.updateWatcher()
   }
 
-  /** Brings the event loop's view of things up to date, once for all that a turn has changed. */
+  /** Refs, unrefs or stops the watcher, once for all changes of a turn. */
   private updateWatcher(): void {
     if (this.watcher === undefined) return
     if (this.users === 0) {
@@ -147,7 +147,7 @@ export class Reactor {
     if (this.users === 0) return
     this.isDispatching = true
     try {
-      // Those that ask from here on have had their turn.
+      // An entry that yields from here on goes on in the next turn.
       let rescheduled = Math.min(this.yielded.length, maxRescheduledPerTurn)
       if (this.delivered === this.count) {
         this.delivered = 0
@@ -159,7 +159,7 @@ export class Reactor {
         if (entry !== undefined && this.registered[entry.fd] === entry) entry.onEvents(0)
       }
     } finally {
-      // A fiber's observer may have thrown, which is for the process to judge. The others hear theirs in another turn.
+      // If an observer of a fiber has thrown, the error goes to the process. The other events follow in the next turn.
       this.isDispatching = false
       if (this.delivered < this.count || this.yielded.length > 0) this.schedule()
       this.updateWatcher()
@@ -169,14 +169,14 @@ export class Reactor {
   private deliver(index: number): void {
     const fd = this.linux.eventFd(index)
     const entry = this.registered[fd]
-    // The number may belong to another socket by now.
+    // A closed descriptor's number may belong to another socket by now.
     if (entry === undefined || this.linux.eventGeneration(index) !== this.generations[fd]) return
     entry.onEvents(this.linux.eventFlags(index))
   }
 }
 
-/** Those that have another turn in the same turn of the event loop. Each may do work of a millisecond, or more. */
+/** How many yielded descriptors go on in one turn. Each may work for a millisecond or more. */
 const maxRescheduledPerTurn = 16
 
-/** Flags after which an attempt of either direction may have another answer. */
+/** Flags after which an attempt in either direction may succeed or fail. */
 export const broken = EPOLLERR | EPOLLHUP

@@ -26,7 +26,7 @@ export const connect = (
     return Effect.sync(() => attempt.cancel())
   })
 
-/** A connection that is being made. */
+/** One attempt to connect. */
 class ConnectAttempt implements Registered {
   fd = -1
   private readonly reactor: Reactor
@@ -66,9 +66,9 @@ class ConnectAttempt implements Registered {
     const { linux } = this.reactor
     const { localAddress } = this.options
     if (localAddress !== undefined) {
-      // A port that is to be any is chosen when the target is known, so that there are as many as targets allow.
+      // Port 0 is resolved when the target is known, so that one local port can serve several targets.
       linux.setInt(this.fd, Linux.IPPROTO_IP, Linux.IP_BIND_ADDRESS_NO_PORT, 1)
-      // A port of a connection that is over can be used again, as over `node:net`.
+      // A port in TIME_WAIT can be bound again, as over `node:net`.
       linux.setInt(this.fd, Linux.SOL_SOCKET, Linux.SO_REUSEADDR, 1)
       const bound = linux.bind(this.fd, Linux.encodeAddress(localAddress))
       if (bound < 0) {
@@ -119,7 +119,7 @@ class ConnectAttempt implements Registered {
     this.reactor.unref()
   }
 
-  /** What the event of the connection says besides, nobody says again: the peer may have ended already. */
+  /** Passes the flags on: they may say that the peer has ended already, and no other event will. */
   private succeed(flags: number): void {
     const { fd } = this
     this.fd = -1
@@ -129,7 +129,7 @@ class ConnectAttempt implements Registered {
     this.resume(Effect.succeed(backing))
   }
 
-  /** Whoever connects to no address in particular reaches one of this machine's. */
+  /** A connect to the unspecified address reaches an address of this machine, which the kernel knows. */
   private remoteOf(fd: number): NetAddress.SocketAddress {
     const { address, reactor: { linux } } = this
     return NetAddress.isUnixPathAddress(address) || !NetAddress.isUnspecified(address.address) || linux.peer(fd) < 0

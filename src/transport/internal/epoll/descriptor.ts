@@ -1,10 +1,10 @@
-/** What a descriptor that somebody else has opened is, and which ones a service manager has passed on. */
+/** Checks descriptors that other code has opened, and finds those that a service manager has passed on. */
 import * as NetAddress from "effect/net/NetAddress"
 import { Reason, SocketError } from "../../../SocketError.ts"
 import * as Linux from "./linux.ts"
 import { failure } from "./options.ts"
 
-/** Both addresses of a descriptor that is what is wanted, or why it is not. Changes nothing. */
+/** Both addresses of a descriptor of the wanted kind, or the error that says what it is. Changes nothing. */
 export const inspect = (
   linux: Linux.Linux,
   operation: string,
@@ -38,7 +38,7 @@ export const refused = (operation: string, fd: number, why: string, code: string
     code
   })
 
-/** `sd_listen_fds_with_names`: nothing where the environment says nothing, or something that cannot be. */
+/** `sd_listen_fds_with_names`: empty if the environment names no descriptors for this process, or malformed ones. */
 export const passedOn = (
   environment: Readonly<Record<string, string | undefined>>,
   pid: number
@@ -57,5 +57,5 @@ export const passedOn = (
 
 const families: ReadonlySet<number> = new Set([Linux.AF_INET, Linux.AF_INET6, Linux.AF_UNIX])
 
-/** `SD_LISTEN_FDS_START`: behind the three that every process has. */
+/** `SD_LISTEN_FDS_START`: behind stdin, stdout and stderr. */
 const firstPassedOn = 3

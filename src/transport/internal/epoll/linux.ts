@@ -1,9 +1,9 @@
 /**
- * The system calls of Linux that the epoll transport makes, through koffi: every
- * constant, structure layout and declaration is here, and nothing else is.
+ * The system calls that the epoll transport makes, through koffi: every constant,
+ * structure layout and declaration, and nothing else.
  *
- * Calls answer what the kernel answers, and the negative number of the error
- * where that is -1. Memory is handed over with the length that it really has.
+ * A call returns the result of the system call, or the negative errno if that is
+ * -1. Memory is passed with its real length, whatever its view claims.
  */
 import * as NetAddress from "effect/net/NetAddress"
 import type * as Koffi from "koffi"
@@ -85,13 +85,13 @@ export const EINPROGRESS = 115
 const UV_POLL = 8
 const UV_READABLE = 1
 
-/** What `load` answers: system calls on descriptors, and the reactor's own. */
+/** The binding: system calls on descriptors, and the watcher of the reactor. */
 export type Linux = ReturnType<typeof load>
 
 /** Loads koffi and declares everything. Throws where `unsupported` has a reason, and where a function is missing. */
 export const load = () => {
   const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi
-  // The executable with everything that it is linked to: the C library, whichever it is, and libuv.
+  // The symbols of the executable and of the libraries that it is linked with: the C library and libuv.
   const library = koffi.load(null)
   const uvPollCallback = koffi.pointer(koffi.proto("void", ["void *", "int", "int"]))
   const uvCloseCallback = koffi.pointer(koffi.proto("void", ["void *"]))
@@ -110,7 +110,7 @@ export const load = () => {
   const getsockopt = library.func("int getsockopt(int fd, int level, int name, void *value, void *length)")
   const getsockname = library.func("int getsockname(int fd, void *address, void *length)")
   const getpeername = library.func("int getpeername(int fd, void *address, void *length)")
-  // Its third argument is declared by `...` in C, which on some systems is passed in another way.
+  // Variadic in C: some calling conventions pass the third argument in another way.
   const fcntl = library.func("int fcntl(int fd, int command, ...)")
   const epollCreate = library.func("int epoll_create1(int flags)")
   const epollCtl = library.func("int epoll_ctl(int epfd, int op, int fd, const void *event)")
@@ -123,7 +123,7 @@ export const load = () => {
   const uvRef = library.func("void uv_ref(void *handle)")
   const uvUnref = library.func("void uv_unref(void *handle)")
 
-  // Asked at once: whatever runs in between may fail at something of its own.
+  // `errno` is read at once, before another call can change it.
   const answer = (result: number): number => result < 0 ? -koffi.errno() : result
 
   const setInt = (fd: number, level: number, name: number, value: number): number => {
@@ -140,7 +140,7 @@ export const load = () => {
   const message = new BigUint64Array(messageLayout.words)
   message[messageLayout.pieces] = koffi.address(pieces)
 
-  // One for all that ever close, in another turn of the event loop.
+  // One callback for all handles that close; libuv calls it in a later turn of the event loop.
   const onClosed = koffi.register((handle: unknown) => koffi.free(handle), uvCloseCallback)
 
   const flag = (fd: number, get: number, set: number, bits: number): number => {
@@ -153,24 +153,24 @@ export const load = () => {
     connect: (fd: number, address: Uint8Array): number => answer(connect(fd, address, bytesOf(address))),
     bind: (fd: number, address: Uint8Array): number => answer(bind(fd, address, bytesOf(address))),
     listen: (fd: number, backlog: number): number => answer(listen(fd, Math.min(backlog, 65_535))),
-    /** Leaves the peer's address in `accepted`. */
+    /** Stores the peer's address for `accepted`. */
     accept: (fd: number): number => {
       lengthOf.setUint32(0, sockaddr.byteLength, littleEndian)
       return answer(accept4(fd, sockaddr, lengthOf, SOCK_NONBLOCK | SOCK_CLOEXEC))
     },
     accepted: (): NetAddress.SocketAddress => decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian)),
-    /** Receives at most `most` bytes, and at most what the view has room for. */
+    /** Receives at most `most` bytes, and at most the real size of the view. */
     recv: (fd: number, target: Uint8Array, most: number): number => {
       const room = bytesOf(target)
-      // A number below 1 would be a huge one to the kernel, or an end of stream that is none.
+      // The kernel would take a negative size for a huge one, and 0 bytes would look like the end of the stream.
       return answer(recv(fd, target, most >= 1 && most < room ? most : room, MSG_DONTWAIT))
     },
     send: (fd: number, source: Uint8Array): number =>
       answer(send(fd, source, bytesOf(source), MSG_DONTWAIT | MSG_NOSIGNAL)),
-    /** Sends the first `count` views, at most `mostPieces`, one behind the other by one call. */
+    /** Sends the first `count` views, at most `maxPieces`, by one call. */
     sendAll: (fd: number, source: ReadonlyArray<Uint8Array>, count: number): number => {
       for (let i = 0; i < count; i++) bytesOf(at(source, i))
-      // From here to the call nothing runs that a caller could have put there, and so no address goes stale.
+      // No code of a caller runs between here and the call, so the addresses stay valid.
       for (let i = 0; i < count; i++) {
         const view = at(source, i)
         pieces[2 * i] = koffi.address(view)
@@ -184,11 +184,11 @@ export const load = () => {
 
     setInt,
     getInt,
-    /** The next `close` resets. */
+    /** Makes the next `close` send RST. */
     setReset: (fd: number): number => answer(setsockopt(fd, SOL_SOCKET, SO_LINGER, lingerZero, lingerZero.byteLength)),
-    /** The next `close` does not wait. With a linger time it would, even for a non-blocking socket. */
+    /** Makes the next `close` return at once. With SO_LINGER it would block, even on a non-blocking socket. */
     clearLinger: (fd: number): number => answer(setsockopt(fd, SOL_SOCKET, SO_LINGER, lingerOff, lingerOff.byteLength)),
-    /** The number of the error that the kernel holds for the socket, which this clears; 0 when there is none. */
+    /** The pending error of the socket (`SO_ERROR`), which the call clears; 0 if there is none. */
     takeError: (fd: number): number => Math.abs(getInt(fd, SOL_SOCKET, SO_ERROR)),
     localAddress: (fd: number): NetAddress.SocketAddress | undefined => {
       lengthOf.setUint32(0, sockaddr.byteLength, littleEndian)
@@ -196,7 +196,7 @@ export const load = () => {
         ? undefined
         : decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian))
     },
-    /** Leaves the peer's address in `accepted`. */
+    /** Stores the peer's address for `accepted`. */
     peer: (fd: number): number => {
       lengthOf.setUint32(0, sockaddr.byteLength, littleEndian)
       return answer(getpeername(fd, sockaddr, lengthOf))
@@ -205,25 +205,25 @@ export const load = () => {
     setCloseOnExec: (fd: number): number => flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC),
 
     epollCreate: (): number => answer(epollCreate(EPOLL_CLOEXEC)),
-    /** Edge-triggered, both directions, for good. `generation` tells a descriptor from an earlier one of its number. */
+    /** Registers both directions, edge-triggered. `generation` tells a descriptor from an earlier one of its number. */
     epollAdd: (epfd: number, fd: number, generation: number): number => {
       event.setUint32(0, (EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0, littleEndian)
       event.setInt32(eventData, fd, littleEndian)
       event.setUint32(eventData + 4, generation, littleEndian)
       return answer(epollCtl(epfd, EPOLL_CTL_ADD, fd, event))
     },
-    /** Needed only where closing the descriptor does not do it: others may have the same socket under another number. */
+    /** Needed only if the socket is open under another descriptor too: closing this one would not remove it. */
     epollDelete: (epfd: number, fd: number): number => answer(epollCtl(epfd, EPOLL_CTL_DEL, fd, event)),
-    /** Leaves the events in `eventFlags` and its like. */
+    /** Stores the events for `eventFlags`, `eventFd` and `eventGeneration`. */
     epollWait: (epfd: number): number => answer(epollWait(epfd, events, maxEvents, 0)),
     eventFlags: (index: number): number => events.getUint32(index * eventSize, littleEndian),
     eventFd: (index: number): number => events.getInt32(index * eventSize + eventData, littleEndian),
     eventGeneration: (index: number): number => events.getUint32(index * eventSize + eventData + 4, littleEndian),
 
-    /** Watches a descriptor from Node's event loop, which must be open until it was stopped. */
+    /** Watches a descriptor from Node's event loop. It has to stay open until `stop`. */
     watch: (fd: number, onReadable: () => void) => {
       const callback = koffi.register(onReadable, uvPollCallback)
-      // An address: it is up to us to give the memory back.
+      // Allocated outside the heap of JavaScript; freed by `onClosed`.
       const handle = koffi.alloc("uint8_t", Number(uvHandleSize(UV_POLL)))
       const initialized = uvPollInit(uvDefaultLoop(), handle, fd)
       if (initialized < 0) {
@@ -232,7 +232,7 @@ export const load = () => {
         throw new Error(`uv_poll_init: ${errnoCode(-initialized)}`)
       }
       const stop = (): void => {
-        // From here on libuv does not call it, and there is a limit of how many there are, closed or not.
+        // libuv does not call it from here on, and koffi limits the number of registered callbacks.
         uvClose(handle, onClosed)
         koffi.unregister(callback)
       }
@@ -244,33 +244,33 @@ export const load = () => {
       return {
         ref: (): void => uvRef(handle),
         unref: (): void => uvUnref(handle),
-        /** Not from inside `onReadable`. */
+        /** Must not be called from inside `onReadable`. */
         stop
       }
     }
   }
 }
 
-/** The name of an error's number, such as `"ECONNRESET"`. */
+/** The name of an errno, such as `"ECONNRESET"`. */
 export const errnoCode = (errno: number): string => getSystemErrorName(-errno)
 
-/** The most events of one `epollWait`. */
+/** The maximum number of events of one `epollWait`. */
 export const maxEvents = 512
 
-/** The most views of one `sendAll`; the kernel allows 1,024. Telling it the address of one costs 0.1 us. */
+/** The maximum number of views of one `sendAll`; the kernel allows 1,024. Each view costs 0.1 us. */
 export const maxPieces = 64
 
-/** `struct epoll_event`, which is packed on x86-64 only: its size, and where its `data` begins. */
+/** `struct epoll_event`, packed on x86-64 only: its size, and the offset of `data`. */
 export const eventLayout = (arch: string) => arch === "x64" ? { size: 12, data: 4 } : { size: 16, data: 8 }
 const { data: eventData, size: eventSize } = eventLayout(process.arch)
 
-/** `struct msghdr`, in words of 64 bits: how many, and where its pieces and their number are. */
+/** `struct msghdr` in 64-bit words: its size, and the places of the pieces and of their count. */
 export const messageLayout = { words: 7, pieces: 2, count: 3 }
 
-/** Of `struct sockaddr_storage`. */
+/** The size of `struct sockaddr_storage`. */
 export const maxAddressBytes = 128
 
-/** Of `sun_path`, with the zero at its end that an abstract name has not. */
+/** The size of `sun_path`, including the terminating zero, which an abstract name does not have. */
 export const maxPathBytes = 108
 
 /** `struct linger { 1, 0 }` */
@@ -282,7 +282,7 @@ export const lingerOff = new Int32Array([0, 0])
 /** `struct sockaddr_in`, `sockaddr_in6` or `sockaddr_un`. */
 export const encodeAddress = (address: NetAddress.SocketAddress): Uint8Array => {
   if (NetAddress.isUnixPathAddress(address)) {
-    // An abstract name begins with a zero byte and has none at its end.
+    // An abstract name begins with a zero byte, and has no zero at its end.
     const path = Buffer.from(address.path)
     const isAbstract = path[0] === 0
     const bytes = new Uint8Array(2 + path.byteLength + (isAbstract ? 0 : 1))
@@ -319,7 +319,7 @@ export const decodeAddress = (view: DataView, length: number): NetAddress.Socket
       : NetAddress.inetAddressFromInputUnsafe({ address: ip, port: view.getUint16(2), scopeId })
   }
   const path = bytes.subarray(2)
-  // The kernel may or may not count the zero at the end.
+  // The length that the kernel reports may or may not include the terminating zero.
   const end = path[0] === 0 ? path.byteLength : path.indexOf(0)
   return NetAddress.unixPathAddress(Buffer.from(path.subarray(0, end === -1 ? path.byteLength : end)).toString())
 }
@@ -328,7 +328,7 @@ export const decodeAddress = (view: DataView, length: number): NetAddress.Socket
 
 const littleEndian = endianness() === "LE"
 
-// What the engine knows: a property of a subclass, or one that was defined on the view, says anything.
+// The length that the engine keeps: a subclass, or a property defined on the view, can claim any other.
 const getter = (prototype: object, name: string) => Object.getOwnPropertyDescriptor(prototype, name)
 const typedArray: object = Object.getPrototypeOf(Uint8Array.prototype)
 const trueLength = getter(typedArray, "byteLength")
@@ -338,7 +338,7 @@ const growable = getter(SharedArrayBuffer.prototype, "growable")
 
 const lengthOfView = (view: Uint8Array): number => trueLength?.get?.call(view)
 
-/** Whether a view is of memory whose size cannot change: what the bounds of others are then is nobody's promise. */
+/** Whether the size of the memory behind a view is fixed. The bounds of other memory may change during a call. */
 export const isFixed = (view: Uint8Array): boolean => {
   const buffer: ArrayBufferLike = trueBuffer?.get?.call(view)
   const canChange: boolean = (buffer instanceof SharedArrayBuffer ? growable : resizable)?.get?.call(buffer)
@@ -352,8 +352,8 @@ export const assertFixed = (view: Uint8Array): void => {
 }
 
 /**
- * The bytes of a view that the kernel may be shown. None at all would be an end of stream that is none, so that is
- * refused, as a detached view is.
+ * The size of a view that may be passed to the kernel. An empty or detached view is refused: receiving 0 bytes would
+ * look like the end of the stream.
  */
 const bytesOf = (view: Uint8Array): number => {
   assertFixed(view)
@@ -368,11 +368,11 @@ const at = (views: ReadonlyArray<Uint8Array>, index: number): Uint8Array => {
   return view
 }
 
-// Memory that calls fill in or read. One call at a time uses it.
+// Memory that calls fill or read. Only one call runs at a time.
 const int = new DataView(new ArrayBuffer(4))
 const lengthOf = new DataView(new ArrayBuffer(4))
 const sockaddr = new DataView(new ArrayBuffer(maxAddressBytes))
 const event = new DataView(new ArrayBuffer(16))
-// `struct iovec`, one behind the other: address and length of each piece.
+// An array of `struct iovec`: address and length of each piece.
 const pieces = new BigUint64Array(2 * maxPieces)
 const events = new DataView(new ArrayBuffer(maxEvents * eventSize))

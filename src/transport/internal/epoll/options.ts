@@ -1,4 +1,4 @@
-/** What connecting, listening and connections share: options, addresses, and errors by their numbers. */
+/** Options, addresses and errnos, for connecting, listening and connections. */
 import * as Duration from "effect/Duration"
 import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
@@ -11,7 +11,7 @@ import type { Reactor } from "./Reactor.ts"
 /** `INT_MAX`, the largest descriptor and the largest value of an option. */
 export const maxInt = 2 ** 31 - 1
 
-/** The error of a number that the kernel has answered with. */
+/** The `SocketError` of an errno. */
 export const failure = (
   operation: string,
   address: NetAddress.SocketAddress | undefined,
@@ -28,7 +28,7 @@ export const familyOf = (address: NetAddress.SocketAddress): number =>
     ? Linux.AF_INET
     : Linux.AF_INET6
 
-/** Options in the form of `setsockopt`: what to call it, level, name and value. */
+/** Options in the form of `setsockopt`: the name for errors, level, name and value. */
 export type Settings = ReadonlyArray<readonly [option: string, level: number, name: number, value: number]>
 
 export const bufferSettings = ({ receiveBuffer, sendBuffer }: ResolvedOptions): Settings => [
@@ -49,7 +49,7 @@ export const tcpSettings = ({ keepAlive, noDelay, userTimeout }: Partial<Resolve
       "userTimeout",
       IPPROTO_TCP,
       Linux.TCP_USER_TIMEOUT,
-      // 0 would be no time-out at all.
+      // 0 would switch the time-out off.
       userTimeout && Math.max(1, Math.ceil(Duration.toMillis(userTimeout)))
     )
   ]
@@ -58,7 +58,7 @@ export const tcpSettings = ({ keepAlive, noDelay, userTimeout }: Partial<Resolve
 export const setting = (option: string, level: number, name: number, value: unknown): Settings =>
   typeof value === "number" ? [[option, level, name, Math.min(maxInt, value)]] : []
 
-/** The error of the first one that the kernel refuses. */
+/** Sets all options. Returns the error of the first one that the kernel refuses. */
 export const setAll = (
   { linux }: Reactor,
   fd: number,
@@ -74,7 +74,7 @@ export const setAll = (
   return undefined
 }
 
-/** Why the kernel would refuse a path, or take it for another one. */
+/** The error of a path that the kernel would refuse, or take for another one. */
 export const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
   if (!NetAddress.isUnixPathAddress(address)) return undefined
   const { path } = address
@@ -89,7 +89,7 @@ export const badPath = (operation: string, address: NetAddress.SocketAddress): S
       code: "ENAMETOOLONG"
     })
   }
-  // The kernel would take the part before the zero.
+  // The kernel would end the path at the zero byte.
   return path === "" || (!isAbstract && path.includes("\0"))
     ? new SocketError({ reason: Reason.AddressNotAvailable(), operation, address, transferred: 0, code: "ENOENT" })
     : undefined

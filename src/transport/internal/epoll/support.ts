@@ -1,10 +1,10 @@
 /**
- * Whether epoll can be used from here, in a file of its own: who asks loads nothing else.
+ * Whether this process can use epoll. A file of its own, so that asking loads nothing else.
  */
 import { createRequire } from "node:module"
 import { isMainThread } from "node:worker_threads"
 
-/** Why this process cannot use epoll from here; `undefined` when it can. */
+/** The reason why this thread cannot use epoll; `undefined` if it can. */
 export const unsupported = (): string | undefined => {
   if (process.platform !== "linux") return `the platform is ${process.platform}, and epoll is Linux's`
   if (process.arch !== "x64" && process.arch !== "arm64") return `the architecture is ${process.arch}`
@@ -24,7 +24,7 @@ export const unsupported = (): string | undefined => {
 
 // ---- internal
 
-/** What Node was started with, in either way. */
+/** The options that Node was started with: arguments and `NODE_OPTIONS`. */
 const options = (): ReadonlyArray<string> => [
   ...process.execArgv,
   ...(process.env["NODE_OPTIONS"]?.trim().split(/\s+/) ?? [])

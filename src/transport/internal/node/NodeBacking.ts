@@ -7,6 +7,7 @@ import { type Native, native } from "../../../internal/base/nativeStream.ts"
 import { noEvents } from "../../../internal/base/noEvents.ts"
 import { fromErrno, Reason, SocketError } from "../../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
+import { callCost, turnBudget } from "../turn.ts"
 import { nativeAddress } from "./addresses.ts"
 import { badOptions, setKeepAlive } from "./options.ts"
 
@@ -16,7 +17,7 @@ export class NodeBacking implements Backing, Native {
   private readonly socket: Net.Socket
   private readonly sliceSize: number
   private events: Events = noEvents
-  // What Node has delivered and no read has taken.
+  // Bytes that Node has delivered and no read has taken.
   private chunk: Buffer | undefined = undefined
   private chunkOffset = 0
   private flowing = false
@@ -24,7 +25,7 @@ export class NodeBacking implements Backing, Native {
   private ended = false
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
-  // What may be written until the event loop has had its turn.
+  // Bytes that may still be written in this turn of the event loop.
   private writeBudget = turnBudget
   private hasYielded = false
   private watching = false
@@ -39,7 +40,7 @@ export class NodeBacking implements Backing, Native {
   ) {
     this.socket = socket
     this.remote = remote
-    // Asked once now, because of a socket that was destroyed Node knows only what it was asked before.
+    // Read once now: Node caches the address, and does not know it after the socket is destroyed.
     if (remote === undefined) void socket.remoteAddress
     this.localAddress = localAddress
     this.sliceSize = sliceSize
@@ -58,7 +59,7 @@ export class NodeBacking implements Backing, Native {
     this.events = events
   }
 
-  /** TLS goes on with the very socket. */
+  /** TLS takes over the `net.Socket` itself. */
   get [native](): Native {
     return this
   }
@@ -122,12 +123,12 @@ export class NodeBacking implements Backing, Native {
     if (socket.writableLength > 0) socket.write(slice, () => this.onFlushed(buffer))
     else {
       socket.write(slice)
-      // Usually all of it has left by now, and the buffer is free without waiting for a callback.
+      // Usually the kernel has taken all of it by now, and the buffer is free without waiting for a callback.
       if (socket.writableLength === 0) BufferPool.release(buffer)
-      // An empty write behind it tells when it has.
+      // The callback of an empty write behind it tells when the kernel has.
       else socket.write(nothing, () => this.onFlushed(buffer))
     }
-    // Node reports a write that the kernel refused on the spot by an event later; to us it is an answer.
+    // Node reports a write that the kernel has refused by an event later. Here it is the result of the attempt.
     if (socket.errored !== null) return this.failure ??= this.errorOf(socket.errored)
     if (!this.watching) {
       this.watching = true
@@ -176,10 +177,10 @@ export class NodeBacking implements Backing, Native {
     this.phase = "closing"
     this.chunk = undefined
     if (this.socket.destroyed) return
-    // Nothing is left to discard.
+    // Everything has left, so there is nothing to discard.
     if (hasFlushed) this.socket.destroy()
-    // libuv cannot reset while it shuts down, and Node then never releases the descriptor. With nothing left to flush,
-    // shutting down takes one turn of the event loop.
+    // If a socket is reset while libuv shuts it down, Node never releases the descriptor. With nothing left to flush,
+    // the shutdown takes one turn of the event loop.
     else if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
       this.socket.once("finish", () => this.reset())
     } else this.reset()
@@ -206,7 +207,7 @@ export class NodeBacking implements Backing, Native {
       this.chunkOffset = 0
     }
     this.events.readable()
-    // Nobody took all of it, so nobody wants more.
+    // Bytes are left, so no read waits for more.
     if (this.chunk !== undefined) this.pause()
   }
 
@@ -224,8 +225,8 @@ export class NodeBacking implements Backing, Native {
     else if (this.socket.writableFinished) this.socket.destroy()
   }
 
-  // What the kernel takes at once, Node answers at once or in the same tick: a peer that keeps up would hold the event loop
-  // for ever.
+  // Node completes a write that the kernel takes at once within the same tick. If the peer keeps up, a writer would hold
+  // the event loop for ever.
   private yieldTurn(): typeof WouldBlock {
     if (!this.hasYielded) {
       this.hasYielded = true
@@ -246,7 +247,7 @@ export class NodeBacking implements Backing, Native {
     }
   }
 
-  // Node destroys the socket around this event; what it had received is still in its buffer.
+  // Node destroys the socket around this event. Bytes that it had received are still in its buffer.
   onError(cause: Error): void {
     this.failure ??= this.errorOf(cause)
     if (this.phase !== "open") return
@@ -259,7 +260,7 @@ export class NodeBacking implements Backing, Native {
     this.events.closed()
   }
 
-  // Everything is flushed and FIN is on its way. Input that nobody has read would make the kernel reset the connection
+  // Everything is flushed and FIN is on its way. Unread input would make the kernel reset the connection
   // when the descriptor goes, and what the peer has not received yet would be lost. So if there is any, the peer's FIN
   // is awaited. A callback of the second turn from here has had a poll before it that shows whether there is.
   private letGo(): void {
@@ -274,7 +275,7 @@ export class NodeBacking implements Backing, Native {
     )
   }
 
-  // After a reset, TCP refuses even a write of nothing; after a FIN it does not. Unix-domain sockets know no reset.
+  // After a reset, TCP refuses even an empty write; after a FIN it does not. Unix-domain sockets have no reset.
   private isReset(): boolean {
     if (NetAddress.isUnixPathAddress(this.remoteAddress)) return false
     if (this.socket.writableEnded || this.socket.destroyed) return false
@@ -287,7 +288,7 @@ export class NodeBacking implements Backing, Native {
     else if (!this.socket.destroyed) this.socket.resetAndDestroy()
   }
 
-  // What Node has read ahead. Its `read` also emits "data", from inside this call.
+  // Takes the bytes that Node has read ahead. `read` also emits "data" from inside this call, which `pulling` ignores.
   private pull(): void {
     this.pulling = true
     const chunk: Buffer | null = this.socket.read()
@@ -307,15 +308,15 @@ export class NodeBacking implements Backing, Native {
 
 // ---- internal
 
-// Listeners that all connections share, and the way from a socket to its backing: closures of each connection's own
-// would be a good part of what an idle one costs.
+// All connections share these listeners, which find the backing by a property of the socket. A set of closures for each
+// connection would be a good part of the memory of an idle one.
 const owner: unique symbol = Symbol("effect-asio/NodeBacking")
 
 interface Owned extends Net.Socket {
   [owner]: NodeBacking
 }
 
-// `own` is called before any of the listeners is attached.
+// `own` is called before the listeners are attached.
 const own = (socket: Net.Socket, backing: NodeBacking): void => {
   ;(socket as Owned)[owner] = backing
 }
@@ -334,11 +335,7 @@ function onClose(this: Net.Socket): void {
   backingOf(this).onClose()
 }
 
-// Bytes that a connection may write before the event loop has its turn; a call counts as some, so that tiny ones end too.
-const turnBudget = 1024 * 1024
-const callCost = 1024
-
-// libuv before 1.52 reports a reset as end of stream when bytes came before it.
+// libuv before 1.52 reports a reset behind unread bytes as the end of the stream.
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
 const nothing = Buffer.alloc(0)
 

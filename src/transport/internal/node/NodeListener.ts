@@ -41,7 +41,7 @@ export const listen = (
         resume(Effect.fail(unsupported("listen", address, "reusePort on this system")))
         return
       }
-      // libuv answers EACCES for a directory that does not exist.
+      // libuv reports EACCES for a directory that does not exist.
       const isMissing = NetAddress.isUnixPathAddress(address) && !existsSync(dirname(address.path))
       resume(
         Effect.fail(isMissing ? noSuchPath("listen", address) : fromErrno(cause, { operation: "listen", address }))
@@ -76,7 +76,7 @@ export class NodeListener implements ListenerBacking {
   private readonly backlog: number
   private readonly keepAlive: ResolvedOptions["keepAlive"]
   private acceptable: () => void = noop
-  // Node accepts at once; these wait for a fiber, paused.
+  // Node accepts at once. These connections are paused until `accept` takes them.
   private pending: Array<NodeBacking> = []
   private failure: SocketError | undefined = undefined
 

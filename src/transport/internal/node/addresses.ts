@@ -1,4 +1,4 @@
-/** Addresses as `node:net` takes and tells them, and which of them it would refuse in a worse way. */
+/** Addresses in the form of `node:net`, and checks of those that it would refuse by throwing or accept by mistake. */
 import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
@@ -8,8 +8,8 @@ import { Reason, SocketError } from "../../../SocketError.ts"
 
 export const unnamed = NetAddress.unixPathAddress("")
 
-// Node has no answer for a connection that is gone already: then it is the unspecified address of the family, as it is
-// for a link-local address whose interface is gone.
+// The unspecified address of the family where Node does not know the address: the connection is gone already, or the
+// interface of a link-local address is.
 export const nativeAddress = (
   host: string | undefined,
   port: number | undefined,
@@ -35,7 +35,7 @@ export const nativeHost = (address: NetAddress.InetAddress): string =>
 
 export const badPath = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
   if (!NetAddress.isUnixPathAddress(address)) return undefined
-  // To Node an empty path is none at all, and it would connect to TCP.
+  // Node would take an empty path for none, and connect over TCP.
   if (address.path === "") return noSuchPath(operation, address)
   return process.platform !== "win32" && Buffer.byteLength(address.path) > maxPathBytes
     ? new SocketError({
@@ -59,9 +59,9 @@ export const badLocal = (
   return feature === undefined ? undefined : unsupported("connect", address, feature)
 }
 
-// Node itself would throw, and in a tick of its own, where nobody can catch it.
+// Node would throw in a later tick, where no caller can catch it.
 export const forbidden = (operation: string, address: NetAddress.SocketAddress): SocketError | undefined => {
-  // In the types it is always there; before Node 25 it has no say in networks.
+  // The types say that it always exists. Before Node 25 the permission model did not restrict networking.
   const permission: NodeJS.Process["permission"] | undefined = process.permission
   return permission === undefined || !process.allowedNodeEnvironmentFlags.has("--allow-net") || permission.has("net")
     ? undefined
@@ -76,7 +76,7 @@ export const forbidden = (operation: string, address: NetAddress.SocketAddress):
 
 // ---- internal
 
-// Zones of link-local addresses: interfaces by name, as they are now.
+// The interfaces by name, for the zones of link-local addresses.
 const scopeIds = () => NetAddress.scopeIdsFromInterfaces(Object.entries(networkInterfaces()))
 
 // `sun_path` minus its terminating zero. Some versions of Node cut a longer path silently.

@@ -41,7 +41,7 @@ export const connect = (
       resume(Effect.succeed(
         new NodeBacking(
           socket,
-          // Whoever connects to no address in particular reaches one of this machine's.
+          // A connect to the unspecified address reaches an address of this machine, which Node knows.
           !NetAddress.isUnixPathAddress(address) && NetAddress.isUnspecified(address.address) ? undefined : address,
           options.sliceSize,
           nativeAddress(socket.localAddress, socket.localPort, address)

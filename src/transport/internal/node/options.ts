@@ -1,4 +1,4 @@
-/** Socket options over `node:net`: which of them it has, and how they are set. */
+/** Socket options over `node:net`: which of them it supports, and how they are set. */
 import * as Duration from "effect/Duration"
 import * as NetAddress from "effect/net/NetAddress"
 import * as Net from "node:net"
@@ -25,20 +25,20 @@ export const badOptions = (
   return feature === undefined ? undefined : unsupported(operation, address, feature)
 }
 
-// How Node declares it where probes can be set, and how its older versions do not.
+// Newer versions of Node accept the interval and the count of probes; the number of parameters tells.
 const setsProbes = Net.Socket.prototype.setKeepAlive.length >= 4
 type SetKeepAlive = (enable: boolean, idleMillis: number, intervalMillis: number, count: number) => void
 
 export const setKeepAlive = (socket: Net.Socket, keepAlive: ResolvedOptions["keepAlive"]): void => {
-  // An idle time of 0 leaves all times as they are.
+  // An idle time of 0 leaves the times of the system.
   if (typeof keepAlive === "boolean") socket.setKeepAlive(keepAlive, 0)
   else {
-    // The types of Node 22 do not know the last two, and neither does Node 22.
+    // Node 22 and its types lack the last two parameters.
     const set: SetKeepAlive = socket.setKeepAlive.bind(socket)
     set(true, Duration.toMillis(keepAlive.idle), Duration.toMillis(keepAlive.interval), keepAlive.count)
   }
 }
 
-// Those that libuv sets by itself.
+// The values that libuv sets by itself.
 const hasDefaultProbes = ({ count, interval }: ResolvedKeepAlive): boolean =>
   count === 10 && Duration.toSeconds(interval) === 1
