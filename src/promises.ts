@@ -28,31 +28,29 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import type * as AddressResolver from "effect/net/AddressResolver"
 import type * as NetAddress from "effect/net/NetAddress"
-import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import * as Acceptor from "./Acceptor.ts"
-import * as Buffers from "./Buffers.ts"
-import * as Cancellation from "./Cancellation.ts"
-import * as CompletionCondition from "./CompletionCondition.ts"
+import type * as Buffers from "./Buffers.ts"
+import type * as Cancellation from "./Cancellation.ts"
+import type * as CompletionCondition from "./CompletionCondition.ts"
 import * as Connector from "./Connector.ts"
 import { detachScope } from "./internal/base/detachScope.ts"
-import { aborted } from "./internal/cancellation/aborted.ts"
-import { assertType } from "./internal/cancellation/signal.ts"
 import { nameOf } from "./internal/connect/resolveHost.ts"
-import { TlsAcceptQueue } from "./internal/tls/TlsAcceptQueue.ts"
-import * as Read from "./Read.ts"
-import { type Address, isSocketError, type SocketError } from "./SocketError.ts"
+import { TlsAcceptQueue } from "./internal/promises/TlsAcceptQueue.ts"
+import type * as Read from "./Read.ts"
+import type { SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
 import * as Tls from "./Tls.ts"
 import type { ListenOptions, LiveOptions, Target, Transport } from "./Transport.ts"
 import * as NodeTransport from "./transport/NodeTransport.ts"
-import * as Write from "./Write.ts"
+
+import { PromiseListener } from "./internal/promises/PromiseListener.ts"
+import { socketOver, TlsPromiseSocket } from "./internal/promises/PromiseSocket.ts"
+import { run } from "./internal/promises/run.ts"
 
 /**
  * What may end an operation early.
@@ -514,7 +512,7 @@ export const listen: {
         Effect.map(listening, (acceptor) => {
           const secured = new TlsAcceptQueue(acceptor, context, options?.onHandshakeFailure)
           const accept = Effect.map(secured.take, (socket) =>
-            new SecurePromiseSocket(socket))
+            new TlsPromiseSocket(socket))
           return new PromiseListener(acceptor, accept, secured.close)
         }))
     ),
@@ -561,283 +559,10 @@ export const fromAcceptor = (acceptor: Acceptor.Acceptor): Listener =>
 
 // ---- internal
 
-const socketOver = (stream: StreamSocket.StreamSocket): Socket =>
-  Tls.isTlsSocket(stream) ? new SecurePromiseSocket(stream) : new PromiseSocket(stream)
-
-class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socket {
-  readonly stream: S
-
-  constructor(stream: S) {
-    this.stream = stream
-  }
-
-  get localAddress(): NetAddress.SocketAddress {
-    return this.stream.localAddress
-  }
-
-  get remoteAddress(): NetAddress.SocketAddress {
-    return this.stream.remoteAddress
-  }
-
-  get bytesRead(): number {
-    return this.stream.bytesRead
-  }
-
-  get bytesWritten(): number {
-    return this.stream.bytesWritten
-  }
-
-  get state(): StreamSocket.State {
-    return this.stream.state
-  }
-
-  get tls(): Tls.ConnectionInfo | undefined {
-    return undefined
-  }
-
-  readSome(target: Uint8Array, options?: Abortable): Promise<number | null> {
-    return run(orNull(this.stream.readSome(target)), options, () => this.asked("readSome", Buffers.byteLength(target)))
-  }
-
-  readExactly(target: Uint8Array, options?: Abortable): Promise<number | null> {
-    return run(
-      orNull(Read.readExactly(this.stream, target)),
-      options,
-      () => this.asked("readExactly", Buffers.byteLength(target))
-    )
-  }
-
-  readAtLeast(target: Uint8Array, minimum: number, options?: Abortable): Promise<number | null> {
-    return run(
-      orNull(Read.readAtLeast(this.stream, target, minimum)),
-      options,
-      () => this.asked("readAtLeast", minimum)
-    )
-  }
-
-  readUntil(
-    delimiter: Read.Delimiter,
-    options?: Abortable & { readonly max?: number | undefined }
-  ): Promise<Uint8Array | null> {
-    return run(orNull(Read.readUntil(this.stream, delimiter, options)), options, () => this.asked("readUntil"))
-  }
-
-  readAll(options?: Abortable & { readonly max?: number | undefined }): Promise<Uint8Array> {
-    return run(Read.readAll(this.stream, options), options, () => this.asked("readAll"))
-  }
-
-  writeSome(source: Buffers.Input, options?: Abortable): Promise<number> {
-    return run(this.stream.writeSome(source), options, () => this.asked("writeSome", Buffers.byteLength(source)))
-  }
-
-  writeAll(
-    source: Buffers.Input | Buffers.Cursor,
-    options?: Abortable & { readonly condition?: CompletionCondition.Input | undefined }
-  ): Promise<number> {
-    const condition = options?.condition ?? CompletionCondition.transferAll
-    return run(Write.writeAll(this.stream, source, condition), options, () => {
-      const offered = Buffers.isCursor(source) ? source.remaining : Buffers.byteLength(source)
-      return this.asked("writeAll", CompletionCondition.fromInput(condition).expectedTotal(offered))
-    })
-  }
-
-  shutdownWrite(options?: Abortable): Promise<void> {
-    return run(this.stream.shutdownWrite, options, () => this.asked("shutdownWrite"))
-  }
-
-  close(): Promise<void> {
-    return run(this.stream.close)
-  }
-
-  abort(): Promise<void> {
-    return run(this.stream.abort)
-  }
-
-  configure(options: LiveOptions): Promise<void> {
-    return run(this.stream.configure(options))
-  }
-
-  tlsClient(tls: Tls.ClientOptions, options?: Abortable): Promise<TlsSocket> {
-    return this.upgrade("Tls.client", () => Tls.client(this.stream, tls), options)
-  }
-
-  tlsServer(tls: Tls.ServerOptions | Tls.ServerContext, options?: Abortable): Promise<TlsSocket> {
-    return this.upgrade("Tls.server", () => Tls.server(this.stream, tls), options)
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array, undefined> {
-    // One landing place per loop: what leaves it is copied to the size of what arrived.
-    const receiveBuffer = new Uint8Array(chunkSize)
-    return new Pulls(Effect.map(this.stream.readSome(receiveBuffer), (count) => receiveBuffer.slice(0, count)))
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
-  }
-
-  private upgrade(
-    operation: string,
-    upgraded: () => Effect.Effect<Tls.TlsSocket, SocketError, Scope.Scope>,
-    options: Abortable | undefined
-  ): Promise<TlsSocket> {
-    return run(
-      Effect.map(detachScope(Effect.suspend(upgraded)), (socket) => new SecurePromiseSocket(socket)),
-      options,
-      () => this.asked(operation)
-    )
-  }
-
-  private asked(operation: string, total = 0): Asked {
-    return { operation, address: this.stream.remoteAddress, total }
-  }
-}
-
-class SecurePromiseSocket extends PromiseSocket<Tls.TlsSocket> implements TlsSocket {
-  override get tls(): Tls.ConnectionInfo {
-    return this.stream.tls
-  }
-}
-
-class PromiseListener<S extends Socket> implements Listener<S> {
-  readonly acceptor: Acceptor.Acceptor
-  private readonly next: Effect.Effect<S, SocketError>
-  private readonly end: Effect.Effect<void>
-  private closing: Promise<void> | undefined = undefined
-
-  constructor(acceptor: Acceptor.Acceptor, next: Effect.Effect<S, SocketError>, end: Effect.Effect<void>) {
-    this.acceptor = acceptor
-    this.next = next
-    this.end = end
-  }
-
-  get address(): NetAddress.SocketAddress {
-    return this.acceptor.address
-  }
-
-  accept(options?: Abortable): Promise<S> {
-    return run(this.next, options, () => ({ operation: "accept", address: this.address, total: 0 }))
-  }
-
-  close(): Promise<void> {
-    return this.closing ??= run(this.end)
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<S, undefined> {
-    return new Pulls(Effect.catchReason(this.next, "SocketError", "Closed", () => Cause.done()))
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close()
-  }
-}
-
-/** Pulls one element after the other, until the end or until it is left. */
-class Pulls<A> implements AsyncIterableIterator<A, undefined> {
-  private readonly leaving = Cancellation.makeSignal()
-  private readonly step: Effect.Effect<IteratorResult<A, undefined>, SocketError>
-  private isOver = false
-
-  constructor(pull: Pull.Pull<A, SocketError>) {
-    this.step = Effect.matchEffect(Cancellation.withSignal(pull, this.leaving), {
-      onSuccess: (value) => Effect.succeed({ done: false, value }),
-      onFailure: (error) => {
-        this.isOver = true
-        // In this region only `return` can have aborted it.
-        return Cause.isDone(error) || error.reason._tag === "OperationAborted"
-          ? Effect.succeed(over)
-          : Effect.fail(error)
-      }
-    })
-  }
-
-  next(): Promise<IteratorResult<A, undefined>> {
-    return this.isOver ? Promise.resolve(over) : run(this.step)
-  }
-
-  return(): Promise<IteratorResult<A, undefined>> {
-    this.isOver = true
-    this.leaving.emitUnsafe("total")
-    return Promise.resolve(over)
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this
-  }
-}
-
-/** An operation as it was asked for, for the error of one that was aborted before it began. */
-interface Asked {
-  readonly operation: string
-  readonly address: Address | undefined
-  readonly total: number
-}
-
-/** Runs an operation, under the signal of its options if there is one. The one way from effects to promises. */
-const run = <A>(
-  effect: Effect.Effect<A, SocketError>,
-  options?: Abortable,
-  asked?: () => Asked
-): Promise<A> =>
-  new Promise((resolve, reject) => {
-    const fiber = Effect.runFork(asked === undefined ? effect : Effect.suspend(() => abortable(effect, options, asked)))
-    const settled = fiber.pollUnsafe()
-    if (settled !== undefined && Exit.isSuccess(settled)) {
-      resolve(settled.value)
-      return
-    }
-    // An error that comes later has the event loop on its stack; here the caller still is.
-    const caller: { readonly stack?: string } = {}
-    Error.captureStackTrace(caller, run)
-    fiber.addObserver((exit) => {
-      if (Exit.isSuccess(exit)) {
-        resolve(exit.value)
-        return
-      }
-      const error = Cause.squash(exit.cause)
-      if (isSocketError(error)) {
-        error.stack = `${error.name}: ${error.message}${caller.stack?.replace(/^.*/, "") ?? ""}`
-      }
-      reject(error)
-    })
-  })
-
-const abortable = <A>(
-  effect: Effect.Effect<A, SocketError>,
-  options: Abortable | undefined,
-  asked: () => Asked
-): Effect.Effect<A, SocketError> => {
-  const type = options?.type ?? "terminal"
-  assertType("type", type)
-  const signal = options?.signal
-  // `fetch` takes null for none, too.
-  if (signal === undefined || signal === null) return effect
-  return signal.aborted
-    ? Effect.fail(aborted({ ...asked(), transferred: 0 }, { type, origin: "signal", cause: signal.reason }, "total"))
-    : Cancellation.withSignal(effect, sourceOf(signal, type))
-}
-
-// One source, and so one listener, for all operations that wait on a signal.
-const sources = new WeakMap<AbortSignal, Map<Cancellation.Type, Cancellation.CancellationSignal>>()
-
-const sourceOf = (signal: AbortSignal, type: Cancellation.Type): Cancellation.CancellationSignal => {
-  let ofSignal = sources.get(signal)
-  if (ofSignal === undefined) sources.set(signal, ofSignal = new Map())
-  let source = ofSignal.get(type)
-  if (source === undefined) ofSignal.set(type, source = Cancellation.fromAbortSignal(signal, type))
-  return source
-}
-
-// Made with the first connection, and never disposed of: it holds nothing open.
+// Built with the first connection and never disposed of, because it holds nothing open.
 const node = ManagedRuntime.make(NodeTransport.layer)
 
 const onNode = <A>(
   effect: Effect.Effect<A, SocketError, Transport | AddressResolver.AddressResolver | Scope.Scope>
 ): Effect.Effect<A, SocketError> =>
   Effect.flatMap(node.contextEffect, (context) => detachScope(Effect.provideContext(effect, context)))
-
-const orNull = <A>(pull: Pull.Pull<A, SocketError>): Effect.Effect<A | null, SocketError> =>
-  Pull.catchDone(pull, () => Effect.succeed(null))
-
-const over = { done: true, value: undefined } as const
-
-const chunkSize = 65_536

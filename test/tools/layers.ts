@@ -27,7 +27,7 @@ const layers: ReadonlyArray<ReadonlyArray<string>> = [
   ["Connector", "Server", "Tls", "ProxyProtocol", "internal/tls/", "internal/proxy/", "internal/server/"],
   ["transport/"],
   ["adapter/"],
-  ["promises"],
+  ["promises", "internal/promises/"],
   ["testing/"],
   ["index"]
 ]

@@ -11,7 +11,7 @@ import type * as Tls from "../../Tls.ts"
 import { detachScope } from "../base/detachScope.ts"
 import { accepting } from "../core/acceptLoop.ts"
 import { Operation, OperationQueue } from "../core/OperationQueue.ts"
-import { secureServer } from "./server.ts"
+import { secureServer } from "../tls/server.ts"
 
 type OnFailure = ((error: SocketError) => unknown) | undefined
 
@@ -27,7 +27,8 @@ export class TlsAcceptQueue {
   private readonly handshakes = Scope.makeUnsafe("parallel")
   /** Connections whose handshake has succeeded and that no `accept` has taken. */
   private readonly ready: Array<Tls.TlsSocket> = []
-  private taking: Fiber.Fiber<never, SocketError> | undefined = undefined
+  /** Accepts while an `accept` waits. */
+  private loop: Fiber.Fiber<never, SocketError> | undefined = undefined
   private isClosed = false
 
   constructor(
@@ -58,30 +59,34 @@ export class TlsAcceptQueue {
 
   attempt(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
     const socket = this.isClosed ? undefined : this.ready.shift()
-    if (socket !== undefined) return Exit.succeed(socket)
-    if (this.taking !== undefined) return undefined
-    const taking = Effect.runFork(accepting(this.acceptor, {
-      accepted: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
-      failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
-    }))
-    const exit = taking.pollUnsafe()
-    if (exit !== undefined) return exit
-    this.taking = taking
-    taking.addObserver((exit) => {
-      if (this.taking !== taking) return
-      this.taking = undefined
-      this.fail(exit)
-    })
-    return undefined
+    return socket === undefined ? undefined : Exit.succeed(socket)
   }
 
   /** No `accept` waits any more. */
   interestDropped(): void {
-    const { taking } = this
-    this.taking = undefined
-    taking?.interruptUnsafe()
+    const { loop } = this
+    this.loop = undefined
+    loop?.interruptUnsafe()
   }
 
+  /** An `accept` has begun to wait. */
+  startLoop(): void {
+    if (this.loop !== undefined) return
+    const loop = Effect.runFork(accepting(this.acceptor, {
+      accepted: (plain) => Effect.forkIn(this.secure(plain), this.handshakes, startNow),
+      failed: (error) => Effect.sync(() => this.fail(Exit.fail(error)))
+    }))
+    this.loop = loop
+    // Called at once if the loop has ended already, for example because the acceptor is closed.
+    loop.addObserver((exit) => {
+      if (this.loop !== loop) return
+      this.loop = undefined
+      this.fail(exit)
+      if (this.queue.front !== undefined) this.startLoop()
+    })
+  }
+
+  /** The failure of one attempt to accept is that of the `accept` that has waited longest. */
   private fail(exit: Exit.Exit<never, SocketError>): void {
     if (this.queue.front !== undefined) this.queue.settle(this.queue.front, exit)
     this.queue.pump("unreported")
@@ -133,6 +138,14 @@ class AcceptSecure extends Operation<Tls.TlsSocket, SocketError> {
 
   attempt(): Exit.Exit<Tls.TlsSocket, SocketError> | undefined {
     return this.accepts.attempt()
+  }
+
+  override wait(): Effect.Effect<Tls.TlsSocket, SocketError> {
+    return Effect.callback((resume) => {
+      this.waiter = resume
+      this.accepts.startLoop()
+      return this.interrupt()
+    })
   }
 }
 
