@@ -13,6 +13,7 @@ import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import * as Cancellation from "./Cancellation.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
+import { monotonicMillis } from "./internal/base/monotonic.ts"
 import { noop } from "./internal/base/noEvents.ts"
 import { guaranteeOfTransfer } from "./internal/cancellation/guarantee.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
@@ -174,11 +175,11 @@ export const relay: {
       const stop = Cancellation.makeSignal()
       let isOver = false
       let total = 0
-      let lastMove = clock.currentTimeMillisUnsafe()
+      let lastMove = monotonicMillis(clock)
 
       const moved = (taken: number): void => {
         total += taken
-        lastMove = clock.currentTimeMillisUnsafe()
+        lastMove = monotonicMillis(clock)
       }
       // A request and not only an interruption: no policy may hold up what has failed already.
       const fail = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> =>
@@ -200,7 +201,7 @@ export const relay: {
       if (!Duration.isFinite(idle)) return both
 
       const silence: Effect.Effect<never, SocketError> = Effect.suspend(() => {
-        const rest = lastMove + Duration.toMillis(idle) - clock.currentTimeMillisUnsafe()
+        const rest = lastMove + Duration.toMillis(idle) - monotonicMillis(clock)
         if (rest > 0) return Effect.andThen(Effect.sleep(rest), silence)
         const error = new SocketError({ reason: Reason.TimedOut(), operation: "relay", transferred: total })
         return fail(Cause.fail(error))

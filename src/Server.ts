@@ -18,7 +18,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as NetAddress from "effect/net/NetAddress"
-import * as RateLimiter from "effect/persistence/RateLimiter"
 import * as Runtime from "effect/Runtime"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
@@ -32,6 +31,7 @@ import { resolvePhases } from "./internal/server/Drain.ts"
 import * as limits from "./internal/server/limits.ts"
 import { Connection as ConnectionTag } from "./internal/server/ServerConnection.ts"
 import { type ResolvedServerOptions, ServerCore } from "./internal/server/ServerCore.ts"
+import { TokenBucket } from "./internal/server/TokenBucket.ts"
 import { secureServer } from "./internal/tls/server.ts"
 import * as ProxyProtocol from "./ProxyProtocol.ts"
 import { isSocketError, type SocketError } from "./SocketError.ts"
@@ -740,7 +740,7 @@ const resolveServerOptions = <E, R, L extends Addresses, R2>(
   options: Options<E, L, R2>,
   tls: HandshakeStep | undefined
 ): Effect.Effect<ResolvedServerOptions<HandlerEnvironment<R> | R2>> =>
-  Effect.gen(function*() {
+  Effect.sync(() => {
     const resolved = limits.resolve(options.limits)
     return {
       // `HandlerEnvironment<R>` with the services of the server is R; the compiler cannot see that of an open R.
@@ -756,9 +756,9 @@ const resolveServerOptions = <E, R, L extends Addresses, R2>(
       ],
       limits: resolved,
       backlog: resolveOptions(options).backlog,
-      limiter: resolved.acceptRate === undefined
+      tokens: resolved.acceptRate === undefined
         ? undefined
-        : yield* Effect.provide(RateLimiter.make, RateLimiter.layerStoreMemory),
+        : new TokenBucket(resolved.acceptRate.limit, Duration.toMillis(resolved.acceptRate.window)),
       shutdown: {
         deadline: Duration.max(Duration.fromInputUnsafe(options.shutdown?.deadline ?? "10 seconds"), Duration.zero),
         phases: resolvePhases(options.shutdown?.phases)

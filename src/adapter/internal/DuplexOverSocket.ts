@@ -13,6 +13,7 @@ import { Duplex } from "node:stream"
 import type * as Buffers from "../../Buffers.ts"
 import { positiveInteger } from "../../internal/base/checks.ts"
 import { isEndOfStream } from "../../internal/base/isEndOfStream.ts"
+import { monotonicMillis } from "../../internal/base/monotonic.ts"
 import { noop } from "../../internal/base/noEvents.ts"
 import { isSocketError, type Reason } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
@@ -234,7 +235,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
 
   private active(): void {
     if (this.timeout === undefined || this.timeout === 0 || this.destroyed) return
-    this.lastActive = this.clock.currentTimeMillisUnsafe()
+    this.lastActive = monotonicMillis(this.clock)
     this.lastMoved = this.moved
     if (this.timer !== undefined) return
     const timer = this.timer = this.run(this.idle(this.timeout), () => {
@@ -248,7 +249,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   /** Ends when no byte has moved for that long. */
   private idle(timeout: number): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const now = this.clock.currentTimeMillisUnsafe()
+      const now = monotonicMillis(this.clock)
       // A write that is under way and progresses.
       if (this.moved !== this.lastMoved) {
         this.lastMoved = this.moved

@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import { monotonicMillis } from "./monotonic.ts"
 
 /**
  * The timers of one clock, in the order in which they are due.
@@ -24,7 +25,7 @@ class TimerQueue {
 
   /** Milliseconds. */
   get now(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
+    return monotonicMillis(this.clock)
   }
 
   add(deadline: Timer, context: Context.Context<never>): void {

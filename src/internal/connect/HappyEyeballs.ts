@@ -9,6 +9,7 @@ import * as Result from "effect/Result"
 import type { Options } from "../../Connector.ts"
 import { type ConnectAttempt, Reason, SocketError } from "../../SocketError.ts"
 import { positiveInteger } from "../base/checks.ts"
+import { monotonicMillis } from "../base/monotonic.ts"
 
 export type RaceOptions = Pick<
   Options,
@@ -200,7 +201,7 @@ class Race<A, R> {
   }
 
   private now(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1e6
+    return monotonicMillis(this.clock)
   }
 
   private timeLeft(attempt: Attempt, time: number): number {

@@ -1,9 +1,7 @@
 import type * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as RateLimiter from "effect/persistence/RateLimiter"
 import type * as Acceptor from "../../Acceptor.ts"
 import type { SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
@@ -14,13 +12,14 @@ import { takeNow } from "../core/Listener.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import { type ConnectionRunner, logSafely } from "./ConnectionRunner.ts"
 import { Limit, type ResolvedLimits } from "./limits.ts"
+import type { TokenBucket } from "./TokenBucket.ts"
 
 /** The options that concern accepting. */
 export interface AcceptOptions {
   readonly limits: ResolvedLimits
   readonly backlog: number
   /** The token bucket of the limit `acceptRate`. */
-  readonly limiter: RateLimiter.RateLimiter | undefined
+  readonly tokens: TokenBucket | undefined
 }
 
 /** A connection that was accepted when a drain started. */
@@ -142,30 +141,23 @@ export class AcceptLoop {
 
   /** Waits for a token of `acceptRate`, then for room. */
   private awaitTurn(listener: number, socket: StreamSocket, restore: Restore): Effect.Effect<void> {
-    const { limiter, limits: { acceptRate } } = this.options
-    if (limiter === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
+    const { limits: { acceptRate }, tokens } = this.options
+    if (tokens === undefined || acceptRate === undefined) return this.admit(listener, socket, restore, undefined)
     const { action, limit, window } = acceptRate
     const exceeded = Limit.AcceptRate({ limit, window })
-    const turn = limiter.consume({
-      key: "accept",
-      algorithm: "token-bucket",
-      limit,
-      window,
-      onExceeded: action === "wait" && this.registry.isAccepting ? "delay" : "fail"
-    })
-    return Effect.matchEffect(turn, {
-      onSuccess: ({ delay }) =>
-        Duration.isZero(delay)
-          ? this.admit(listener, socket, restore, undefined)
-          : Effect.flatMap(
-            Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(delay)))),
-            // Only a drain ends the wait early, and then no token will come.
-            (exit) => this.admit(listener, socket, restore, Exit.isSuccess(exit) ? undefined : exceeded)
-          ),
-      onFailure: (error) =>
-        error.reason._tag === "RateLimitExceeded"
-          ? this.admit(listener, socket, restore, exceeded)
-          : Effect.die(error)
+    return Effect.suspend(() => {
+      const { now } = this.registry
+      if (action !== "wait" || !this.registry.isAccepting) {
+        return this.admit(listener, socket, restore, tokens.tryTake(now) ? undefined : exceeded)
+      }
+      const wait = tokens.take(now)
+      return wait === 0
+        ? this.admit(listener, socket, restore, undefined)
+        : Effect.flatMap(
+          Effect.exit(restore(this.pause("AcceptRate", Effect.sleep(wait)))),
+          // Only a drain ends the wait early, and then no token will come.
+          (exit) => this.admit(listener, socket, restore, Exit.isSuccess(exit) ? undefined : exceeded)
+        )
     })
   }
 

@@ -56,6 +56,7 @@ export class ConnectionRegistry {
     this.hasHandshake = hasHandshake
     this.clock = clock
     this.connections = this.members
+    // The wall clock: a date that users see.
     this.startedAt = clock.currentTimeMillisUnsafe()
     this.startedNanos = clock.monotonicTimeNanosUnsafe()
     counters.servers.listening++
@@ -108,6 +109,7 @@ export class ConnectionRegistry {
 
   /** Admits an accepted connection, unless `refused` or one of the limits refuses it. */
   admit(listener: number, socket: StreamSocket, refused: Limit | undefined): ServerConnection {
+    // By the wall clock: a date that users see.
     const acceptedAt = this.clock.currentTimeMillisUnsafe() - this.startedAt
     const connection = new ServerConnection(this.owner, this.nextId++, socket, listener, acceptedAt, this.now)
     const limit = refused ?? this.refusal(connection)
