@@ -38,6 +38,13 @@ const counting = () => {
   return { answers, binding }
 }
 
+/** Claims 1,000 bytes more than its memory has. */
+class Liar extends Uint8Array {
+  override get byteLength() {
+    return super.byteLength + 1000
+  }
+}
+
 const total = 16 * 1024 * 1024
 
 const sources = {
@@ -74,6 +81,50 @@ describe.skipIf(!isSupported())("EpollTransport asks the kernel only for what it
         }).pipe(Effect.scoped))
     }
   }
+
+  const liars: Record<string, () => Uint8Array | ReadonlyArray<Uint8Array>> = {
+    "one view": () => new Liar(new ArrayBuffer(8192)),
+    "a piece of a gather list": () => [new Uint8Array(8192), new Liar(new ArrayBuffer(8192)), new Uint8Array(8192)]
+  }
+  for (const [what, source] of Object.entries(liars)) {
+    it.live(`a view that claims more bytes than it has does not pass for a full kernel: ${what}`, () =>
+      Effect.gen(function*() {
+        const reactor = new Reactor(Linux.load())
+        assert.strictEqual(reactor.use(), 0)
+        yield* Effect.addFinalizer(() => Effect.sync(() => reactor.release()))
+        const acceptor = Acceptor.make(yield* listen(reactor, anyPort, resolveOptions(undefined)))
+        const accepting = yield* Effect.forkChild(acceptor.take, { startImmediately: true })
+        const left = StreamSocket.make(yield* connect(reactor, acceptor.address, resolveOptions(undefined)))
+        const right = yield* Fiber.join(accepting)
+        const taken = yield* left.writeSome(source())
+        assert.isAbove(taken, 0)
+        // The kernel has room for these, so no event comes that a write could wait for.
+        assert.strictEqual(yield* left.writeSome(new Uint8Array(10)), 10)
+        const buffer = new Uint8Array(100_000)
+        let received = 0
+        while (received < taken + 10) received += yield* right.readSome(buffer)
+        assert.strictEqual(received, taken + 10)
+        yield* Effect.all([left.close, right.close, acceptor.close])
+      }).pipe(Effect.scoped))
+  }
+
+  it.live("a target that claims more room than it has does not pass for an empty socket", () =>
+    Effect.gen(function*() {
+      const reactor = new Reactor(Linux.load())
+      assert.strictEqual(reactor.use(), 0)
+      yield* Effect.addFinalizer(() => Effect.sync(() => reactor.release()))
+      const acceptor = Acceptor.make(yield* listen(reactor, anyPort, resolveOptions(undefined)))
+      const accepting = yield* Effect.forkChild(acceptor.take, { startImmediately: true })
+      const left = StreamSocket.make(yield* connect(reactor, acceptor.address, resolveOptions(undefined)))
+      const right = yield* Fiber.join(accepting)
+      // The event of these bytes is used up by this read, which waits for it.
+      const reading = yield* Effect.forkChild(right.readSome(new Liar(new ArrayBuffer(8))), { startImmediately: true })
+      assert.strictEqual(yield* left.writeSome(new Uint8Array(100)), 100)
+      assert.strictEqual(yield* Fiber.join(reading), 8)
+      // The bytes are there already, so no event comes that a read could wait for.
+      assert.strictEqual(yield* right.readSome(new Uint8Array(100)), 92)
+      yield* Effect.all([left.close, right.close, acceptor.close])
+    }).pipe(Effect.scoped))
 
   it.live("a write without a short answer does not wait for an event", () =>
     Effect.gen(function*() {

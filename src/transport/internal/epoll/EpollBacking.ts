@@ -72,7 +72,7 @@ export class EpollBacking implements Backing, Registered {
       const count = linux.recv(this.fd, target, max)
       if (count > 0) {
         this.readBudget -= count + callCost
-        this.isDrained = count < max && !this.asksTwice
+        this.isDrained = count < Linux.requested && !this.asksTwice
         return count
       }
       if (count === 0) {
@@ -100,12 +100,11 @@ export class EpollBacking implements Backing, Registered {
     try {
       while (!this.isFull) {
         if (this.writeBudget <= 0) return this.yieldTurn()
-        offered = max
         const count = first.byteLength === max ? linux.send(this.fd, first) : this.sendPieces(source, max)
         if (count >= 0) {
           this.writeBudget -= count + callCost
           // The kernel took less than it was offered, so its buffer is full, and EPOLLOUT follows once there is room.
-          this.isFull = count < offered
+          this.isFull = count < Linux.requested
           return count
         }
         if (count === -Linux.EINTR) continue
@@ -125,28 +124,22 @@ export class EpollBacking implements Backing, Registered {
   }
 
   /**
-   * Sends large pieces by one call from where they are. Small pieces are copied together first, which costs less. Sets
-   * `offered` to the number of bytes of the call.
+   * Sends large pieces by one call from where they are. Small pieces are copied together first, which costs less.
    */
   private sendPieces(source: Buffers.Cursor, max: number): number {
     const { linux } = this.reactor
     const pieces = source.pieces(max, Linux.maxPieces)
     let gathered = 0
     let length = 0
-    let gatheredLength = 0
     for (let i = 0; i < pieces.length; i++) {
       length += pieces[i]?.byteLength ?? 0
-      if (length < (i + 1) * gatheredFrom) continue
-      gathered = i + 1
-      gatheredLength = length
+      if (length >= (i + 1) * gatheredFrom) gathered = i + 1
     }
     // All pieces in one call, or a copy of all that fit into `scratch`: no piece can be refused after others have left.
     if (gathered === pieces.length || (gathered > 0 && source.remaining > scratch.byteLength)) {
-      offered = gatheredLength
       return linux.sendAll(this.fd, pieces, gathered)
     }
     const copied = source.copyTo(scratch.subarray(0, Math.min(max, scratch.byteLength)))
-    offered = copied
     return linux.send(this.fd, scratch.subarray(0, copied))
   }
 
@@ -326,9 +319,8 @@ export class EpollBacking implements Backing, Registered {
 
 // ---- internal
 
-// Only one call runs at a time: memory for copying small pieces together, and the number of bytes that the call offers.
+// Memory for copying small pieces together. Only one call runs at a time.
 const scratch = new Uint8Array(65_536)
-let offered = 0
 
 // The average size in bytes from which passing the addresses of pieces to the kernel costs less than copying them.
 const gatheredFrom = 4096

@@ -159,22 +159,29 @@ export const load = () => {
       return answer(accept4(fd, sockaddr, lengthOf, SOCK_NONBLOCK | SOCK_CLOEXEC))
     },
     accepted: (): NetAddress.SocketAddress => decodeAddress(sockaddr, lengthOf.getUint32(0, littleEndian)),
-    /** Receives at most `most` bytes, and at most the real size of the view. */
+    /** Receives at most `most` bytes, and at most the real size of the view. Sets `requested`. */
     recv: (fd: number, target: Uint8Array, most: number): number => {
       const room = bytesOf(target)
       // The kernel would take a negative size for a huge one, and 0 bytes would look like the end of the stream.
-      return answer(recv(fd, target, most >= 1 && most < room ? most : room, MSG_DONTWAIT))
+      requested = most >= 1 && most < room ? most : room
+      return answer(recv(fd, target, requested, MSG_DONTWAIT))
     },
-    send: (fd: number, source: Uint8Array): number =>
-      answer(send(fd, source, bytesOf(source), MSG_DONTWAIT | MSG_NOSIGNAL)),
-    /** Sends the first `count` views, at most `maxPieces`, by one call. */
+    /** Sets `requested`. */
+    send: (fd: number, source: Uint8Array): number => {
+      requested = bytesOf(source)
+      return answer(send(fd, source, requested, MSG_DONTWAIT | MSG_NOSIGNAL))
+    },
+    /** Sends the first `count` views, at most `maxPieces`, by one call. Sets `requested`. */
     sendAll: (fd: number, source: ReadonlyArray<Uint8Array>, count: number): number => {
       for (let i = 0; i < count; i++) bytesOf(at(source, i))
       // No code of a caller runs between here and the call, so the addresses stay valid.
+      requested = 0
       for (let i = 0; i < count; i++) {
         const view = at(source, i)
+        const length = lengthOfView(view)
+        requested += length
         pieces[2 * i] = koffi.address(view)
-        pieces[2 * i + 1] = BigInt(lengthOfView(view))
+        pieces[2 * i + 1] = BigInt(length)
       }
       message[messageLayout.count] = BigInt(Math.min(count, maxPieces))
       return answer(sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL))
@@ -256,6 +263,12 @@ export const errnoCode = (errno: number): string => getSystemErrorName(-errno)
 
 /** The maximum number of events of one `epollWait`. */
 export const maxEvents = 512
+
+/**
+ * The number of bytes that the last `recv`, `send` or `sendAll` asked the kernel to move. A view may claim another length
+ * than its memory has, so only this count tells whether the kernel moved fewer.
+ */
+export let requested = 0
 
 /** The maximum number of views of one `sendAll`; the kernel allows 1,024. Each view costs 0.1 us. */
 export const maxPieces = 64
