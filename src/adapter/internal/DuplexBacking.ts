@@ -6,6 +6,7 @@ import { Buffer } from "node:buffer"
 import type { Duplex } from "node:stream"
 import type * as Buffers from "../../Buffers.ts"
 import { noEvents } from "../../internal/base/noEvents.ts"
+import { abortStream, StreamClosing } from "../../internal/base/StreamClosing.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import { unnamed } from "./unnamed.ts"
@@ -20,7 +21,7 @@ export class DuplexBacking implements Backing {
   private ended: boolean
   private failure: SocketError | undefined = undefined
   private wantsRoom = false
-  private sawUnread = false
+  private closing: StreamClosing | undefined = undefined
   private giveUp: NodeJS.Timeout | undefined = undefined
 
   constructor(duplex: Duplex, sliceSize: number) {
@@ -107,12 +108,14 @@ export class DuplexBacking implements Backing {
     const { duplex } = this
     if (duplex.destroyed) return
     this.listen()
+    this.closing = new StreamClosing(duplex, {
+      hasEnded: () => this.ended,
+      hasUnread: false,
+      silence: () => 0,
+      holdsDescriptor: true
+    })
     this.discard()
-    if (duplex.writableFinished) this.release()
-    else {
-      duplex.once("finish", () => this.release())
-      duplex.end()
-    }
+    this.closing.start()
   }
 
   abort(): void {
@@ -120,18 +123,11 @@ export class DuplexBacking implements Backing {
       this.events.closed()
       return
     }
-    const { duplex } = this
-    const hasFlushed = this.phase === "closing" && duplex.writableFinished
+    const isClosing = this.phase === "closing"
     this.phase = "closing"
-    // A stream that never says that it is closed must not hold up whoever waits for that.
+    // A stream that never reports its close must not hold up `abort`.
     this.giveUp ??= setTimeout(() => this.onClose(), closeTimeout)
-    if (duplex.destroyed) return
-    // Nothing is left to discard.
-    if (hasFlushed) duplex.destroy()
-    // A `net.Socket` that is being shut down cannot be reset, and never closes; that takes it one turn.
-    else if (duplex.writableEnded && !duplex.writableFinished && duplex.writableLength === 0) {
-      duplex.once("finish", () => this.reset())
-    } else this.reset()
+    abortStream(this.duplex, isClosing, () => this.reset())
   }
 
   configure(options: Parameters<Backing["configure"]>[0]): void {
@@ -153,7 +149,7 @@ export class DuplexBacking implements Backing {
   private onEnd(): void {
     this.ended = true
     if (this.phase === "open") this.events.readable()
-    else if (this.duplex.writableFinished) this.duplex.destroy()
+    else this.closing?.peerEnded()
   }
 
   private onFlushed(): void {
@@ -179,23 +175,9 @@ export class DuplexBacking implements Backing {
     this.events.closed()
   }
 
-  // Input that nobody has read would make a kernel reset the connection, and hold up a stream that passes bytes on.
+  // Unread input would also hold up a stream that passes bytes on.
   private discard(): void {
-    while (this.duplex.read() !== null) this.sawUnread = true
-  }
-
-  // Everything is flushed. If the peer has sent what nobody has read, its end is awaited: released before, a kernel
-  // would reset the connection. A callback of the second turn from here has had a poll before it that shows it.
-  private release(): void {
-    if (this.ended) {
-      this.duplex.destroy()
-      return
-    }
-    setImmediate(() =>
-      setImmediate(() => {
-        if (this.ended || !this.sawUnread) this.duplex.destroy()
-      })
-    )
+    while (this.duplex.read() !== null) this.closing?.received()
   }
 
   private reset(): void {

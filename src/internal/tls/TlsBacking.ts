@@ -6,6 +6,7 @@ import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as BufferPool from "../base/bufferPool.ts"
 import { noEvents } from "../base/noEvents.ts"
+import { StreamClosing } from "../base/StreamClosing.ts"
 import type { Carrier, CarrierEvents } from "./Carrier.ts"
 import { fromTls, truncated } from "./errors.ts"
 import * as Memory from "./memory.ts"
@@ -39,11 +40,9 @@ export class TlsBacking implements Backing, CarrierEvents {
   private wantsRoom = false
   private phase: "open" | "closing" | "closed" = "open"
   // The peer has sent bytes that no read has taken, before the close or after it.
-  private foundUnread = false
+  private closing: StreamClosing | undefined = undefined
   private hasWritten = false
   private hasReceived = false
-  // Runs while a close waits for the close_notify of the peer, from the last bytes that the peer has sent.
-  private closeNotifyTimer: NodeJS.Timeout | undefined = undefined
   private socketIsClosed = false
 
   constructor(socket: TLSSocket, carrier: Carrier, sliceSize: number) {
@@ -133,14 +132,17 @@ export class TlsBacking implements Backing, CarrierEvents {
     if (this.phase === "closing") return
     this.phase = "closing"
     if (this.socket.destroyed) return
-    this.foundUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.closing = new StreamClosing(this.socket, {
+      hasEnded: () => this.hasEnded || this.underlyingHasEnded,
+      hasUnread: this.chunk !== undefined || this.socket.readableLength > 0,
+      // If both sides have sent data, the peer answers close_notify with its own. Otherwise only what has arrived by now is
+      // read, which may be a session ticket.
+      silence: () => this.hasWritten && this.hasReceived ? closeNotifyTimeout : 0,
+      holdsDescriptor: !this.carrier.reportsEnd
+    })
     this.discardReceived()
-    if (this.socket.writableFinished) this.release()
-    else if (this.isStalled()) this.socket.destroy()
-    else {
-      this.socket.once("finish", () => this.release())
-      this.socket.end()
-    }
+    if (!this.socket.writableFinished && this.isStalled()) this.socket.destroy()
+    else this.closing.start()
     // What the peer sends from now on is read and discarded. Left in the kernel, it would turn the release of the descriptor
     // into a reset, and the peer would lose what it has not received yet.
     this.flowing = true
@@ -170,7 +172,7 @@ export class TlsBacking implements Backing, CarrierEvents {
   ended(): void {
     this.underlyingHasEnded = true
     if (!this.sawCloseNotify) this.failReading(truncated(this.context()))
-    else this.endClosing()
+    else this.closing?.peerEnded()
   }
 
   readFailed(error: SocketError): void {
@@ -193,8 +195,7 @@ export class TlsBacking implements Backing, CarrierEvents {
     this.hasReceived = true
     if (this.pulling) return
     if (this.phase !== "open") {
-      this.foundUnread = true
-      this.closeNotifyTimer?.refresh()
+      this.closing?.received()
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
@@ -238,7 +239,7 @@ export class TlsBacking implements Backing, CarrierEvents {
   private onEnd(): void {
     this.hasEnded = true
     if (this.phase === "open") this.attached.readable()
-    else this.endClosing()
+    else this.closing?.peerEnded()
   }
 
   private onError(cause: Error): void {
@@ -253,7 +254,7 @@ export class TlsBacking implements Backing, CarrierEvents {
   }
 
   private onClose(): void {
-    clearTimeout(this.closeNotifyTimer)
+    this.closing?.stop()
     this.socketIsClosed = true
     this.reportClosed()
   }
@@ -294,31 +295,7 @@ export class TlsBacking implements Backing, CarrierEvents {
   private failReading(error: SocketError): void {
     this.readFailure ??= error
     if (this.phase === "open") this.attached.readable()
-    else this.endClosing()
-  }
-
-  /** Both directions are over: nothing is left to wait for. */
-  private endClosing(): void {
-    if (this.phase === "closing" && this.socket.writableFinished) this.socket.destroy()
-  }
-
-  /**
-   * All bytes, close_notify and FIN have left. If the peer still sends, releasing the descriptor now would reset the connection
-   * and cost the peer what it has not received yet.
-   *
-   * If both sides have sent data, the end of the peer is awaited, for `closeNotifyTimeout` from the last bytes that it has
-   * sent; the linger time of `close` bounds the whole wait. If not, two turns of the event loop read what has arrived by now,
-   * which may be a session ticket.
-   */
-  private release(): void {
-    const letGo = () => {
-      if (this.hasEnded || this.underlyingHasEnded || !this.foundUnread || this.carrier.reportsEnd) {
-        this.socket.destroy()
-      }
-    }
-    if (this.hasEnded || this.underlyingHasEnded) this.socket.destroy()
-    else if (this.hasWritten && this.hasReceived) this.closeNotifyTimer = setTimeout(letGo, closeNotifyTimeout)
-    else setImmediate(() => setImmediate(letGo))
+    else this.closing?.peerEnded()
   }
 
   // Over such a carrier `node:tls` sees no end but close_notify. It pushes `null` when it has decrypted it; "end" is emitted

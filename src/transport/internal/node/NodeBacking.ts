@@ -5,6 +5,7 @@ import type * as Buffers from "../../../Buffers.ts"
 import * as BufferPool from "../../../internal/base/bufferPool.ts"
 import { type Native, native } from "../../../internal/base/nativeStream.ts"
 import { noEvents } from "../../../internal/base/noEvents.ts"
+import { abortStream, StreamClosing } from "../../../internal/base/StreamClosing.ts"
 import { fromErrno, Reason, SocketError } from "../../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
 import { callCost, turnBudget } from "../turn.ts"
@@ -30,7 +31,7 @@ export class NodeBacking implements Backing, Native {
   private hasYielded = false
   private watching = false
   private phase: "open" | "closing" | "closed" = "open"
-  private sawUnread = false
+  private closing: StreamClosing | undefined = undefined
 
   constructor(
     socket: Net.Socket,
@@ -155,15 +156,15 @@ export class NodeBacking implements Backing, Native {
     if (this.phase === "closing") return
     this.phase = "closing"
     if (this.socket.destroyed) return
-    this.sawUnread = this.chunk !== undefined || this.socket.readableLength > 0
+    this.closing = new StreamClosing(this.socket, {
+      hasEnded: () => this.ended,
+      hasUnread: this.chunk !== undefined || this.socket.readableLength > 0,
+      silence: () => 0,
+      holdsDescriptor: true
+    })
     this.chunk = undefined
-    if (this.socket.writableFinished) this.letGo()
-    else {
-      this.socket.once("finish", () => this.letGo())
-      this.socket.end()
-    }
-    // Input is thrown away from here: left in the kernel, it would turn the FIN into a reset, and what the peer has
-    // not received yet would be lost with it.
+    this.closing.start()
+    // From here on input is discarded.
     this.flowing = true
     this.socket.resume()
   }
@@ -173,17 +174,10 @@ export class NodeBacking implements Backing, Native {
       this.events.closed()
       return
     }
-    const hasFlushed = this.phase === "closing" && this.socket.writableFinished
+    const isClosing = this.phase === "closing"
     this.phase = "closing"
     this.chunk = undefined
-    if (this.socket.destroyed) return
-    // Everything has left, so there is nothing to discard.
-    if (hasFlushed) this.socket.destroy()
-    // If a socket is reset while libuv shuts it down, Node never releases the descriptor. With nothing left to flush,
-    // the shutdown takes one turn of the event loop.
-    else if (this.socket.writableEnded && !this.socket.writableFinished && this.socket.writableLength === 0) {
-      this.socket.once("finish", () => this.reset())
-    } else this.reset()
+    abortStream(this.socket, isClosing, () => this.reset())
   }
 
   configure(options: Partial<ResolvedOptions>): SocketError | undefined {
@@ -198,7 +192,7 @@ export class NodeBacking implements Backing, Native {
     if (this.pulling) return
     if (!this.hasYielded) this.writeBudget = turnBudget
     if (this.phase !== "open") {
-      this.sawUnread = true
+      this.closing?.received()
       return
     }
     if (this.chunk === undefined) this.chunk = chunk
@@ -222,7 +216,7 @@ export class NodeBacking implements Backing, Native {
       })
     } else this.ended = true
     if (this.phase === "open") this.events.readable()
-    else if (this.socket.writableFinished) this.socket.destroy()
+    else this.closing?.peerEnded()
   }
 
   // Node completes a write that the kernel takes at once within the same tick. If the peer keeps up, a writer would hold
@@ -258,21 +252,6 @@ export class NodeBacking implements Backing, Native {
   onClose(): void {
     this.phase = "closed"
     this.events.closed()
-  }
-
-  // Everything is flushed and FIN is on its way. Unread input would make the kernel reset the connection
-  // when the descriptor goes, and what the peer has not received yet would be lost. So if there is any, the peer's FIN
-  // is awaited. A callback of the second turn from here has had a poll before it that shows whether there is.
-  private letGo(): void {
-    if (this.ended) {
-      this.socket.destroy()
-      return
-    }
-    setImmediate(() =>
-      setImmediate(() => {
-        if (this.ended || !this.sawUnread) this.socket.destroy()
-      })
-    )
   }
 
   // After a reset, TCP refuses even an empty write; after a FIN it does not. Unix-domain sockets have no reset.
