@@ -24,6 +24,7 @@ import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type * as Buffers from "../Buffers.ts"
 import { formatAddress } from "../internal/base/format.ts"
+import { unnamed } from "../internal/base/unnamed.ts"
 import { unsupported, unsupportedLocal } from "../internal/base/unsupported.ts"
 import { Reason, SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
@@ -418,7 +419,7 @@ class Network {
   }
 
   private withPort(address: NetAddress.SocketAddress, fresh: boolean): NetAddress.SocketAddress {
-    if (NetAddress.isUnixPathAddress(address)) return fresh ? NetAddress.unixPathAddress("") : address
+    if (NetAddress.isUnixPathAddress(address)) return fresh ? unnamed : address
     return fresh || address.port === 0 ? this.onFreePort(address.address) : address
   }
 

@@ -7,9 +7,9 @@ import type { Duplex } from "node:stream"
 import type * as Buffers from "../../Buffers.ts"
 import { noEvents } from "../../internal/base/noEvents.ts"
 import { abortStream, StreamClosing } from "../../internal/base/StreamClosing.ts"
+import { unnamed } from "../../internal/base/unnamed.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
-import { unnamed } from "./unnamed.ts"
 
 export class DuplexBacking implements Backing {
   private readonly duplex: Duplex

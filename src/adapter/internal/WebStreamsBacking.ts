@@ -6,10 +6,10 @@ import type {
 } from "node:stream/web"
 import type * as Buffers from "../../Buffers.ts"
 import { noEvents, noop } from "../../internal/base/noEvents.ts"
+import { unnamed } from "../../internal/base/unnamed.ts"
 import { during, fromErrno, isSocketError, Reason, SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import { closedError } from "./endings.ts"
-import { unnamed } from "./unnamed.ts"
 
 /** One Web stream or a pair. */
 export interface WebHalves {

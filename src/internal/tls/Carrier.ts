@@ -5,6 +5,7 @@ import * as Buffers from "../../Buffers.ts"
 import type { SocketError } from "../../SocketError.ts"
 import { type Backing, type Events, WouldBlock } from "../../Transport.ts"
 import * as BufferPool from "../base/bufferPool.ts"
+import { isNode } from "../base/freeMemory.ts"
 import { type Native, nativeOf, type NativeStream } from "../base/nativeStream.ts"
 import { noop } from "../base/noEvents.ts"
 import * as Memory from "./memory.ts"
@@ -206,7 +207,7 @@ export class BackingCarrier implements Carrier, Events {
    */
   private deliver(buffer: Buffer, count: number, insideRead: boolean): void {
     const { stream } = this
-    const isKept = insideRead || !Memory.isNode || stream.readableFlowing !== true || stream.readableLength > 0
+    const isKept = insideRead || !isNode || stream.readableFlowing !== true || stream.readableLength > 0
     const bytes = buffer.subarray(0, count)
     // `push` runs code of `node:tls` that may call this class. Bytes that it delivers meanwhile would overtake these.
     this.wantsBytes = false

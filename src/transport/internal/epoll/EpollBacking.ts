@@ -1,6 +1,7 @@
 import * as NetAddress from "effect/net/NetAddress"
 import * as Buffers from "../../../Buffers.ts"
 import { noEvents } from "../../../internal/base/noEvents.ts"
+import { unnamed } from "../../../internal/base/unnamed.ts"
 import type { SocketError } from "../../../SocketError.ts"
 import { type Backing, type Events, type ResolvedOptions, WouldBlock } from "../../../Transport.ts"
 import { callCost, turnBudget } from "../turn.ts"
@@ -57,7 +58,7 @@ export class EpollBacking implements Backing, Registered {
 
   get localAddress(): NetAddress.SocketAddress {
     return this.local ??= (this.phase === "closed" ? undefined : this.reactor.linux.localAddress(this.fd)) ??
-      NetAddress.unixPathAddress("")
+      unnamed
   }
 
   attach(events: Events): void {

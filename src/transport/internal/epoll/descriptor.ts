@@ -1,5 +1,6 @@
 /** Checks descriptors that other code has opened, and finds those that a service manager has passed on. */
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
+import { unnamed } from "../../../internal/base/unnamed.ts"
 import { Reason, SocketError } from "../../../SocketError.ts"
 import * as Linux from "./linux.ts"
 import { failure } from "./options.ts"
@@ -19,7 +20,6 @@ export const inspect = (
   if (type !== Linux.SOCK_STREAM || !families.has(family)) {
     return refused(operation, fd, "is neither a TCP nor a Unix-domain stream", undefined)
   }
-  const unnamed = NetAddress.unixPathAddress("")
   const local = linux.localAddress(fd) ?? unnamed
   const listens = linux.getInt(fd, Linux.SOL_SOCKET, Linux.SO_ACCEPTCONN) === 1
   if (wanted === "listener") {

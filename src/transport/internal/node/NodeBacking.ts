@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer"
 import type * as Net from "node:net"
 import type * as Buffers from "../../../Buffers.ts"
 import * as BufferPool from "../../../internal/base/bufferPool.ts"
+import { freeMemory } from "../../../internal/base/freeMemory.ts"
 import { type Native, native } from "../../../internal/base/nativeStream.ts"
 import { noEvents } from "../../../internal/base/noEvents.ts"
 import { abortStream, StreamClosing } from "../../../internal/base/StreamClosing.ts"
@@ -318,13 +319,9 @@ function onClose(this: Net.Socket): void {
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
 const nothing = Buffer.alloc(0)
 
-// Node makes new memory for each chunk that it receives. Freed at once, it is there for the next one, and still in the
-// processor's cache; left to the garbage collector, it costs a bulk receiver a collection for every 50 MB.
+// A small chunk may share its memory with others: then the memory is larger than the chunk.
 const free = (chunk: Buffer): void => {
-  const { buffer } = chunk
-  // Memory that is shared with others, as small chunks may be, is larger than each of them.
-  if (chunk.byteLength < freedFrom || chunk.byteLength !== buffer.byteLength) return
-  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
+  if (chunk.byteLength >= freedFrom && chunk.byteLength === chunk.buffer.byteLength) freeMemory(chunk.buffer)
 }
-// For less it is not worth the call.
+// For fewer bytes the call costs more than it saves.
 const freedFrom = 16_384

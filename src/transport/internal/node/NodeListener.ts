@@ -4,6 +4,7 @@ import { existsSync } from "node:fs"
 import * as Net from "node:net"
 import { dirname } from "node:path"
 import { noop } from "../../../internal/base/noEvents.ts"
+import { unnamed } from "../../../internal/base/unnamed.ts"
 import { unsupported } from "../../../internal/base/unsupported.ts"
 import { fromErrno, type SocketError } from "../../../SocketError.ts"
 import {
@@ -13,7 +14,7 @@ import {
   type ResolvedOptions,
   WouldBlock
 } from "../../../Transport.ts"
-import { badPath, forbidden, nativeAddress, nativeHost, noSuchPath, unnamed } from "./addresses.ts"
+import { badPath, forbidden, nativeAddress, nativeHost, noSuchPath } from "./addresses.ts"
 import { NodeBacking } from "./NodeBacking.ts"
 import { badOptions, setKeepAlive } from "./options.ts"
 

@@ -3,10 +3,9 @@ import * as NetAddress from "effect/net/NetAddress"
 import * as Result from "effect/Result"
 import { Buffer } from "node:buffer"
 import { networkInterfaces } from "node:os"
+import { unnamed } from "../../../internal/base/unnamed.ts"
 import { unsupported, unsupportedLocal } from "../../../internal/base/unsupported.ts"
 import { Reason, SocketError } from "../../../SocketError.ts"
-
-export const unnamed = NetAddress.unixPathAddress("")
 
 // The unspecified address of the family where Node does not know the address: the connection is gone already, or the
 // interface of a link-local address is.
