@@ -35,6 +35,7 @@ import * as Scope from "effect/Scope"
 import * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import * as Acceptor from "../Acceptor.ts"
+import { unnamed } from "../internal/base/unnamed.ts"
 import type { SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
@@ -47,7 +48,6 @@ import {
 } from "../Transport.ts"
 import { EffectSocketBacking, ourError } from "./internal/EffectSocketBacking.ts"
 import { handled, openError, resolve, socketOver } from "./internal/effectSocketOver.ts"
-import { unnamed } from "./internal/unnamed.ts"
 
 // ---- ours as Effect's
 
