@@ -1,4 +1,3 @@
-import * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
 import { Duplex } from "node:stream"
 import * as Buffers from "../../Buffers.ts"
@@ -42,7 +41,7 @@ export interface CarrierEvents {
   readonly closed: () => void
 }
 
-/** A socket of `node:net`: OpenSSL reads and writes its descriptor without any JavaScript in between. */
+/** A TCP socket of `node:net`: OpenSSL reads and writes its descriptor without any JavaScript in between. */
 export class NativeCarrier implements Carrier {
   readonly stream: NativeStream
   readonly underlying: Backing
@@ -73,7 +72,7 @@ export class NativeCarrier implements Carrier {
   abort(isShut: boolean): void {
     if (this.stream.destroyed) return
     // Node never releases the descriptor of a socket that is reset while it shuts down.
-    if (isShut || NetAddress.isUnixPathAddress(this.underlying.remoteAddress)) this.stream.destroy()
+    if (isShut) this.stream.destroy()
     else this.stream.resetAndDestroy()
   }
 }

@@ -1,4 +1,4 @@
-import * as NetAddress from "effect/net/NetAddress"
+import type * as NetAddress from "effect/net/NetAddress"
 import { Buffer } from "node:buffer"
 import type { TLSSocket } from "node:tls"
 import type * as Buffers from "../../Buffers.ts"
@@ -21,6 +21,7 @@ export class TlsBacking implements Backing, CarrierEvents {
   private readonly socket: TLSSocket
   private readonly carrier: Carrier
   private readonly sliceSize: number
+  private readonly tellsTruncation: boolean
   private attached: Events = noEvents
   // Plaintext that `node:tls` has delivered and no read has taken, from `chunkOffset` on.
   private chunk: Buffer | undefined = undefined
@@ -34,7 +35,8 @@ export class TlsBacking implements Backing, CarrierEvents {
   // The connection below has ended: nothing comes any more, whether the TLS stream has ended or not.
   private underlyingHasEnded = false
   private sawCloseNotify = false
-  private readFailure: SocketError | undefined = undefined
+  // 0: the connection has ended without close_notify, and the caller takes that for the end of the stream.
+  private readFailure: SocketError | 0 | undefined = undefined
   private writeFailure: SocketError | undefined = undefined
   private isWriting = false
   private wantsRoom = false
@@ -45,10 +47,12 @@ export class TlsBacking implements Backing, CarrierEvents {
   private hasReceived = false
   private socketIsClosed = false
 
-  constructor(socket: TLSSocket, carrier: Carrier, sliceSize: number) {
+  /** @param tellsTruncation an end of the connection without close_notify is a failure, where the carrier reports it */
+  constructor(socket: TLSSocket, carrier: Carrier, sliceSize: number, tellsTruncation: boolean) {
     this.socket = socket
     this.carrier = carrier
     this.sliceSize = sliceSize
+    this.tellsTruncation = tellsTruncation
     carrier.attach(this)
     socket.on("data", (chunk: Buffer) => this.onData(chunk))
     socket.pause()
@@ -171,13 +175,13 @@ export class TlsBacking implements Backing, CarrierEvents {
 
   ended(): void {
     this.underlyingHasEnded = true
-    if (!this.sawCloseNotify) this.failReading(truncated(this.context()))
-    else this.closing?.peerEnded()
+    if (this.sawCloseNotify) this.closing?.peerEnded()
+    else this.endReading(this.tellsTruncation ? truncated(this.context()) : 0)
   }
 
   readFailed(error: SocketError): void {
     this.underlyingHasEnded = true
-    this.failReading(error)
+    this.endReading(error)
   }
 
   writeFailed(error: SocketError): void {
@@ -270,13 +274,11 @@ export class TlsBacking implements Backing, CarrierEvents {
    * example when it sends session tickets and the peer has disconnected, and from then on it completes no write.
    *
    * `remoteAddress` asks the kernel (`getpeername`), which answers that there is no peer. Node keeps the first address that it
-   * is given, but such a failure comes with the last flight of the handshake and so before the first question. A Unix-domain
-   * socket has no such address: there `close` ends by its linger time.
+   * is given, but such a failure comes with the last flight of the handshake and so before the first question.
    */
   private isStalled(): boolean {
     const { carrier, socket } = this
-    return socket.writableLength > 0 && !carrier.reportsEnd && !socket.destroyed &&
-      socket.remoteAddress === undefined && NetAddress.isInetAddress(this.remoteAddress)
+    return socket.writableLength > 0 && !carrier.reportsEnd && !socket.destroyed && socket.remoteAddress === undefined
   }
 
   private readonly onFlushed = (): void => {
@@ -292,8 +294,8 @@ export class TlsBacking implements Backing, CarrierEvents {
     this.attached.closed()
   }
 
-  private failReading(error: SocketError): void {
-    this.readFailure ??= error
+  private endReading(answer: SocketError | 0): void {
+    this.readFailure ??= answer
     if (this.phase === "open") this.attached.readable()
     else this.closing?.peerEnded()
   }

@@ -2,6 +2,7 @@ import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
 import type { TLSSocket } from "node:tls"
 import { SocketError } from "../../SocketError.ts"
@@ -133,7 +134,7 @@ class Upgrade {
     const carrier = takeOver(operation, stream, options, this, fork)
     this.handshake = new Handshake(carrier, operation, fork, (socket) => {
       this.socket = new SecureSocket(
-        new TlsBacking(socket, carrier, resolved.sliceSize),
+        new TlsBacking(socket, carrier, resolved.sliceSize, options.strictEnd !== false),
         this.linger,
         role.info(socket)
       )
@@ -170,7 +171,11 @@ class Upgrade {
   }
 }
 
-/** Consumes the stream and gives `node:tls` access to it: directly to the socket of `node:net` if there is one. */
+/**
+ * Consumes the stream and gives `node:tls` access to it: directly to the socket of `node:net` if it is one of TCP and the
+ * caller does not ask for a strict end. On a socket of a Unix-domain path, `node:tls` says nothing when its last flight of
+ * the handshake fails, and completes no write from then on; and the kernel cannot be asked (`TlsBacking.isStalled`).
+ */
 const takeOver = (
   by: string,
   stream: Underlying,
@@ -183,6 +188,7 @@ const takeOver = (
     return new BackingCarrier(new ForeignStreamBacking(stream, fork), bufferedBytes(stream, "take"))
   }
   const [backing, unread] = core.takeOver(by, successor)
-  const native = options.strictEnd === true ? undefined : nativeOf(backing)
+  const isDirect = options.strictEnd !== true && NetAddress.isInetAddress(backing.remoteAddress)
+  const native = isDirect ? nativeOf(backing) : undefined
   return native === undefined ? new BackingCarrier(backing, unread) : new NativeCarrier(backing, native, unread)
 }
