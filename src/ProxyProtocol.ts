@@ -113,8 +113,9 @@ export interface Ssl {
  * The command `"local"` means that the proxy has opened the connection for itself,
  * for example for a health check. There are no `endpoints` then, nor if the proxy
  * does not know or does not name them; the addresses of the connection count
- * instead. The other fields exist only in version 2. The memory of a received header
- * belongs to the caller.
+ * instead. What the block of a `"local"` header holds is never an error: fields that
+ * cannot be read are skipped, all of them. The other fields exist only in version 2.
+ * The memory of a received header belongs to the caller.
  *
  * @category models
  * @since 0.1.0

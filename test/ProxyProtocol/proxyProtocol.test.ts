@@ -203,6 +203,19 @@ const vectors: ReadonlyArray<Vector> = [
     header: { version: 2, command: "local" },
     encoded: false
   },
+  ...[
+    ["one byte", "07"],
+    ["a vector cut short", "0100"],
+    ["a vector longer than the header", "03ffff01"],
+    ["a wrong checksum", "03000401020304"],
+    ["two checksums", "030004a9b87e8f 030004a9b87e8f"],
+    ["an authority that is not UTF-8", "020001ff"]
+  ].map(([what, block]): Vector => ({
+    name: `LOCAL of no family with ${what} in its block, which is skipped`,
+    bytes: v2("20 00", block!),
+    header: { version: 2, command: "local" },
+    encoded: false
+  })),
   { name: "LOCAL, the shortest", bytes: v2("20 00", ""), header: { version: 2, command: "local" }, encoded: true },
   {
     name: "PROXY of nothing specified",
@@ -329,11 +342,11 @@ const malformed: ReadonlyArray<readonly [string, Uint8Array, ReadonlyArray<strin
   ["a vector cut in its type", v2("21 11", `${ipv4} 01`), ["0x1", "over the end"]],
   ["a vector cut in its length", v2("21 11", `${ipv4} e00000 0100`), ["0x1", "byte 3", "over the end"]],
   ["a vector longer than the header", v2("21 11", `${ipv4} 010003 6832`), ["0x1", "over the end"]],
-  ["a vector behind LOCAL cut short", v2("20 00", "0100"), ["over the end"]],
+  ["a vector behind no addresses cut short", v2("21 00", "0100"), ["over the end"]],
   ["two authorities", v2("21 11", `${ipv4} 020001 61 020001 62`), ["second", "0x2"]],
-  ["two checksums", v2("20 00", "030004a9b87e8f 030004a9b87e8f"), ["second", "0x3"]],
-  ["a wrong checksum", v2("20 00", "030004a9b87e8e"), ["checksum", "0xa9b87e8e", "0xa9b87e8f"]],
-  ["a checksum of three bytes", v2("20 00", "030003a9b87e"), ["checksum", "3 bytes"]],
+  ["two checksums", v2("21 00", "030004a9b87e8f 030004a9b87e8f"), ["second", "0x3"]],
+  ["a wrong checksum", v2("21 00", "030004a9b87e8e"), ["checksum", "0xa9b87e8e"]],
+  ["a checksum of three bytes", v2("21 00", "030003a9b87e"), ["checksum", "3 bytes"]],
   ["an authority that is not UTF-8", v2("21 00", "020001 ff"), ["authority", "UTF-8"]],
   ["a namespace that is not UTF-8", v2("21 00", "300001 ff"), ["netns", "UTF-8"]],
   ["a unique id of 129 bytes", v2("21 00", `050081${"61".repeat(129)}`), ["129 bytes"]],
