@@ -13,6 +13,7 @@ import { nameOf, resolveHost } from "./internal/connect/resolveHost.ts"
 import { accepting } from "./internal/core/acceptLoop.ts"
 import { handlerEnd } from "./internal/core/handlerEnd.ts"
 import { errorOf, Listener, listenerOf, TypeId } from "./internal/core/Listener.ts"
+import { PeerMistakes } from "./internal/core/PeerMistakes.ts"
 import { Reason, type SocketError } from "./SocketError.ts"
 import type { StreamSocket } from "./StreamSocket.ts"
 import {
@@ -159,11 +160,18 @@ export const listen = <T extends Target>(
  * When a handler ends:
  *
  * - The handler succeeds, or fails because its connection ended (end of stream,
- *   reset, cancelled operations): the connection is closed, flushed and with FIN.
+ *   reset, a failure of TLS, cancelled operations): the connection is closed, flushed
+ *   and with FIN.
  * - A write was torn or cut inside its message: the connection is reset, so that
  *   the peer cannot take a part for the whole.
  * - Any other failure, and every defect: the connection is closed, and the failure
  *   is logged as an error with the peer's address.
+ *
+ * What a peer did wrong on its own connection is no error in the log: a message that
+ * it did not finish or that its protocol does not allow, a wrong PROXY header, a TLS
+ * handshake that cannot succeed (plain HTTP). It is one line a minute and peer, at
+ * the level `Info`, which counts those that it stands for; the others are logged for
+ * debugging.
  *
  * Nothing that a handler does ends the loop. If the system refuses to accept
  * (`TooManyOpenFiles`), the failure is logged as a warning, and accepting pauses
@@ -202,6 +210,7 @@ export const serve = <E, R>(
     // A number and not a set of fibers: an idle connection should cost little.
     let handlers = 0
     let onLast: (() => void) | undefined
+    const mistakes = new PeerMistakes()
     const ended = Effect.sync(() => {
       if (--handlers === 0) onLast?.()
     })
@@ -216,7 +225,7 @@ export const serve = <E, R>(
         return Effect.forkChild(
           Effect.onExit(
             restore(Effect.suspend(() => handler(socket))),
-            (exit) => Effect.andThen(end(socket, exit), ended)
+            (exit) => Effect.andThen(end(socket, exit, mistakes), ended)
           ),
           { startImmediately: true, uninterruptible: "inherit" }
         )
@@ -232,13 +241,18 @@ export const serve = <E, R>(
 
 // ---- internal
 
-const end = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => {
-  const { failure, isCut } = handlerEnd(socket, exit)
+const end = (
+  socket: StreamSocket,
+  exit: Exit.Exit<unknown, unknown>,
+  mistakes: PeerMistakes
+): Effect.Effect<void> => {
+  const { failure, isCut, mistake } = handlerEnd(socket, exit)
   const close = isCut ? socket.abort : socket.close
-  return failure === undefined
-    ? close
-    : Effect.andThen(
-      close,
-      Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, failure)
-    )
+  if (failure === undefined && mistake === undefined) return close
+  return Effect.andThen(
+    close,
+    mistake === undefined
+      ? Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, failure)
+      : mistakes.tell(socket.remoteAddress, `ended: ${mistake.message}`)
+  )
 }

@@ -26,6 +26,8 @@ import * as Acceptor from "./Acceptor.ts"
 import { maybe, positiveInt, size, socketOptions, time } from "./internal/base/config.ts"
 import { formatAddress } from "./internal/base/format.ts"
 import { CurrentCancellationScope } from "./internal/cancellation/scope.ts"
+import { isFailureOfLookup, isWrongHandshake } from "./internal/core/handlerEnd.ts"
+import { PeerMistakes } from "./internal/core/PeerMistakes.ts"
 import type { HandshakeStep } from "./internal/server/ConnectionRunner.ts"
 import { resolvePhases } from "./internal/server/Drain.ts"
 import * as limits from "./internal/server/limits.ts"
@@ -459,8 +461,11 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
   readonly tls?: Tls.ServerOptions | Tls.ServerContext | undefined
   /**
    * Receives each failure of a handler that is not the end of its connection, after
-   * the connection is closed. By default it is logged as an error. It cannot fail; its
-   * defects are logged.
+   * the connection is closed. It cannot fail; its defects are logged.
+   *
+   * By default it is logged as an error. But what a peer did wrong on its own
+   * connection, such as a message that its protocol does not allow, is one line a
+   * minute and peer, see {@link serve}.
    *
    * Of the steps before the handler it receives only defects, such as a defect of
    * the program's own `trusted` function.
@@ -476,7 +481,8 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
    * closed: the peer is untrusted, its PROXY header is malformed, the TLS handshake
    * failed, or the peer went away meanwhile. On the internet this happens every day,
    * and any stranger can cause it, so by default it is logged for debugging; as an
-   * error if the program's own `identityFor` (`Tls.ServerOptions`) failed. See
+   * error if the program's own `identityFor` (`Tls.ServerOptions`) failed; and as one
+   * line a minute and peer if the peer's TLS cannot succeed, see {@link serve}. See
    * `Health.handshakeFailures`.
    */
   readonly onHandshakeFailure?:
@@ -558,7 +564,8 @@ export const make = <E, R, L extends Addresses, R2 = never>(
  * When the handler ends, the server ends its connection:
  *
  * - The handler succeeds, or fails because its connection ended (end of stream,
- *   reset, cancelled operations): the connection is closed, flushed and with FIN.
+ *   reset, a failure of TLS, cancelled operations): the connection is closed, flushed
+ *   and with FIN.
  * - A write was torn or cut inside its message: the connection is reset, so that
  *   the peer cannot take a part for the whole.
  * - Any other failure, and every defect: reported to `onError`, and the connection
@@ -566,6 +573,12 @@ export const make = <E, R, L extends Addresses, R2 = never>(
  *
  * Nothing that a handler does ends the server. Failures before the handler, in
  * `proxyProtocol` and `tls`, are reported to `onHandshakeFailure`.
+ *
+ * Strangers do not fill the log. What a peer did wrong on its own connection (a
+ * message that it did not finish, plain HTTP where TLS is spoken) is one line a minute
+ * and peer, at the level `Info`, which counts those that it stands for; the others are
+ * logged for debugging. A peer is an IPv4 address or an IPv6 network of 64 bits, and
+ * beyond 1,000 peers in a minute the rest is one peer.
  *
  * The service {@link Connection} and the second argument of the handler tell which
  * connection it serves. Logs of the handler carry `connection` and `peer` as
@@ -742,12 +755,14 @@ const resolveServerOptions = <E, R, L extends Addresses, R2>(
 ): Effect.Effect<ResolvedServerOptions<HandlerEnvironment<R> | R2>> =>
   Effect.sync(() => {
     const resolved = limits.resolve(options.limits)
+    const mistakes = new PeerMistakes()
     return {
       // `HandlerEnvironment<R>` with the services of the server is R; the compiler cannot see that of an open R.
       handler: handler as ResolvedServerOptions<HandlerEnvironment<R>>["handler"],
       // Its causes come from this handler. Of the handshake steps it receives only defects.
-      onError: (options.onError ?? logError) as ResolvedServerOptions<R2>["onError"],
-      onHandshakeFailure: options.onHandshakeFailure ?? logHandshakeFailure,
+      onError: options.onError as ResolvedServerOptions<R2>["onError"],
+      onHandshakeFailure: options.onHandshakeFailure ?? logHandshakeFailure(mistakes),
+      mistakes,
       onLimit: options.onLimit ?? logLimit,
       onFailure: options.onFailure ?? "abort",
       handshakeSteps: [
@@ -766,22 +781,23 @@ const resolveServerOptions = <E, R, L extends Addresses, R2>(
     }
   })
 
-const logError = (cause: Cause.Cause<unknown>, connection: Connection): Effect.Effect<void> =>
-  Effect.logError(`the connection from ${formatAddress(connection.remoteAddress)} failed`, cause)
-
 // Any stranger can cause these, and must not be able to fill the log.
-const logHandshakeFailure = (
+const logHandshakeFailure = (mistakes: PeerMistakes) =>
+(
   cause: Cause.Cause<SocketError | Cause.Done>,
   connection: Connection
 ): Effect.Effect<void> => {
   const [why] = cause.reasons.filter(Cause.isFailReason).map(({ error }) => error)
-  const message = `the connection from ${formatAddress(connection.remoteAddress)} failed before its handler: ${
-    why === undefined || Cause.isDone(why) ? "it ended" : why.message
-  }`
-  // The program's own look-up of an identity failed: no fault of the peer.
-  return isSocketError(why) && Cause.isCause(why.cause)
-    ? Effect.logError(message, why.cause)
-    : Effect.logDebug(message)
+  const { remoteAddress } = connection
+  const message = `failed before its handler: ${isSocketError(why) ? why.message : "it ended"}`
+  if (isSocketError(why)) {
+    if (isWrongHandshake(why) && !isFailureOfLookup(why)) return mistakes.tell(remoteAddress, message)
+    // No fault of the peer.
+    if (isFailureOfLookup(why)) {
+      return Effect.logError(`the connection from ${formatAddress(remoteAddress)} ${message}`, why.cause)
+    }
+  }
+  return Effect.logDebug(`the connection from ${formatAddress(remoteAddress)} ${message}`)
 }
 
 const logLimit = (limit: Limit, connection: Connection): Effect.Effect<void> =>

@@ -294,7 +294,7 @@ describe("Acceptor", () => {
       > = [
         ["succeeds", true, () => Effect.void],
         ["reaches the end of the stream", true, (socket) => socket.readSome(new Uint8Array(1))],
-        ["meets a SocketError", true, (socket) => Read.readExactly(socket, new Uint8Array(9))],
+        ["meets a SocketError", true, (socket) => Effect.andThen(socket.close, socket.readSome(new Uint8Array(9)))],
         ["interrupts itself", true, () => Effect.interrupt],
         ["fails with anything else", false, () => Effect.fail("my own error")],
         ["dies", false, () => Effect.die(new Error("my own defect"))],
@@ -326,6 +326,29 @@ describe("Acceptor", () => {
             }
           }))
       }
+
+      it.effect("a message that its peer did not finish is one line a minute and peer", () =>
+        Effect.gen(function*() {
+          const { connect, lines } = yield* serving((socket) => Read.readExactly(socket, new Uint8Array(9)))
+          const cut = Effect.gen(function*() {
+            const client = yield* connect
+            yield* Write.writeAll(client, text("x"))
+            yield* client.shutdownWrite
+            yield* Effect.ignore(Read.readAll(client))
+            yield* turns()
+          })
+          const said = () => lines.filter((line) => !line.startsWith("Debug")).map((line) => line.replace(/:\d+/g, ""))
+          const line =
+            "Info the connection from tcp://127.0.0.1 ended: readExactly tcp://127.0.0.1: the stream ended early after 1 of 9 bytes"
+          for (let i = 0; i < 4; i++) yield* cut
+          assert.deepStrictEqual(said().map((line) => line.trim()), [line])
+          yield* TestClock.adjust("1 minute")
+          yield* cut
+          assert.deepStrictEqual(said().map((line) => line.trim()), [
+            line,
+            `${line} (and 3 more of this peer since its last line)`
+          ])
+        }))
 
       it.effect("an interruption stops accepting, interrupts the handlers and closes their connections", () =>
         Effect.gen(function*() {

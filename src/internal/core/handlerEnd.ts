@@ -1,7 +1,7 @@
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
 import * as Cancellation from "../../Cancellation.ts"
-import { isSocketError, type Reason } from "../../SocketError.ts"
+import { isSocketError, type Reason, type SocketError } from "../../SocketError.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { formatAddress } from "../base/format.ts"
 
@@ -14,12 +14,45 @@ export interface HandlerEnd {
   readonly isCut: boolean
   /** The failure to report; `undefined` when the handler succeeded, or failed because its connection ended. */
   readonly failure: Cause.Cause<unknown> | undefined
+  /**
+   * What the peer did wrong, where that is all that failed: for a line in the log (`PeerMistakes`), and not for the stack
+   * of a failure. With a `failure` it is its only content.
+   */
+  readonly mistake: SocketError | undefined
 }
 
-export const handlerEnd = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): HandlerEnd => ({
-  isCut: socket.state.write === "torn" || wasCut(exit),
-  failure: Exit.isSuccess(exit) || endedWithConnection(exit.cause, socket) ? undefined : exit.cause
-})
+export const handlerEnd = (socket: StreamSocket, exit: Exit.Exit<unknown, unknown>): HandlerEnd => {
+  const isCut = socket.state.write === "torn" || wasCut(exit)
+  if (Exit.isSuccess(exit)) return { isCut, failure: undefined, mistake: undefined }
+  let failure: Cause.Cause<unknown> | undefined
+  let mistake: SocketError | undefined
+  for (const reason of exit.cause.reasons) {
+    if (Cause.isInterruptReason(reason)) continue
+    const error = Cause.isFailReason(reason) ? reason.error : undefined
+    if (Cause.isDone(error)) continue
+    // A handler may have other sockets, and their failures are reported.
+    if (!isSocketError(error) || !isOf(socket, error)) return { isCut, failure: exit.cause, mistake: undefined }
+    const isMistake = isMistakeOfPeer(error)
+    if (!isEndOfConnection(error)) {
+      if (!isMistake) return { isCut, failure: exit.cause, mistake: undefined }
+      failure = exit.cause
+    }
+    if (isMistake) mistake ??= error
+  }
+  return { isCut, failure, mistake }
+}
+
+/**
+ * Whether the failure of a TLS handshake shows a peer that is set up wrongly: one that speaks no TLS, or offers nothing in
+ * common, or distrusts our certificate. A peer that only goes away, or is too slow, is none.
+ */
+export const isWrongHandshake = ({ code, reason }: SocketError): boolean =>
+  reason._tag === "Tls" && reason.kind !== "truncated" &&
+  // Without both, the peer has ended the connection.
+  (reason.kind !== "handshake" || reason.alert !== undefined || (code !== undefined && code !== "ETIMEDOUT"))
+
+/** Whether it was this program that failed, in the midst of a handshake: its own look-up of an identity. */
+export const isFailureOfLookup = (error: SocketError): boolean => Cause.isCause(error.cause)
 
 // ---- internal
 
@@ -28,29 +61,42 @@ const wasCut = (exit: Exit.Exit<unknown, unknown>): boolean => {
   return outcome._tag === "Cancelled" && outcome.guarantee !== "total"
 }
 
-/** Whether a handler failed only because its connection ended: by its peer, by this side, or by a cancellation. */
-const endedWithConnection = (cause: Cause.Cause<unknown>, socket: StreamSocket): boolean =>
-  cause.reasons.every((reason) => {
-    if (Cause.isInterruptReason(reason)) return true
-    if (!Cause.isFailReason(reason)) return false
-    const { error } = reason
-    if (Cause.isDone(error)) return true
-    if (!isSocketError(error)) return false
-    if (error.reason._tag === "OperationAborted") return true
-    // A handler may have other sockets, and their failures are reported.
-    const isOfSocket = error.address === undefined || error.address === socket.remoteAddress ||
-      formatAddress(error.address) === formatAddress(socket.remoteAddress)
-    return isOfSocket && endsOfConnections.has(error.reason._tag)
-  })
+/** Whether it is an error of this connection. One that a request has ended counts as such, whatever its socket. */
+const isOf = (socket: StreamSocket, { address, reason }: SocketError): boolean =>
+  reason._tag === "OperationAborted" ||
+  // Options of this side that cannot be used have no address, and are no doing of the peer.
+  (address === undefined ? reason._tag !== "Tls" : address === socket.remoteAddress ||
+    formatAddress(address) === formatAddress(socket.remoteAddress))
+
+const isEndOfConnection = (error: SocketError): boolean =>
+  error.reason._tag === "TimedOut"
+    // The system gave the peer up. A time limit of an operation, such as that of a relay, has no address.
+    ? error.address !== undefined
+    : endsOfConnections.has(error.reason._tag) && !isFailureOfLookup(error)
 
 /**
- * The reasons that are the ordinary end of an established connection. `Connector.isTransient` has another table, of
- * failures to connect that another attempt may not meet.
+ * The reasons that are the end of an established connection by its peer, by the network or by this side.
+ * `Connector.isTransient` has another table, of failures to connect that another attempt may not meet.
  */
 const endsOfConnections: ReadonlySet<Reason["_tag"]> = new Set([
   "BrokenPipe",
   "Closed",
   "ConnectionAborted",
   "ConnectionReset",
+  "HostUnreachable",
+  "NetworkUnreachable",
+  "OperationAborted",
+  "Tls",
   "UnexpectedEof"
 ])
+
+const isMistakeOfPeer = (error: SocketError): boolean => {
+  const { operation, reason: { _tag } } = error
+  if (_tag === "Tls") return handshakes.has(operation) && !isFailureOfLookup(error) && isWrongHandshake(error)
+  // What this side sends is its own doing.
+  return mistakes.has(_tag) && operation !== "send"
+}
+
+const mistakes: ReadonlySet<Reason["_tag"]> = new Set(["Framing", "LimitExceeded", "UnexpectedEof", "Untrusted"])
+
+const handshakes: ReadonlySet<string> = new Set(["Tls.client", "Tls.server"])

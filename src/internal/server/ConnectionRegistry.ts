@@ -3,7 +3,8 @@ import * as Latch from "effect/Latch"
 import type { DrainReport, Health, State } from "../../Server.ts"
 import type { StreamSocket } from "../../StreamSocket.ts"
 import { counters, makeServerCounts, type ServerCounts } from "../base/counters.ts"
-import { Limit, peerKey, type ResolvedLimits, type TimeLimit } from "./limits.ts"
+import { peerKey } from "../base/peerKey.ts"
+import { Limit, type ResolvedLimits, type TimeLimit } from "./limits.ts"
 import { type OwningServer, ServerConnection } from "./ServerConnection.ts"
 
 /** The phase of a drain in which a connection ends. */

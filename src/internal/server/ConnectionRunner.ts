@@ -8,7 +8,9 @@ import type { Health } from "../../Server.ts"
 import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Write from "../../Write.ts"
+import { formatAddress } from "../base/format.ts"
 import { handlerEnd } from "../core/handlerEnd.ts"
+import type { PeerMistakes } from "../core/PeerMistakes.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import type { Limit, ResolvedRejectMessage, TimeLimit } from "./limits.ts"
 import { Connection, type Established, type ServerConnection } from "./ServerConnection.ts"
@@ -25,7 +27,11 @@ export interface HandlerOptions<R> {
     socket: StreamSocket.StreamSocket,
     connection: Connection
   ) => Effect.Effect<unknown, unknown, R | Connection | Scope.Scope>
-  readonly onError: (cause: Cause.Cause<unknown>, connection: Connection) => Effect.Effect<unknown, never, R>
+  /** If there is none, failures are logged. */
+  readonly onError:
+    | ((cause: Cause.Cause<unknown>, connection: Connection) => Effect.Effect<unknown, never, R>)
+    | undefined
+  readonly mistakes: PeerMistakes
   readonly onHandshakeFailure: (
     cause: Cause.Cause<HandshakeError>,
     connection: Connection
@@ -109,7 +115,7 @@ export class ConnectionRunner<R> {
         ? handshakeFailureOf(exit)
         : undefined
     connection.phase = "ending"
-    const { failure, isCut } = handlerEnd(connection.socket, exit)
+    const { failure, isCut, mistake } = handlerEnd(connection.socket, exit)
     const failed = handshakeFailure === undefined ? failure : undefined
     const close = isCut
       ? connection.socket.abort
@@ -126,7 +132,9 @@ export class ConnectionRunner<R> {
     }
     if (failed !== undefined) {
       this.registry.count((counts) => counts.failures++)
-      reported = this.report(connection, () => this.service.onError(failed, connection))
+    }
+    if (handshakeFailure === undefined && (failed !== undefined || mistake !== undefined)) {
+      reported = this.report(connection, () => this.onEnd(connection, failed, mistake))
     }
     if (limit !== undefined) {
       reported = Effect.andThen(
@@ -141,6 +149,19 @@ export class ConnectionRunner<R> {
         return Effect.ensuring(reported, Effect.sync(() => this.registry.remove(connection)))
       })
     )
+  }
+
+  private onEnd(
+    connection: ServerConnection,
+    failure: Cause.Cause<unknown> | undefined,
+    mistake: SocketError | undefined
+  ): Effect.Effect<unknown, never, R> {
+    const { mistakes, onError } = this.service
+    if (failure !== undefined && onError !== undefined) return onError(failure, connection)
+    const { remoteAddress } = connection
+    return mistake === undefined
+      ? Effect.logError(`the connection from ${formatAddress(remoteAddress)} failed`, failure)
+      : mistakes.tell(remoteAddress, `ended: ${mistake.message}`)
   }
 
   /** Runs one report. A report that fails does not keep the others from running. */

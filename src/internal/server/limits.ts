@@ -1,6 +1,5 @@
 import * as Data from "effect/Data"
 import * as Duration from "effect/Duration"
-import * as NetAddress from "effect/net/NetAddress"
 import * as Predicate from "effect/Predicate"
 import type * as Server from "../../Server.ts"
 import { positiveInteger } from "../base/checks.ts"
@@ -106,18 +105,6 @@ export const checkInterval = (limits: ResolvedLimits, hasHandshake: boolean): nu
     limits.bytesInFlight === undefined ? undefined : 800
   ].filter((time) => time !== undefined)
   return times.length === 0 ? undefined : Math.min(Math.max(Math.min(...times) / 8, 10), 1000)
-}
-
-/** The key by which `perPeer` counts a connection; `undefined` on a Unix-domain path. An IPv6 peer owns a network. */
-export const peerKey = (address: NetAddress.SocketAddress, ipv6Prefix: number): string | undefined => {
-  if (NetAddress.isUnixPathAddress(address)) return undefined
-  const ip = NetAddress.toCanonical(address.address)
-  if (NetAddress.isIpv4Address(ip) || ipv6Prefix === 128) return NetAddress.formatIp(ip)
-  const segments = NetAddress.ipv6ToSegments(ip).map((segment, i) => {
-    const bits = Math.min(Math.max(ipv6Prefix - i * 16, 0), 16)
-    return segment & (0xffff << (16 - bits))
-  })
-  return `${segments.map((segment) => segment.toString(16)).join(":")}/${ipv6Prefix}`
 }
 
 // ---- internal
