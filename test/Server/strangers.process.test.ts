@@ -55,6 +55,11 @@ const departures: Readonly<Record<string, (peer: Peer) => void>> = {
     client.renegotiate({ rejectUnauthorized: false }, () => {})
     setTimeout(() => raw.destroy(), 200)
   },
+  // More often than Node allows in ten minutes.
+  "renegotiates without end": ({ client }) => {
+    const again = () => void client.renegotiate({ rejectUnauthorized: false }, (error) => error === null && again())
+    again()
+  },
   "sends what is not TLS": ({ raw }) => void raw.write("this is no record\n"),
   "says goodbye": ({ client }) => void client.end()
 }
@@ -64,7 +69,7 @@ describe("a TLS client between two requests", () => {
     for (const [name, depart] of Object.entries(departures)) {
       for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
         // TLS 1.3 has no renegotiation.
-        if (name === "renegotiates" && version === "TLSv1.3") continue
+        if (name.startsWith("renegotiates") && version === "TLSv1.3") continue
         // Unix-domain sockets know no reset.
         if (name === "resets" && place.isUnix) continue
         it.live(

@@ -26,9 +26,12 @@ export const formatAddress = (address: NetAddress.SocketAddress | Host.HostPort)
     ? address.path === "" ? "unix:(unnamed)" : NetAddress.formatUnixPath(address)
     : `tcp://${NetAddress.formatInet(address)}`
 
-/** Escapes control characters: a line break in a path or a name must not make a second line in a log. */
+/**
+ * Escapes control characters: a line break in a path or a name must not make a second line in a log, and a mark of
+ * bidirectional text must not show the rest of the line in another order.
+ */
 export const oneLine = (text: string): string =>
   text.replace(
-    /[\p{Cc}\p{Zl}\p{Zp}]/gu,
+    /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
   )
