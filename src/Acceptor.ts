@@ -251,8 +251,11 @@ const end = (
   if (failure === undefined && mistake === undefined) return close
   return Effect.andThen(
     close,
-    mistake === undefined
-      ? Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, failure)
-      : mistakes.tell(socket.remoteAddress, `ended: ${mistake.message}`)
+    // A logger that throws must not end the loop.
+    Effect.ignoreCause(
+      mistake === undefined
+        ? Effect.logError(`the connection from ${formatAddress(socket.remoteAddress)} failed`, failure)
+        : mistakes.tell(socket.remoteAddress, `ended: ${mistake.message}`)
+    )
   )
 }

@@ -5,11 +5,13 @@ import type * as NetAddress from "effect/net/NetAddress"
 import { once } from "node:events"
 import type * as Net from "node:net"
 import * as NodeTls from "node:tls"
+import * as Acceptor from "../../src/Acceptor.ts"
 import * as ProxyProtocol from "../../src/ProxyProtocol.ts"
 import * as Read from "../../src/Read.ts"
 import * as Server from "../../src/Server.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
-import { eventually } from "../../src/testing/checks/support.ts"
+import { eventually, turns } from "../../src/testing/checks/support.ts"
+import * as Tls from "../../src/Tls.ts"
 import * as Write from "../../src/Write.ts"
 import { localhost, root } from "../support/certificates.ts"
 import { logs } from "../support/logs.ts"
@@ -72,6 +74,27 @@ describe("a TLS client between two requests", () => {
         if (name.startsWith("renegotiates") && version === "TLSv1.3") continue
         // Unix-domain sockets know no reset.
         if (name === "resets" && place.isUnix) continue
+        it.live(
+          `that ${name} is no error of a handler of Acceptor.serve (${version}), over ${place.name}`,
+          () =>
+            Effect.gen(function*() {
+              const { capture, lines: logged } = logs()
+              const acceptor = yield* Acceptor.listen(place.address())
+              let ended = 0
+              const handler = (plain: StreamSocket) =>
+                Effect.ensuring(
+                  Effect.scoped(Effect.flatMap(Tls.server(plain, localhost), lines)),
+                  Effect.sync(() => void ended++)
+                )
+              yield* Effect.forkScoped(capture(Effect.exit(Acceptor.serve(acceptor, handler))))
+              depart(yield* secureClient(acceptor.address, version))
+              yield* eventually(() => "its handler has ended", () => ended === 1)
+              yield* turns()
+              assert.deepStrictEqual(told(logged), [])
+            }).pipe(Effect.scoped, Effect.provide(place.layer)),
+          20_000
+        )
+
         it.live(
           `that ${name} is no error of the handler (${version}), over ${place.name}`,
           () =>
