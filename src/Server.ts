@@ -69,8 +69,14 @@ export interface Server {
    *    address; with a deadline of 0 none is. The addresses are released.
    *    With `NodeTransport`, connections that Node has not yet accepted from the
    *    system are reset.
-   * 2. Handlers hear of it by `Connection.draining`. For 6/10 of the time they
-   *    may finish by themselves.
+   * 2. Connections that wait for their next request end at once: the server
+   *    requests `total` of the read that waits, and a handler that lets
+   *    `OperationAborted` pass ends with a FIN. So does a client that has not sent
+   *    the first byte of its PROXY header or TLS handshake. A connection that
+   *    finishes its request later ends then. See `Connection.next` for what such a
+   *    wait is. With a deadline of 0 this is left out.
+   *    Handlers hear of the drain by `Connection.draining`. For 6/10 of the time
+   *    they may finish by themselves.
    * 3. Then the server requests that waiting operations end: `total` for 2/10 of
    *    the time, `partial` for 1/10 and `terminal` for 1/10. Each request is made
    *    eight times. A handler that lets `OperationAborted` pass ends, and its
@@ -107,18 +113,14 @@ export const Server: Context.Service<Server, Server> = Context.Service("effect-a
 /**
  * The connection that a handler serves.
  *
- * **Example** (Ending between two requests)
+ * **Example** (A loop over requests, which a drain ends between two of them)
  *
  * ```ts
  * const handler = (socket: StreamSocket.StreamSocket, connection: Server.Connection) =>
  *   Effect.gen(function*() {
- *     while (!connection.isDraining) {
- *       const request = yield* Effect.raceFirst(
- *         Effect.asSome(Framing.receive(socket, framing)),
- *         Effect.as(connection.draining, Option.none())
- *       )
- *       if (Option.isNone(request)) return
- *       yield* Framing.send(socket, framing, yield* answer(request.value))
+ *     while (true) {
+ *       const request = yield* connection.next(Framing.receive(socket, framing))
+ *       yield* Framing.send(socket, framing, yield* answer(request))
  *     }
  *   })
  * ```
@@ -143,11 +145,48 @@ export interface Connection {
   readonly bytesWritten: number
   /** Bytes of writes that wait to be taken: what the handler keeps in memory for a peer that does not read. */
   readonly bytesWaiting: number
-  /** Waits until a drain starts, after which the handler should finish. **Interruption**: stops waiting. */
+  /**
+   * Waits until a drain starts, after which the handler should finish. The start of
+   * the drain does not end the reads of a handler that has waited for this, outside
+   * of `next`. **Interruption**: stops waiting.
+   */
   readonly draining: Effect.Effect<void>
   /** Whether a drain has started. */
   readonly isDraining: boolean
   readonly server: Server
+  /**
+   * Waits for the next request by `receive`, and tells the server so.
+   *
+   * **Details**
+   *
+   * Until the first byte of the request has arrived, the connection is between two
+   * requests: the start of a drain ends it at once, by a request of type `total`,
+   * with which `receive` fails (`OperationAborted`). `limits.idle` runs until
+   * `receive` completes. From then until the next `next` the handler works: the
+   * connection is not idle, and a drain leaves it the time of its phases.
+   *
+   * A handler that never calls this is between two requests while it waits in a
+   * read, has taken no byte since it last wrote (or none at all), and does nothing
+   * else: it runs no other fiber, and has not waited for `draining`. That is the
+   * loop that reads a request, answers it, and reads the next one. Call `next` where
+   * the server cannot see it:
+   *
+   * - The handler reads in another fiber than its own, as `Effect.timeout`, a race
+   *   and `Effect.all` do, or runs other fibers.
+   * - Requests have no answer.
+   * - The handler writes before it has the whole request, such as `100 Continue`:
+   *   what it then reads without `next` belongs to the request.
+   *
+   * A handler that works on several requests at once calls it while it works on
+   * none.
+   *
+   * Fails as `receive` does.
+   *
+   * **Interruption**: that of `receive`.
+   *
+   * @since 0.1.0
+   */
+  readonly next: <A, E, R>(receive: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
 
 /**
@@ -189,7 +228,8 @@ export type State = "listening" | "paused" | "draining" | "stopped"
 /**
  * How the connections ended that were open when a drain started: `finished` by
  * themselves, by a request of one of the three types, or `aborted` at the
- * deadline. A connection has ended when its descriptor is released.
+ * deadline. Connections that ended between two requests count as `total`. A
+ * connection has ended when its descriptor is released.
  *
  * @category models
  * @since 0.1.0
@@ -376,9 +416,13 @@ export interface Limits {
     readonly action?: LimitAction | undefined
   } | undefined
   /**
-   * The time in which no byte is received and none is taken. Bytes of a TLS
-   * handshake do not count, so with `tls` this has to be at least as long as
-   * `handshake`. Default action: `"close"`.
+   * The time in which the connection waits for its client, and no byte is received
+   * and none is taken. It waits while it has received nothing, while a write waits,
+   * and while a read waits; of a handler that uses `Connection.next`, while `next`
+   * waits. While the handler works on a request, the connection is not idle.
+   *
+   * Bytes of a TLS handshake do not count, so with `tls` this has to be at least as
+   * long as `handshake`. Default action: `"close"`.
    */
   readonly idle?: Duration.Input | {
     readonly within: Duration.Input
@@ -408,7 +452,7 @@ export interface Limits {
  * @since 0.1.0
  */
 export interface DrainPhases {
-  /** For handlers to finish by themselves. */
+  /** For handlers to finish by themselves. Connections between two requests end at its start. */
   readonly finish?: number | undefined
   /** For requests of type `total`. */
   readonly total?: number | undefined

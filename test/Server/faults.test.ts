@@ -186,9 +186,15 @@ describe("a server stays in step", () => {
           currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe() + set
         }) as Clock.Clock
         const { connect, server } = yield* Effect.provideService(
-          serving((socket, connection) => connection.id === 1 ? echo(socket, connection) : Effect.never, {
-            limits: { firstByte: "1 hour", idle: "1 hour", handshake: "1 hour" }
-          }),
+          serving(
+            (socket, connection) =>
+              connection.id === 1
+                ? Effect.flatMap(Effect.forkChild(echo(socket, connection)), Fiber.join)
+                : Effect.never,
+            {
+              limits: { firstByte: "1 hour", idle: "1 hour", handshake: "1 hour" }
+            }
+          ),
           Clock.Clock,
           jumping
         )

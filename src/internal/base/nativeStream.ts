@@ -18,6 +18,8 @@ export interface Native {
 /** A stream whose descriptor `node:tls` can use directly: a `net.Socket`. */
 export interface NativeStream extends Duplex {
   readonly resetAndDestroy: () => unknown
+  /** Bytes received from the system, those in the stream included. */
+  readonly bytesRead: number
 }
 
 export const nativeOf = (backing: Backing): Native | undefined => {

@@ -31,6 +31,8 @@ export abstract class Operation<A, E> implements Cancellable {
   waiter: Resume<A, E | SocketError> | undefined = undefined
   /** Bytes of this operation that were taken or consumed. */
   transferred = 0
+  /** The fiber that has queued it last. The id and not the fiber, which it would keep in memory. */
+  fiberId = -1
 
   abstract readonly operation: string
   /** Bytes that complete it; 0 where that is unknown. */
@@ -68,6 +70,11 @@ export abstract class Operation<A, E> implements Cancellable {
   cancel(_guarantee: Type): void {
     this.rollback()
     this.queue?.remove(this)
+  }
+
+  /** It keeps bytes of its own that have arrived, outside the read buffer. */
+  get holdsBytes(): boolean {
+    return false
   }
 
   /** Takes back what it has done, where that is what stopping means. */
@@ -143,6 +150,7 @@ export class OperationQueue {
     const scope = scopeOf(fiber)
     operation.queue = this
     operation.queued = true
+    operation.fiberId = fiber.id
     operation.previous = this.back
     if (this.back === undefined) this.front = operation
     else this.back.next = operation

@@ -11,6 +11,7 @@ import { chunkSize } from "./Matcher.ts"
 import { endsTurn, type Operation, OperationQueue } from "./OperationQueue.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { endOfStream, ReadSome } from "./ReadOperations.ts"
+import type { WriteHalf } from "./WriteHalf.ts"
 
 /**
  * The incoming direction of a connection: the queue of its reads, and the bytes
@@ -21,6 +22,9 @@ export class ReadHalf {
   bytesRead = 0
   state: "open" | "ended" | "failed" | "closed" = "open"
   readonly backing: Backing
+  private readonly writeHalf: Pick<WriteHalf, "bytesWritten">
+  /** `bytesWritten` when the last read completed; -1 before the first one. */
+  private writtenAtRead = -1
   private buffer: ReadBuffer | undefined = undefined
   private lost: SocketError | undefined = undefined
   /** Why every operation fails when `state` is "closed". */
@@ -28,8 +32,29 @@ export class ReadHalf {
   /** The last `ReadSome` that has settled: the next read that waits uses it again. */
   cachedRead: ReadSome | undefined = undefined
 
-  constructor(backing: Backing) {
+  constructor(backing: Backing, writeHalf: Pick<WriteHalf, "bytesWritten">) {
     this.backing = backing
+    this.writeHalf = writeHalf
+  }
+
+  /** Bytes were written since the last read, or nothing was read yet: it is the peer's turn. */
+  get isPeersTurn(): boolean {
+    return this.writtenAtRead !== this.writeHalf.bytesWritten
+  }
+
+  /** Whether bytes have arrived that no read has completed with. */
+  get hasUnread(): boolean {
+    return (this.buffer !== undefined && this.buffer.length > 0) || this.queue.front?.holdsBytes === true
+  }
+
+  /** A read completes. */
+  hasRead(): void {
+    this.writtenAtRead = this.writeHalf.bytesWritten
+  }
+
+  /** As if nothing was read yet. */
+  forgetReads(): void {
+    this.writtenAtRead = -1
   }
 
   /** The read buffer, made at its first use. */
@@ -157,14 +182,15 @@ export class ReadHalf {
       if (buffer !== undefined && buffer.length > 0) {
         const count = buffer.peek(target)
         buffer.consume(count)
+        this.writtenAtRead = this.writeHalf.bytesWritten
         return Exit.succeed(count)
       }
       const answer = this.receive(target)
       if (answer === WouldBlock) return undefined
       if (answer === 0) return endOfStream
-      return typeof answer === "number"
-        ? Exit.succeed(answer)
-        : Exit.fail(during(answer, { operation: "readSome", transferred: 0 }))
+      if (typeof answer !== "number") return Exit.fail(during(answer, { operation: "readSome", transferred: 0 }))
+      this.writtenAtRead = this.writeHalf.bytesWritten
+      return Exit.succeed(answer)
     } catch (defect) {
       return Exit.die(defect)
     }

@@ -89,7 +89,10 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
         // Checked again: `find` may have closed the stream or interrupted this operation.
         if (half.isClosed()) return this.closed()
         if (matcher.runsCallerCode && !this.queued) return undefined
-        if (typeof found === "number") return Exit.succeed(matcher.take(buffer, found))
+        if (typeof found === "number") {
+          half.hasRead()
+          return Exit.succeed(matcher.take(buffer, found))
+        }
         if (found !== undefined) {
           return Exit.fail(half.error(at(found, half.bytesRead - buffer.length), matcher.operation, buffer.length))
         }
@@ -161,6 +164,7 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
       for (;;) {
         const length = buffer.length + this.placed
         if (length >= total) {
+          half.hasRead()
           target.take(buffer, Math.min(buffer.length, target.capacity))
           return Exit.succeed(Math.min(length, target.capacity))
         }
@@ -180,6 +184,10 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
       this.rollback()
       return Exit.die(defect)
     }
+  }
+
+  override get holdsBytes(): boolean {
+    return this.placed > 0
   }
 
   override rollback(): void {

@@ -66,6 +66,16 @@ class Closing implements Cancellable {
   }
 }
 
+/** What has taken a backing over, and ends it from then on. */
+export interface Successor extends Pick<StreamSocket, "close" | "abort"> {
+  /** The stream that was made of it, once there is one. */
+  readonly socket?: Socket | undefined
+  /** Whether anything of the peer has arrived since. */
+  readonly hasReceived?: boolean | undefined
+  /** Gives up before there is a stream: flushed and with FIN. */
+  readonly leave?: Effect.Effect<void> | undefined
+}
+
 /** The one implementation of `StreamSocket`. */
 export class Socket implements StreamSocket, Events {
   readonly [TypeId]: typeof TypeId = TypeId
@@ -75,19 +85,23 @@ export class Socket implements StreamSocket, Events {
   private readonly backing: Backing
   private phase: State["socket"] = "open"
   private releaseWaiters: Set<() => void> | undefined = undefined
-  // The stream that has taken the backing over, and that ends it from then on.
-  private successor: Pick<StreamSocket, "close" | "abort"> | undefined = undefined
+  private takenBy: Successor | undefined = undefined
 
   constructor(backing: Backing, linger: Duration.Duration) {
     this.backing = backing
     this.linger = linger
-    this.readHalf = new ReadHalf(backing)
     this.writeHalf = new WriteHalf(backing)
+    this.readHalf = new ReadHalf(backing, this.writeHalf)
     backing.attach(this)
   }
 
   get [CoreId](): string {
     return version
+  }
+
+  /** The stream or the attempt that has taken the backing over. */
+  get successor(): Successor | undefined {
+    return this.takenBy
   }
 
   get localAddress(): NetAddress.SocketAddress {
@@ -139,7 +153,7 @@ export class Socket implements StreamSocket, Events {
 
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.successor !== undefined) return this.successor.close
+      if (this.takenBy !== undefined) return this.takenBy.close
       if (this.phase === "open") {
         if (this.writeHalf.isCutInside || Duration.isZero(this.linger)) return this.abort
         this.refuse()
@@ -154,7 +168,7 @@ export class Socket implements StreamSocket, Events {
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.successor !== undefined) return this.successor.abort
+      if (this.takenBy !== undefined) return this.takenBy.abort
       if (this.phase === "open") this.refuse()
       if (this.isReleased()) return Effect.void
       this.backing.abort()
@@ -212,10 +226,10 @@ export class Socket implements StreamSocket, Events {
    */
   takeOver(
     by: string,
-    successor: Pick<StreamSocket, "close" | "abort">
+    successor: Successor
   ): readonly [backing: Backing, unread: Uint8Array] {
     const unread = this.readHalf.unreadBytes()
-    this.successor = successor
+    this.takenBy = successor
     this.phase = "closed"
     this.writeHalf.close(Reason.Consumed({ by }))
     this.readHalf.close(Reason.Consumed({ by }))
@@ -236,7 +250,7 @@ export class Socket implements StreamSocket, Events {
   }
 
   closed(): void {
-    if (this.successor !== undefined) return
+    if (this.takenBy !== undefined) return
     // A failure can release the descriptor too. The bytes that the backing has received can still be read.
     if (this.phase === "open") {
       this.readable()

@@ -155,7 +155,9 @@ export class ConnectionRegistry {
     if (connection.admitted) {
       connection.admitted = false
       this.count((counts) => counts.connection--)
-      if (this.lifecycle === "draining") this.drained[this.phase]++
+      if (this.lifecycle === "draining") {
+        this.drained[this.phase === "finished" && connection.hasLeftBetweenRequests ? "total" : this.phase]++
+      }
     }
     this.updateRoom()
   }

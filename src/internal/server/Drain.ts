@@ -1,4 +1,3 @@
-import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -9,10 +8,10 @@ import * as Schedule from "effect/Schedule"
 import * as Cancellation from "../../Cancellation.ts"
 import type { DrainPhases, DrainReport } from "../../Server.ts"
 import { formatCount } from "../base/format.ts"
-import { assertType, type Cancellable, Signal } from "../cancellation/signal.ts"
 import type { AcceptLoop } from "./AcceptLoop.ts"
 import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./ConnectionRegistry.ts"
 import { logSafely } from "./ConnectionRunner.ts"
+import type { DrainSignal } from "./DrainSignal.ts"
 import { interruptGrace, type LimitMonitor } from "./LimitMonitor.ts"
 
 /** The share of the deadline that each phase has. The last phase, `aborted`, begins at the deadline. */
@@ -29,34 +28,6 @@ export const resolvePhases = ({ finish = 6, partial = 1, terminal = 1, total = 2
     if (!Number.isFinite(share) || share < 0) throw new RangeError(`Server.DrainPhases.${part}: ${share} is no share`)
   }
   return { finished: finish, total, partial, terminal }
-}
-
-/** The signal by which a drain reaches every waiting operation of the server. */
-export class DrainSignal extends Signal {
-  /** The defect of the first filter that threw. */
-  failure: Cause.Cause<never> | undefined = undefined
-
-  constructor() {
-    super("signal")
-  }
-
-  // Filters are code of handlers. One that throws would keep the request from all other operations, so it counts as a
-  // refusal.
-  override add(operation: Cancellable, filter: Cancellation.Filter | undefined): void {
-    super.add(
-      operation,
-      filter && ((type) => {
-        try {
-          const answer = filter(type)
-          if (answer !== undefined) assertType("a filter's answer", answer)
-          return answer
-        } catch (error) {
-          this.failure ??= Cause.die(error)
-          return undefined
-        }
-      })
-    )
-  }
 }
 
 /**
@@ -79,6 +50,7 @@ export class Drain {
   private readonly result = Deferred.makeUnsafe<DrainReport>()
   /** Handlers that wait for the start of the drain. A set, because a handler may wait anew for each message. */
   private readonly listeners = new Set<() => void>()
+  private willLook = false
 
   constructor(
     registry: ConnectionRegistry,
@@ -110,6 +82,11 @@ export class Drain {
         // All in one step, so that no interruption and no connection comes between the start and what has to follow.
         this.acceptLoop.stop(!Duration.isZero(time))
         this.notifyListeners()
+        if (!Duration.isZero(time)) {
+          // Those that wait for their next request, now and as soon as they do.
+          this.requests.onWait = this.lookSoon
+          this.lookSoon()
+        }
         fork(this.run(time, shares))
       } else if (isFirst && this.registry.state === "draining") {
         fork(Effect.raceFirst(Effect.andThen(Effect.sleep(time), this.forceNow), this.stopped))
@@ -129,6 +106,22 @@ export class Drain {
     this.listeners.add(listener)
     return Effect.sync(() => this.listeners.delete(listener))
   })
+
+  /** A handler begins to wait for its next request. */
+  readonly waitsForNext = (): void => this.requests.onWait?.()
+
+  private readonly lookSoon = (): void => {
+    if (this.willLook) return
+    this.willLook = true
+    afterTurns(arrivalTurns, () => {
+      this.willLook = false
+      // From then on the requests of the phases reach them.
+      if (this.registry.phase !== "finished") return
+      for (const connection of this.registry.connections) connection.endBetweenRequests(this.requests, this.fork)
+    })
+  }
+
+  private readonly fork = (effect: Effect.Effect<void>): void => void Effect.runForkWith(this.context)(effect)
 
   private notifyListeners(): void {
     const listeners = [...this.listeners]
@@ -152,6 +145,7 @@ export class Drain {
         yield* logSafely(Effect.logError("a filter failed, and its operation was not asked to end", requests.failure))
       }
       registry.phase = "aborted"
+      requests.onWait = undefined
       for (const connection of registry.connections) {
         Effect.runFork(connection.socket.abort)
         connection.fiber?.interruptUnsafe()
@@ -200,6 +194,12 @@ const steps = ["finished", ...types] as const
 
 /** How many times each request is made. */
 const repeats = 8
+
+/** Turns of the event loop after which a request that has arrived is with its reader, over every transport. */
+const arrivalTurns = 4
+
+const afterTurns = (turns: number, run: () => void): void =>
+  void setImmediate(turns > 1 ? () => afterTurns(turns - 1, run) : run)
 
 const sleepFor = (time: number): Effect.Effect<void> =>
   time === 0 ? Effect.void : Number.isFinite(time) ? Effect.sleep(time) : Effect.never

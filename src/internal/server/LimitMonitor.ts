@@ -65,6 +65,12 @@ export class LimitMonitor {
       connection.seenBytesWritten = bytesWritten
       connection.lastMovedAt = now
     }
+    if (idle !== undefined) {
+      const isAtWork = !connection.waitsForPeer
+      // The time of a wait begins when it is seen, so that the limit never acts early.
+      if (isAtWork || connection.wasAtWork) connection.lastMovedAt = now
+      connection.wasAtWork = isAtWork
+    }
     // Until the handler starts, `startedAtMillis` is the time of acceptance.
     if (connection.phase === "handshake" && now - connection.startedAtMillis >= handshake.within) {
       return Limit.Handshake({ within: Duration.millis(handshake.within) })

@@ -8,7 +8,8 @@ import { CancellationScope, CurrentCancellationScope } from "../cancellation/sco
 import { AcceptLoop, type AcceptOptions } from "./AcceptLoop.ts"
 import { ConnectionRegistry } from "./ConnectionRegistry.ts"
 import { ConnectionRunner, type HandlerOptions } from "./ConnectionRunner.ts"
-import { Drain, DrainSignal, type ShutdownOptions } from "./Drain.ts"
+import { Drain, type ShutdownOptions } from "./Drain.ts"
+import { DrainSignal } from "./DrainSignal.ts"
 import { LimitMonitor } from "./LimitMonitor.ts"
 import type { OwningServer, ServerConnection } from "./ServerConnection.ts"
 
@@ -78,6 +79,10 @@ export class ServerCore<R> implements OwningServer {
 
   get drainStarted(): Effect.Effect<void> {
     return this.end.drainStarted
+  }
+
+  get waitsForNext(): () => void {
+    return this.end.waitsForNext
   }
 
   get isDraining(): boolean {

@@ -28,6 +28,8 @@ export interface Carrier {
   abort(isShut: boolean): void
   /** Whether the descriptor is released. */
   readonly isClosed: boolean
+  /** Whether any byte of the peer has arrived. */
+  readonly hasReceived: boolean
 }
 
 /** What happens to the connection and is not reported by `node:tls`. */
@@ -48,10 +50,12 @@ export class NativeCarrier implements Carrier {
   readonly reportsEnd = false
   isClosed: boolean
   private events: CarrierEvents = noCarrierEvents
+  private readonly receivedBefore: number
 
   constructor(underlying: Backing, native: Native, unread: Uint8Array) {
     this.underlying = underlying
     this.stream = native.release()
+    this.receivedBefore = this.stream.bytesRead - this.stream.readableLength - unread.byteLength
     if (unread.byteLength > 0) this.stream.unshift(Buffer.from(unread))
     this.isClosed = this.stream.closed
     this.stream.on("error", noop)
@@ -59,6 +63,10 @@ export class NativeCarrier implements Carrier {
       this.isClosed = true
       this.events.closed()
     })
+  }
+
+  get hasReceived(): boolean {
+    return this.stream.bytesRead > this.receivedBefore
   }
 
   attach(events: CarrierEvents): void {
@@ -87,6 +95,7 @@ export class BackingCarrier implements Carrier, Events {
   readonly underlying: Backing
   readonly reportsEnd = true
   isClosed = false
+  hasReceived: boolean
   private events: CarrierEvents = noCarrierEvents
   // Ciphertext that was received before TLS began. It comes before what the backing reads.
   private receivedEarly: Uint8Array
@@ -104,6 +113,7 @@ export class BackingCarrier implements Carrier, Events {
   constructor(underlying: Backing, unread: Uint8Array) {
     this.underlying = underlying
     this.receivedEarly = unread
+    this.hasReceived = unread.byteLength > 0
     this.stream = new Duplex({
       autoDestroy: false,
       read: () => {
@@ -187,6 +197,7 @@ export class BackingCarrier implements Carrier, Events {
       const buffer = BufferPool.acquire(bufferSize)
       const answer = this.receivedEarly.byteLength > 0 ? this.takeEarly(buffer) : this.underlying.read(buffer)
       if (typeof answer === "number" && answer > 0) {
+        this.hasReceived = true
         this.deliver(buffer, answer, insideRead)
         continue
       }

@@ -13,7 +13,7 @@ import * as TimerQueue from "../base/timerQueue.ts"
 import { cancellable } from "../cancellation/cancellable.ts"
 import { withoutSignals } from "../cancellation/scope.ts"
 import { chunkSize } from "../core/Matcher.ts"
-import { coreOf, Socket } from "../core/Socket.ts"
+import { coreOf, Socket, type Successor } from "../core/Socket.ts"
 import { bufferedBytes, ForeignStreamBacking } from "../operations/ForeignStreamBacking.ts"
 import { BackingCarrier, type Carrier, NativeCarrier } from "./Carrier.ts"
 import { tlsError } from "./errors.ts"
@@ -110,13 +110,13 @@ const beginsHandshake = ([type, version]: Uint8Array): boolean =>
   type === 22 && (version === undefined || version === 3)
 
 /** The taking over of one stream. The stream is closed by closing this: before, during and after the handshake. */
-class Upgrade {
+class Upgrade implements Successor {
   private readonly handshake: Handshake
   private readonly role: Role
   private readonly deadline: Duration.Duration
   private readonly context: Context.Context<never>
   private readonly linger: Duration.Duration
-  private socket: SecureSocket | undefined = undefined
+  socket: SecureSocket | undefined = undefined
 
   constructor(
     operation: string,
@@ -153,7 +153,7 @@ class Upgrade {
     // After a failure an alert for the peer may still be on its way, so the connection is closed and not aborted. After the
     // deadline the peer is not waited for again.
     return Effect.andThen(
-      Effect.tapError(running, () => handshake.hasTimedOut ? handshake.release("abort") : this.releaseInTime),
+      Effect.tapError(running, () => handshake.hasTimedOut ? handshake.release("abort") : this.leave),
       Effect.suspend(() => this.socket === undefined ? Effect.die(new Error("no socket")) : Effect.succeed(this.socket))
     )
   }
@@ -166,7 +166,11 @@ class Upgrade {
     return Effect.suspend(() => this.socket === undefined ? this.handshake.release("abort") : this.socket.abort)
   }
 
-  private get releaseInTime(): Effect.Effect<void> {
+  get hasReceived(): boolean {
+    return this.handshake.carrier.hasReceived
+  }
+
+  get leave(): Effect.Effect<void> {
     return Effect.timeoutOrElse(this.handshake.release("close"), { duration: this.linger, orElse: () => this.abort })
   }
 }
@@ -180,7 +184,7 @@ const takeOver = (
   by: string,
   stream: Underlying,
   options: CommonOptions,
-  successor: Pick<Underlying, "close" | "abort">,
+  successor: Successor,
   fork: Fork
 ): Carrier => {
   const core = coreOf(stream)
