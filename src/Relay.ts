@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
+import * as Latch from "effect/Latch"
 import * as Option from "effect/Option"
 import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
@@ -15,6 +16,7 @@ import * as Cancellation from "./Cancellation.ts"
 import { positiveInteger } from "./internal/base/checks.ts"
 import { monotonicMillis } from "./internal/base/monotonic.ts"
 import { noop } from "./internal/base/noEvents.ts"
+import { abortedBy } from "./internal/cancellation/aborted.ts"
 import { guaranteeOfTransfer } from "./internal/cancellation/guarantee.ts"
 import { proceed } from "./internal/cancellation/interruption.ts"
 import { coreOf } from "./internal/core/Socket.ts"
@@ -129,10 +131,14 @@ export const copy: {
  * Each direction is a {@link copy} with a buffer of its own. The end of one is
  * passed on (`shutdownWrite`), and the other goes on. Neither stream is closed.
  *
- * A failure in one direction ends the other at once, whatever the policy, and
- * tears nothing: what was read and not taken goes back to its stream. With
- * `idle`, a time in which no byte moves in either direction is such a failure,
- * with the reason `TimedOut`. `transferred` on the error counts the failed
+ * When one direction fails to read, the other ends at once. When it fails to
+ * write, because its peer has gone, the other first passes on what that peer said
+ * before: until the end of its stream, or until no byte has moved for the linger
+ * time of the stream (at least once and at most twice that time), or for `idle`
+ * if that is shorter. Then the relay fails with the first failure. The end of the
+ * other direction follows no policy and tears nothing: what was read and not
+ * taken goes back to its stream. With `idle`, a time in which no byte moves in
+ * either direction is a failure too, with the reason `TimedOut`. `transferred` on the error counts the failed
  * direction, and both in the case of `TimedOut`; `bytesRead` and `bytesWritten`
  * of the streams tell the whole story however it ends.
  *
@@ -174,28 +180,58 @@ export const relay: {
       const idle = options?.idle === undefined ? Duration.infinity : Duration.fromInputUnsafe(options.idle)
       const stop = Cancellation.makeSignal()
       let isOver = false
+      let first: Cause.Cause<SocketError> | undefined
       let total = 0
+      let moves = 0
       let lastMove = monotonicMillis(clock)
 
       const moved = (taken: number): void => {
         total += taken
-        lastMove = monotonicMillis(clock)
+        moves++
+        if (Duration.isFinite(idle)) lastMove = monotonicMillis(clock)
       }
-      // A request and not only an interruption: no policy may hold up what has failed already.
-      const fail = <E>(cause: Cause.Cause<E>): Effect.Effect<never, E> =>
+      const fail = (cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> =>
         Effect.suspend(() => {
           if (isOver) return Effect.interruptible(Effect.never)
           isOver = true
+          // A request and not only an interruption: no policy may hold up what has failed already.
           stop.emitUnsafe("partial")
-          return Effect.failCause(cause)
+          return Effect.failCause(first ?? cause)
         })
-      const oneWay = (from: DuplexStream, to: DuplexStream) =>
-        pump("relay", from, to, options?.bufferSize, Duration.isFinite(idle) ? moved : noop).pipe(
+      /** Waits until no byte has moved for a time: for between one and two times as long. */
+      const quiet = (time: Duration.Duration): Effect.Effect<void> =>
+        Effect.suspend(() => {
+          const before = moves
+          return Effect.andThen(
+            Effect.sleep(time),
+            Effect.suspend(() => moves === before ? Effect.void : quiet(time))
+          )
+        })
+      const oneWay = (from: DuplexStream, to: DuplexStream, own: Latch.Latch, other: Latch.Latch) => {
+        let undelivered = 0
+        const ended = (remaining: number): void => {
+          undelivered = remaining
+          own.openUnsafe()
+        }
+        return pump("relay", from, to, options?.bufferSize, moved, ended).pipe(
           Effect.tap(() => to.shutdownWrite),
-          Effect.catchCause(fail)
+          Effect.catchCause((cause) => {
+            if (first !== undefined || undelivered === 0 || wasCancelled(cause)) return fail(cause)
+            // `to` takes no more bytes. What it said before it went is still passed on, until its end, or until it has been
+            // silent for as long as a close may take.
+            first = cause
+            const silence = Duration.min(idle, coreOf(to)?.linger ?? defaultLinger)
+            return Effect.andThen(Effect.raceFirst(other.await, quiet(silence)), fail(cause))
+          })
         )
+      }
+      const sent = Latch.makeUnsafe(false)
+      const received = Latch.makeUnsafe(false)
       const both = Cancellation.withSignal(
-        Effect.all({ sent: oneWay(self, that), received: oneWay(that, self) }, { concurrency: 2 }),
+        Effect.all(
+          { sent: oneWay(self, that, sent, received), received: oneWay(that, self, received, sent) },
+          { concurrency: 2 }
+        ),
         stop
       )
       if (!Duration.isFinite(idle)) return both
@@ -214,18 +250,28 @@ export const relay: {
 
 const defaultBufferSize = 65_536
 
+/** For streams that have no linger time. */
+const defaultLinger = Duration.seconds(2)
+
+const wasCancelled = (cause: Cause.Cause<SocketError>): boolean =>
+  Cause.hasInterrupts(cause) || abortedBy(cause) !== undefined
+
 /** `moved` is told of every byte that was taken, and of every read by a 0. */
 type Moved = (taken: number) => void
+
+/** The direction is over. `remaining` bytes were read and not taken; they go back to the stream that they came from. */
+type Ended = (remaining: number) => void
 
 const pump = (
   operation: string,
   from: ReadStream,
   to: WriteStream,
   bufferSize: number | undefined,
-  moved: Moved
+  moved: Moved,
+  ended: Ended = noop
 ): Effect.Effect<number, SocketError> =>
   Effect.withFiber((fiber) => {
-    const pumping = Effect.suspend(() => pumpAll(operation, from, to, bufferSize ?? defaultBufferSize, moved))
+    const pumping = Effect.suspend(() => pumpAll(operation, from, to, bufferSize ?? defaultBufferSize, moved, ended))
     // One span for each direction, and not one for each buffer.
     return isTraced(fiber) ? traced("copy", from, Effect.withTracerEnabled(pumping, false)) : pumping
   })
@@ -235,7 +281,8 @@ const pumpAll = (
   from: ReadStream,
   to: WriteStream,
   bufferSize: number,
-  moved: Moved
+  moved: Moved,
+  ended: Ended
 ): Effect.Effect<number, SocketError> => {
   positiveInteger(`${operation}: bufferSize`, bufferSize, "bytes")
   const buffer = new Uint8Array(bufferSize)
@@ -254,6 +301,7 @@ const pumpAll = (
   )
   const end = (cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> => {
     const { remaining } = piece
+    ended(remaining)
     const transferred = total - remaining
     const located = (error: SocketError): SocketError => {
       const { address, reason } = error
@@ -279,7 +327,14 @@ const pumpAll = (
     )
   }
   return Effect.uninterruptibleMask((restore) =>
-    Effect.catchCause(Pull.catchDone(restore(loop), () => Effect.sync(() => total)), end)
+    Effect.catchCause(
+      Pull.catchDone(restore(loop), () =>
+        Effect.sync(() => {
+          ended(0)
+          return total
+        })),
+      end
+    )
   )
 }
 

@@ -92,6 +92,7 @@ export class Socket implements StreamSocket, Events {
     this.linger = linger
     this.writeHalf = new WriteHalf(backing)
     this.readHalf = new ReadHalf(backing, this.writeHalf)
+    this.writeHalf.readers = this.readHalf.queue
     backing.attach(this)
   }
 
@@ -245,8 +246,10 @@ export class Socket implements StreamSocket, Events {
   }
 
   failed(error: SocketError): void {
-    this.writeHalf.fail(error)
+    // Bytes that arrived before the failure reach their readers before the writers fail: a handler that ends by the failure
+    // of a write would otherwise lose what the peer said last.
     this.readHalf.queue.pump("reported")
+    this.writeHalf.fail(error)
   }
 
   closed(): void {

@@ -21,6 +21,8 @@ export class WriteHalf {
   /** Why every later write fails; set when `state` is not "open". */
   failure: Failure | undefined = undefined
   readonly backing: Backing
+  /** The queue of the other half, which a failure serves first. */
+  readers: OperationQueue | undefined = undefined
 
   constructor(backing: Backing) {
     this.backing = backing
@@ -66,6 +68,8 @@ export class WriteHalf {
   private account(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
     if (typeof answer !== "number") {
       this.end("failed", answer)
+      // As for a failure that the transport reports: see `Socket.failed`.
+      this.readers?.pump("reported")
     } else if (answer > 0) {
       source.advance(answer)
       this.count(answer)

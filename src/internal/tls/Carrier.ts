@@ -173,8 +173,9 @@ export class BackingCarrier implements Carrier, Events {
   }
 
   failed(error: SocketError): void {
-    this.endWrites(error)
+    // What has arrived is decrypted before the writes fail.
     this.pump()
+    this.endWrites(error)
   }
 
   closed(): void {

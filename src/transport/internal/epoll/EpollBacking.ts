@@ -246,6 +246,8 @@ export class EpollBacking implements Backing, Registered {
   /** Keeps the failure, which the kernel reports once. After a broken pipe the reader still gets bytes and the end. */
   private fail(errno: number): SocketError {
     const error = failure("socket", this.remoteAddress, errno)
+    // Bytes may have arrived whose event has not been delivered. The core serves the readers before it fails the writers.
+    this.isDrained = false
     if (errno !== Linux.EPIPE) this.error ??= error
     return this.writeError ??= error
   }
