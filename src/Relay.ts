@@ -290,12 +290,14 @@ const pumpAll = (
   let piece = new Piece(buffer.subarray(0, 0), moved)
   // What composed reads leave over: our streams show it to every read, others only to composed ones.
   const read = coreOf(from)?.readSome(buffer) ?? ForeignStream.readSome(operation, from, buffer)
+  // If `to` was reset behind its last words, a write would lose them. A turn of the event loop reads them first.
+  const pollsBeforeWrites = operation === "relay" && coreOf(to)?.failedWriteLosesInput === true
   const loop = Effect.forever(
     Effect.flatMap(read, (count) => {
       total += count
       moved(0)
       piece = new Piece(buffer.subarray(0, count), moved)
-      return Write.writeAll(to, piece)
+      return pollsBeforeWrites ? Effect.andThen(Effect.yieldNow, Write.writeAll(to, piece)) : Write.writeAll(to, piece)
     }),
     { disableYield: true }
   )

@@ -386,6 +386,12 @@ export interface Backing {
   /** Starts an immediate release: discard, RST where the platform has one; then `closed`. */
   readonly abort: () => void
   /**
+   * Whether a failed write destroys the connection together with input that has
+   * arrived and not been read. If so, `Relay.relay` lets the event loop poll before
+   * each write. Optional; default `false`.
+   */
+  readonly failedWriteLosesInput?: boolean | undefined
+  /**
    * Called when no operation waits for a direction any more although its last
    * attempt returned `WouldBlock`. A transport may stop watching for readiness.
    * Optional.

@@ -121,6 +121,10 @@ export class Socket implements StreamSocket, Events {
     return this.writeHalf.bytesWritten
   }
 
+  get failedWriteLosesInput(): boolean {
+    return this.backing.failedWriteLosesInput === true
+  }
+
   get state(): State {
     return { socket: this.phase, read: this.readHalf.state, write: this.writeHalf.state }
   }

@@ -173,9 +173,8 @@ export class BackingCarrier implements Carrier, Events {
   }
 
   failed(error: SocketError): void {
-    // What has arrived is decrypted before the writes fail.
-    this.pump()
     this.endWrites(error)
+    this.pump()
   }
 
   closed(): void {

@@ -74,6 +74,10 @@ export class TlsBacking implements Backing, CarrierEvents {
     this.attached = events
   }
 
+  get failedWriteLosesInput(): boolean {
+    return this.carrier.underlying.failedWriteLosesInput === true
+  }
+
   read(target: Uint8Array): number | SocketError {
     if (this.chunk === undefined && (!this.flowing || this.readFailure !== undefined)) this.pull()
     if (this.chunk !== undefined) {

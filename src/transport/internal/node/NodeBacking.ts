@@ -61,6 +61,10 @@ export class NodeBacking implements Backing, Native {
     this.events = events
   }
 
+  get failedWriteLosesInput(): boolean {
+    return true
+  }
+
   /** TLS takes over the `net.Socket` itself. */
   get [native](): Native {
     return this
