@@ -183,6 +183,37 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
   new Socket(backing, resolveOptions(options).linger)
 
 /**
+ * Looks whether a stream that was idle is as good as new, before it is used again:
+ * both directions are open, no operation waits, and the peer has neither sent
+ * anything nor gone. Succeeds with `false` otherwise; then close or abort it.
+ *
+ * **Details**
+ *
+ * A server that ends a connection because it was idle may say so before ("421
+ * timeout"). Without this look, the next request would take that for its answer.
+ * The look gives the transport a few turns of the event loop to say what has
+ * arrived, and does not wait for the peer. It reads nothing away: bytes that have
+ * arrived are what the next read gets. A peer may still say or end something right
+ * behind the look.
+ *
+ * Of a stream that this library has not made it says `false`: nothing is known of
+ * what has arrived. Never fails.
+ *
+ * **Interruption**: *total*. Nothing has happened to the stream.
+ *
+ * **Example** (A connection that was kept)
+ *
+ * ```ts
+ * if (!(yield* StreamSocket.isReusable(socket))) yield* socket.abort
+ * ```
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isReusable = (socket: StreamSocket): Effect.Effect<boolean> =>
+  Effect.suspend(() => coreOf(socket)?.isReusable ?? Effect.succeed(false))
+
+/**
  * Gives the descriptor of a stream away, open, and succeeds with its number: to
  * `new net.Socket({ fd })`, to a child process (`stdio`), to native code.
  *

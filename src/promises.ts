@@ -285,6 +285,13 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
    */
   abort(): Promise<void>
   /**
+   * Looks whether a socket that was idle is as good as new, before it is used again:
+   * nothing waits, and the peer has neither sent anything nor gone. Resolves within
+   * a few turns of the event loop; bytes that have arrived stay for the next read.
+   * See `StreamSocket.isReusable`. Never rejects.
+   */
+  isReusable(): Promise<boolean>
+  /**
    * Changes options of the live connection; those that are absent stay. Rejects
    * with `Closed` after `close`, and with `Unsupported` for `userTimeout`, which
    * `NodeTransport` cannot set.

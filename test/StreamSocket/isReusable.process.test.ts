@@ -26,7 +26,7 @@ describe("StreamSocket.isReusable", () => {
       test: (
         ours: StreamSocket.StreamSocket,
         peer: StreamSocket.StreamSocket
-      ) => Effect.Effect<unknown, unknown, never>
+      ) => Effect.Effect<unknown, unknown>
     ) =>
       it.live(
         `${name}, over ${place.name}`,

@@ -15,7 +15,16 @@ import * as NotSent from "../../examples/recipes/3-not-sent.ts"
 import * as Liveness from "../../examples/recipes/4-liveness.ts"
 import * as Deadline from "../../examples/recipes/5-deadline.ts"
 import * as Shutdown from "../../examples/recipes/6-shutdown.ts"
-import { Acceptor, Buffers, Cancellation, Framing, Read, StreamSocket, Write } from "../../src/index.ts"
+import {
+  Acceptor,
+  Buffers,
+  Cancellation,
+  Framing,
+  Read,
+  type SocketError,
+  StreamSocket,
+  Write
+} from "../../src/index.ts"
 import { clog } from "../../src/testing/checks/support.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import * as NodeTransport from "../../src/transport/NodeTransport.ts"
@@ -266,6 +275,16 @@ const untilSo = (condition: () => boolean) =>
 
 // ---- 2
 
+/** How a server ends an idle connection. */
+const farewells: ReadonlyArray<
+  readonly [string, (peer: StreamSocket.StreamSocket) => Effect.Effect<unknown, SocketError.SocketError>]
+> = [
+  ["said farewell and closed", (peer) => Effect.andThen(says(peer, "421 timeout\n"), Effect.forkDetach(peer.close))],
+  ["said farewell", (peer) => says(peer, "421 timeout\n")],
+  ["closed", (peer) => Effect.forkDetach(peer.close)],
+  ["reset", (peer) => peer.abort]
+]
+
 for (const { layer, name } of transports) {
   describe(`recipe 2, ${name}`, () => {
     const setup = Effect.gen(function*() {
@@ -296,6 +315,37 @@ for (const { layer, name } of transports) {
         })
         assert.deepStrictEqual(answers, words)
         assert.isAtMost(accepted.length, 8)
+      }).pipe(Effect.scoped, Effect.provide(layer)))
+
+    for (const [what, goes] of farewells) {
+      it.effect(`${what}: the next request gets another one, and its own answer`, () =>
+        Effect.gen(function*() {
+          const { accepted, next, use } = yield* setup
+          // Several at once, so that several are idle.
+          yield* Effect.forEach([1, 2, 3], (word) => use((socket) => ask(socket, `${word}`)), { concurrency: 3 })
+          const before = [...accepted]
+          assert.isNotEmpty(before)
+          yield* Effect.forEach(before, goes)
+          yield* turns(10)
+          assert.strictEqual(yield* use((socket) => ask(socket, "hello")), "hello")
+          assert.isAbove(accepted.length, before.length)
+          assert.strictEqual((yield* next).state.socket, "open")
+        }).pipe(Effect.scoped, Effect.provide(layer)))
+    }
+
+    it.effect("a server that ends each connection at once is not asked again and again", () =>
+      Effect.gen(function*() {
+        const acceptor = yield* Acceptor.listen(anywhere)
+        let count = 0
+        yield* start(Acceptor.serve(acceptor, (socket) => {
+          count++
+          return socket.close
+        }))
+        const pool = yield* Pooled.makePool(StreamSocket.connect(acceptor.address))
+        const exit = yield* Effect.exit(Pooled.withConnection(pool, (socket) => ask(socket, "hello")))
+        assert.isTrue(Exit.isFailure(exit))
+        // All that a pool may hold, and one for the request.
+        assert.isAtMost(count, 9)
       }).pipe(Effect.scoped, Effect.provide(layer)))
 
     it.effect("interrupted without a byte: used again", () =>
@@ -448,7 +498,8 @@ describe("recipe 3: sending again", () => {
   const outcomeOf = <A, E>(effect: Effect.Effect<A, E>) =>
     Effect.gen(function*() {
       const fiber = yield* start(effect)
-      yield* TestClock.adjust("1 minute")
+      // A pool looks at a connection for some turns of the event loop before the request begins.
+      yield* untilSo(() => fiber.pollUnsafe() !== undefined)
       return yield* Fiber.await(fiber)
     })
 

@@ -971,6 +971,22 @@ describe("promises", () => {
       assert.isBelow(received().byteLength, socket.bytesWritten)
     })
 
+    test("a socket that was idle can be looked at before its next use", async () => {
+      await using ends = await withPeer()
+      const { peer, socket } = ends
+      assert.isTrue(await socket.isReusable())
+      peer.write("421 timeout")
+      while (await socket.isReusable()) await setImmediate()
+      const farewell = new Uint8Array(11)
+      await socket.readExactly(farewell)
+      assert.strictEqual(Buffers.toUtf8(farewell), "421 timeout")
+      assert.isTrue(await socket.isReusable())
+      peer.end()
+      while (await socket.isReusable()) await setImmediate()
+      await socket.close()
+      assert.isFalse(await socket.isReusable())
+    })
+
     test("options of a live connection can be changed", async () => {
       await using ends = await withPeer()
       await ends.socket.configure({ noDelay: false, keepAlive: "30 seconds" })

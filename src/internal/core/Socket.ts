@@ -6,14 +6,16 @@ import * as Buffers from "../../Buffers.ts"
 import type { Type } from "../../Cancellation.ts"
 import { type Address, isSocketError, Reason, type SocketError } from "../../SocketError.ts"
 import type { State, StreamSocket } from "../../StreamSocket.ts"
-import type { Backing, Events, LiveOptions } from "../../Transport.ts"
+import { type Backing, type Events, type LiveOptions, WouldBlock } from "../../Transport.ts"
 import { isOfThisVersion, version } from "../base/copies.ts"
 import { formatAddress, formatBytes } from "../base/format.ts"
 import { resolveLiveOptions } from "../base/liveOptions.ts"
 import * as TimerQueue from "../base/timerQueue.ts"
+import { afterTurns, arrivalTurns } from "../base/turns.ts"
 import { satisfies } from "../cancellation/guarantee.ts"
 import { type CancellationScope, scopeOf } from "../cancellation/scope.ts"
 import type { Cancellable, Request } from "../cancellation/signal.ts"
+import { chunkSize } from "./Matcher.ts"
 import { ReadHalf } from "./ReadHalf.ts"
 import { WriteHalf } from "./WriteHalf.ts"
 import { ShutdownWrite, WriteSome } from "./WriteOperations.ts"
@@ -188,6 +190,35 @@ export class Socket implements StreamSocket, Events {
         const refused = this.backing.configure(resolveLiveOptions(options))
         return isSocketError(refused) ? Effect.fail(refused) : Effect.void
       })
+  }
+
+  /**
+   * Whether nothing has happened on it: both directions are open, no operation waits, and nothing has arrived. What has
+   * arrived is left in the read buffer.
+   */
+  get isReusable(): Effect.Effect<boolean> {
+    return Effect.suspend(() =>
+      this.isQuiet()
+        // A transport may only begin to read by the first attempt.
+        ? Effect.callback<boolean>((resume) => {
+          const cancel = afterTurns(arrivalTurns, () => {
+            const isQuiet = this.isQuiet()
+            this.readHalf.queue.pump("unreported")
+            resume(Effect.succeed(isQuiet))
+          })
+          return Effect.sync(() => {
+            cancel()
+            this.readHalf.queue.pump("unreported")
+          })
+        })
+        : Effect.succeed(false)
+    )
+  }
+
+  private isQuiet(): boolean {
+    const { phase, readHalf, writeHalf } = this
+    if (phase !== "open" || readHalf.state !== "open" || writeHalf.state !== "open") return false
+    return this.busy() === undefined && !readHalf.hasUnread && readHalf.receiveIntoBuffer(chunkSize) === WouldBlock
   }
 
   detachFd(): number | SocketError {

@@ -6,7 +6,7 @@ import * as CompletionCondition from "../../CompletionCondition.ts"
 import type { Abortable, Socket, TlsSocket } from "../../promises.ts"
 import * as Read from "../../Read.ts"
 import type { SocketError } from "../../SocketError.ts"
-import type * as StreamSocket from "../../StreamSocket.ts"
+import * as StreamSocket from "../../StreamSocket.ts"
 import * as Tls from "../../Tls.ts"
 import type { LiveOptions } from "../../Transport.ts"
 import * as Write from "../../Write.ts"
@@ -105,6 +105,10 @@ export class PromiseSocket<S extends StreamSocket.StreamSocket> implements Socke
 
   abort(): Promise<void> {
     return run(this.stream.abort)
+  }
+
+  isReusable(): Promise<boolean> {
+    return run(StreamSocket.isReusable(this.stream))
   }
 
   configure(options: LiveOptions): Promise<void> {

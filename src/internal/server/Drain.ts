@@ -8,6 +8,7 @@ import * as Schedule from "effect/Schedule"
 import * as Cancellation from "../../Cancellation.ts"
 import type { DrainPhases, DrainReport } from "../../Server.ts"
 import { formatCount } from "../base/format.ts"
+import { afterTurns, arrivalTurns } from "../base/turns.ts"
 import type { AcceptLoop } from "./AcceptLoop.ts"
 import { type ConnectionRegistry, type DrainPhase, drainPhases } from "./ConnectionRegistry.ts"
 import { logSafely } from "./ConnectionRunner.ts"
@@ -194,12 +195,6 @@ const steps = ["finished", ...types] as const
 
 /** How many times each request is made. */
 const repeats = 8
-
-/** Turns of the event loop after which a request that has arrived is with its reader, over every transport. */
-const arrivalTurns = 4
-
-const afterTurns = (turns: number, run: () => void): void =>
-  void setImmediate(turns > 1 ? () => afterTurns(turns - 1, run) : run)
 
 const sleepFor = (time: number): Effect.Effect<void> =>
   time === 0 ? Effect.void : Number.isFinite(time) ? Effect.sleep(time) : Effect.never
