@@ -19,7 +19,7 @@ import * as TestClock from "effect/testing/TestClock"
 import * as Acceptor from "../../src/Acceptor.ts"
 import * as Cancellation from "../../src/Cancellation.ts"
 import * as Connector from "../../src/Connector.ts"
-import { Reason, SocketError } from "../../src/SocketError.ts"
+import { fromErrno, Reason, SocketError } from "../../src/SocketError.ts"
 import * as StreamSocket from "../../src/StreamSocket.ts"
 import * as MemoryTransport from "../../src/testing/MemoryTransport.ts"
 import { type Backing, type ResolvedConnectOptions, type Target, Transport } from "../../src/Transport.ts"
@@ -631,6 +631,21 @@ describe("Connector.isTransient", () => {
     it(`${name}: ${expected ? "try again" : "give up"}`, () => {
       assert.strictEqual(Connector.isTransient(given), expected)
     })
+  }
+
+  const byErrno: Readonly<Record<string, string>> = {
+    "pass by themselves":
+      "EADDRINUSE EADDRNOTAVAIL EAGAIN ECONNABORTED ECONNREFUSED ECONNRESET EDQUOT EEXIST EHOSTDOWN EHOSTUNREACH EINTR EIO EISDIR ELOOP EMFILE EMSGSIZE ENETDOWN ENETRESET ENETUNREACH ENFILE ENOBUFS ENODEV ENOENT ENOMEM ENONET ENOSPC ENOSR ENOTDIR ENXIO EPROTO ESTALE ETIMEDOUT",
+    "stay":
+      "EACCES EAFNOSUPPORT EALREADY EBADF EBUSY ECANCELED EDESTADDRREQ EDOM EFAULT EINPROGRESS EINVAL EISCONN ENAMETOOLONG ENOPROTOOPT ENOSYS ENOTCONN ENOTSOCK ENOTTY EOPNOTSUPP EPERM EPFNOSUPPORT EPIPE EPROTONOSUPPORT EPROTOTYPE EROFS ESHUTDOWN ESOCKTNOSUPPORT"
+  }
+  for (const [verdict, codes] of Object.entries(byErrno)) {
+    for (const code of codes.split(" ")) {
+      it(`failures with ${code} ${verdict}`, () => {
+        const failure = fromErrno({ code }, { operation: "connect" })
+        assert.strictEqual(Connector.isTransient(failure), verdict === "pass by themselves")
+      })
+    }
   }
 
   it.effect("retrying with a schedule tries until the address listens, and stops at an error that is not transient", () =>

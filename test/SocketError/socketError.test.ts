@@ -330,27 +330,96 @@ describe("SocketError", () => {
       EADDRINUSE: "AddressInUse",
       EADDRNOTAVAIL: "AddressNotAvailable",
       EAFNOSUPPORT: "Unsupported",
+      EAGAIN: "NoBufferSpace",
+      EALREADY: "Busy",
+      EBADF: "Closed",
       EBUSY: "Busy",
+      ECANCELED: "Closed",
       ECONNABORTED: "ConnectionAborted",
       ECONNREFUSED: "ConnectionRefused",
       ECONNRESET: "ConnectionReset",
+      EDESTADDRREQ: "NotConnected",
+      EDOM: "Unsupported",
+      EDQUOT: "NoBufferSpace",
+      EEXIST: "AddressInUse",
+      EFAULT: "Unsupported",
       EHOSTDOWN: "HostUnreachable",
       EHOSTUNREACH: "HostUnreachable",
+      EINPROGRESS: "Busy",
+      EINTR: "ConnectionAborted",
+      EINVAL: "Unsupported",
+      EIO: "ConnectionAborted",
+      EISCONN: "Busy",
+      EISDIR: "AddressInUse",
+      ELOOP: "AddressNotAvailable",
       EMFILE: "TooManyOpenFiles",
+      EMSGSIZE: "HostUnreachable",
+      ENAMETOOLONG: "LimitExceeded",
       ENETDOWN: "NetworkDown",
       ENETRESET: "ConnectionReset",
       ENETUNREACH: "NetworkUnreachable",
       ENFILE: "TooManyOpenFiles",
       ENOBUFS: "NoBufferSpace",
+      ENODEV: "AddressNotAvailable",
       ENOENT: "AddressNotAvailable",
       ENOMEM: "NoBufferSpace",
+      ENONET: "NetworkDown",
+      ENOPROTOOPT: "Unsupported",
+      ENOSPC: "NoBufferSpace",
+      ENOSR: "NoBufferSpace",
+      ENOSYS: "Unsupported",
       ENOTCONN: "NotConnected",
       ENOTDIR: "AddressNotAvailable",
+      ENOTSOCK: "Unsupported",
+      ENOTTY: "Unsupported",
+      ENXIO: "AddressNotAvailable",
+      EOPNOTSUPP: "Unsupported",
       EPERM: "PermissionDenied",
+      EPFNOSUPPORT: "Unsupported",
       EPIPE: "BrokenPipe",
+      EPROTO: "ConnectionAborted",
+      EPROTONOSUPPORT: "Unsupported",
+      EPROTOTYPE: "Unsupported",
       EROFS: "PermissionDenied",
       ESHUTDOWN: "BrokenPipe",
+      ESOCKTNOSUPPORT: "Unsupported",
+      ESTALE: "AddressNotAvailable",
       ETIMEDOUT: "TimedOut"
+    }
+
+    /** What Linux can answer to each call of a transport, by the manual pages of the calls, of tcp(7), ip(7) and unix(7). */
+    const calls: Readonly<Record<string, string>> = {
+      "socket":
+        "EACCES EAFNOSUPPORT EINVAL EMFILE ENFILE ENOBUFS ENOMEM EPROTONOSUPPORT ESOCKTNOSUPPORT EPROTOTYPE EPERM",
+      "connect":
+        "EACCES EPERM EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT EAGAIN EALREADY EBADF ECONNABORTED ECONNREFUSED ECONNRESET EFAULT EHOSTDOWN EHOSTUNREACH EINPROGRESS EINTR EINVAL EISCONN ELOOP EMSGSIZE ENAMETOOLONG ENETDOWN ENETUNREACH ENOBUFS ENODEV ENOENT ENOMEM ENONET ENOPROTOOPT ENOTDIR ENOTSOCK EOPNOTSUPP EPROTO EPROTOTYPE ETIMEDOUT",
+      "bind":
+        "EACCES EADDRINUSE EADDRNOTAVAIL EAFNOSUPPORT EBADF EDQUOT EFAULT EINVAL EIO ELOOP ENAMETOOLONG ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENOTSOCK EPERM EROFS ESTALE",
+      "listen": "EADDRINUSE EBADF EDESTADDRREQ EINVAL ENOTSOCK EOPNOTSUPP EACCES ENOMEM",
+      "accept4":
+        "EAGAIN EBADF ECONNABORTED EFAULT EHOSTDOWN EHOSTUNREACH EINTR EINVAL EMFILE ENETDOWN ENETUNREACH ENFILE ENOBUFS ENOMEM ENONET ENOPROTOOPT ENOSR ENOTSOCK EOPNOTSUPP EPERM EPROTO EPROTONOSUPPORT ESOCKTNOSUPPORT ETIMEDOUT ENOSYS",
+      "recv":
+        "EAGAIN EBADF ECONNREFUSED ECONNRESET EFAULT EHOSTUNREACH EINTR EINVAL EIO ENETUNREACH ENOBUFS ENOMEM ENOTCONN ENOTSOCK EOPNOTSUPP ETIMEDOUT",
+      "send, sendmsg":
+        "EACCES EAGAIN EALREADY EBADF ECONNRESET EDESTADDRREQ EFAULT EHOSTUNREACH EINTR EINVAL EIO EISCONN EMSGSIZE ENETDOWN ENETUNREACH ENOBUFS ENOMEM ENOTCONN ENOTSOCK EOPNOTSUPP EPIPE ETIMEDOUT",
+      "shutdown": "EBADF EINVAL ENOTCONN ENOTSOCK",
+      "setsockopt, getsockopt":
+        "EBADF EDOM EFAULT EINVAL EISCONN ENOBUFS ENODEV ENOMEM ENOPROTOOPT ENOTSOCK EOPNOTSUPP EPERM EBUSY",
+      "getsockname, getpeername": "EBADF EFAULT EINVAL ENOBUFS ENOTCONN ENOTSOCK",
+      "epoll_create1, epoll_ctl, epoll_wait":
+        "EBADF EEXIST EFAULT EINTR EINVAL ELOOP EMFILE ENFILE ENOENT ENOMEM ENOSPC EPERM",
+      "fcntl, ioctl, close": "EAGAIN EBADF EDQUOT EFAULT EINTR EINVAL EIO ENOSPC ENOTTY EPERM",
+      "lstat, unlink": "EACCES EBUSY EFAULT EIO EISDIR ELOOP ENAMETOOLONG ENOENT ENOMEM ENOTDIR EPERM EROFS"
+    }
+
+    for (const [call, codes] of Object.entries(calls)) {
+      it(`says why for every answer to ${call}`, () => {
+        const answers = codes.split(" ")
+        const unknown = answers.filter((code) =>
+          fromErrno({ code }, { operation: "connect" }).reason._tag === "Unknown"
+        )
+        assert.deepStrictEqual(unknown, [])
+      })
     }
 
     for (const code of new Set([...Object.keys(constants.errno), ...Object.keys(table)])) {

@@ -41,3 +41,43 @@ export const hangingListenerAt = (
   })
 
 export const hangingListener = hangingListenerAt("127.0.0.1")
+
+/**
+ * A listener in another process on a Unix-domain path, whose backlog is full. `resume` lets it accept from then on.
+ */
+export const fullBacklogAt = (
+  path: string
+): Effect.Effect<{ readonly resume: () => void }, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn(process.execPath, [
+          "-e",
+          `const server = require("node:net").createServer((socket) => socket.on("error", () => {}))
+          server.listen({ path: process.argv[1], backlog: 1 }, () => {
+            require("node:fs").writeSync(1, "listens")
+            require("node:fs").readSync(0, new Uint8Array(1))
+          })`,
+          path
+        ], { stdio: ["pipe", "pipe", "inherit"] })
+      ),
+      (child) =>
+        Effect.promise(async () => {
+          child.kill("SIGKILL")
+          await once(child, "close")
+        })
+    )
+    child.stdin.on("error", () => {})
+    yield* Effect.promise(() => once(child.stdout, "data"))
+    const refused: Array<string | undefined> = []
+    yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        Array.from({ length: 8 }, () =>
+          Net.connect(path).on("error", (cause: NodeJS.ErrnoException) => refused.push(cause.code)))
+      ),
+      (sockets) =>
+        Effect.sync(() => sockets.forEach((socket) => socket.destroy()))
+    )
+    yield* eventually("a full backlog", () => refused.includes("EAGAIN"))
+    return { resume: () => void child.stdin.write("x") }
+  })
