@@ -8,6 +8,12 @@
  * microtasks, never from inside an attempt. A stream may be slow or be reset,
  * but it never loses a byte from the middle.
  *
+ * A direction that has moved 256 KiB, or has been asked 256 times, waits for the
+ * next turn of the event loop, and so does a network behind each 64 connects. So
+ * fibers that are never at rest leave timers, signals and `Effect.timeout` their
+ * turns, as over the kernel. What waits is counted in bytes and calls, and not in
+ * time: each run is the same, under `TestClock` too.
+ *
  * Without wire and kernel, options of theirs mean nothing and are ignored:
  * `noDelay`, `keepAlive`, `userTimeout`, `sendBuffer`, `receiveBuffer`,
  * `sliceSize` and `ipv6Only`. Connections can be made from a local address;
@@ -127,7 +133,8 @@ export const layerWith = (options?: Options): Layer.Layer<Transport | AddressRes
       const network = new Network(options)
       return {
         name: "memory",
-        connect: (address, { localAddress }) => Effect.suspend(() => network.connect(address, localAddress)),
+        connect: (address, { localAddress }) =>
+          Effect.andThen(network.turn, Effect.suspend(() => network.connect(address, localAddress))),
         listen: (address, listenOptions) => Effect.suspend(() => network.listen(address, listenOptions))
       }
     }),
@@ -163,6 +170,15 @@ export const random = (seed: number): () => number => {
 // ---- internal
 
 const resolver = AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts: { localhost: ["127.0.0.1"] } })))
+
+// Bytes that a direction moves before it leaves the event loop a turn, and what a call counts for besides its bytes.
+const turnBudget = 262_144
+const callCost = 1024
+// The budget of a direction that waits for its turn.
+const yielded = -Infinity
+
+// Connects of one network before it leaves the event loop a turn.
+const connectsPerTurn = 64
 
 // Those that the system gives out.
 const firstPort = 49_152
@@ -229,6 +245,8 @@ class MemoryBacking implements Backing {
   private peer: MemoryBacking | undefined = undefined
   private events: Events | undefined = undefined
   private readonly pending = { readable: false, writable: false, closed: false }
+  // What may still be moved before the direction waits for the next turn of the event loop.
+  private readonly budgets = { readable: turnBudget, writable: turnBudget }
   private gone = false
 
   constructor(
@@ -263,7 +281,9 @@ class MemoryBacking implements Backing {
       if (incoming.reset) return this.error(Reason.ConnectionReset(), "ECONNRESET")
       return incoming.finished ? 0 : WouldBlock
     }
+    if (this.budgets.readable <= 0) return this.yieldTurn("readable")
     const count = Math.min(incoming.length, target.byteLength, this.limit())
+    this.budgets.readable -= count + callCost
     if (count === 0) {
       this.notify("readable")
       return WouldBlock
@@ -278,7 +298,9 @@ class MemoryBacking implements Backing {
     if (this.incoming.reset) return this.error(Reason.ConnectionReset(), "ECONNRESET")
     if (outgoing.abandoned) return this.error(Reason.BrokenPipe(), "EPIPE")
     if (outgoing.room === 0) return WouldBlock
+    if (this.budgets.writable <= 0) return this.yieldTurn("writable")
     const count = Math.min(outgoing.room, source.remaining, limit, this.limit())
+    this.budgets.writable -= count + callCost
     if (count === 0) {
       this.notify("writable")
       return WouldBlock
@@ -316,6 +338,18 @@ class MemoryBacking implements Backing {
       this.peer?.notify("writable")
     }
     this.notify("closed")
+  }
+
+  /** The budget of a direction is used up: it goes on in the next turn of the event loop. */
+  private yieldTurn(event: "readable" | "writable"): typeof WouldBlock {
+    if (this.budgets[event] !== yielded) {
+      this.budgets[event] = yielded
+      setImmediate(() => {
+        this.budgets[event] = turnBudget
+        this.notify(event)
+      })
+    }
+    return WouldBlock
   }
 
   private notify(event: "readable" | "writable" | "closed"): void {
@@ -360,13 +394,24 @@ const limitOf = (options: Options | undefined): () => number => {
   return () => next() < 0.1 ? 0 : 1 + Math.floor(next() * chunk)
 }
 
+const nextTurn: Effect.Effect<void> = Effect.callback((resume) => {
+  const waiting = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(waiting))
+})
+
 class Network {
   private readonly listeners = new Map<string, Listener>()
   private readonly options: Options | undefined
   private nextPort = firstPort
+  private connects = 0
 
   constructor(options: Options | undefined) {
     this.options = options
+  }
+
+  /** Waits for the next turn of the event loop behind each `connectsPerTurn` connects. */
+  get turn(): Effect.Effect<void> {
+    return Effect.suspend(() => ++this.connects % connectsPerTurn === 0 ? nextTurn : Effect.void)
   }
 
   connect(
