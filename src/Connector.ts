@@ -265,8 +265,8 @@ export const config: Config.Config<Options> = Config.all({
  * **Details**
  *
  * - `true` for reasons that pass by themselves: a refused connection, no answer, no
- *   route, a reset, too few descriptors, buffers or ports, and a resolver that has not
- *   answered.
+ *   route, a reset, an interrupted call, too few descriptors, buffers or ports, and a
+ *   resolver that has not answered.
  * - `false` for reasons that stay: a malformed target, a name that does not exist, no
  *   permission, an option that is `Unsupported`, a cancellation request, and a stream
  *   that is `Busy` with an operation of this program.

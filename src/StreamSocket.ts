@@ -271,6 +271,11 @@ export const detachFd = (socket: StreamSocket): Effect.Effect<number, SocketErro
  * `NameResolution` when it has none, or is no name; with `Unsupported` for an
  * option that the transport cannot honour.
  *
+ * A Unix-domain listener whose backlog is full is waited for; `Connector.connect`
+ * has a time-out for that. A TCP connect to a free port of this machine, for which
+ * the system has chosen the same local port, would be a connection to itself, and
+ * fails with `ConnectionRefused`; a caller that asks for that `localAddress` gets it.
+ *
  * **Interruption**: *total*. Cut attempts release their descriptors.
  *
  * **Example** (Saying hello)

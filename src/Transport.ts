@@ -244,7 +244,8 @@ export interface ListenOptions extends SocketOptions {
   /**
    * How many connections may wait to be accepted. `NodeTransport` resets further
    * ones. Over `EpollTransport`, Linux leaves them unanswered, and the connecting
-   * side retries until it gives up. Default 511.
+   * side retries until it gives up. On a Unix-domain path whose backlog is full,
+   * `connect` of both transports waits until there is room. Default 511.
    */
   readonly backlog?: number | undefined
   /** Refuse IPv4 peers on an IPv6 address (`IPV6_V6ONLY`). Default `false`. */

@@ -2,7 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as NetAddress from "effect/net/NetAddress"
-import * as Net from "node:net"
+import { syncBuiltinESMExports } from "node:module"
+import type * as Net from "node:net"
+import net from "node:net"
 import { resolveOptions } from "../../src/Transport.ts"
 import { isSupported } from "../../src/transport/EpollTransport.ts"
 import { connect } from "../../src/transport/internal/epoll/connect.ts"
@@ -35,18 +37,20 @@ describe("a connection to itself", () => {
     it.live(`is refused, and released, over NodeTransport: ${what}`, () =>
       Effect.gen(function*() {
         const { address, open } = yield* counting
-        // The real connection pretends to have the address of its peer.
-        const port = Object.getOwnPropertyDescriptor(Net.Socket.prototype, "localPort")
+        // The real connection pretends to have the port of its peer.
+        const { connect } = net
+        const setConnect = (to: unknown) =>
+          Effect.sync(() => {
+            Object.assign(net, { connect: to })
+            syncBuiltinESMExports()
+          })
         yield* Effect.acquireRelease(
-          Effect.sync(() =>
-            Object.defineProperty(Net.Socket.prototype, "localPort", {
-              configurable: true,
-              get(this: Net.Socket) {
-                return this.remotePort
-              }
-            })
-          ),
-          () => Effect.sync(() => Object.defineProperty(Net.Socket.prototype, "localPort", port ?? {}))
+          setConnect((options: Net.NetConnectOpts) => {
+            const socket = connect(options)
+            Object.defineProperty(socket, "localPort", { get: () => socket.remotePort })
+            return socket
+          }),
+          () => setConnect(connect)
         )
         const error = yield* Effect.flip(connectOverNode(address, resolveOptions({ localAddress })))
         assert.deepStrictEqual([error.reason._tag, error.code], ["ConnectionRefused", "ECONNREFUSED"])

@@ -3,6 +3,7 @@ import * as NetAddress from "effect/net/NetAddress"
 import { unsupported, unsupportedLocal } from "../../../internal/base/unsupported.ts"
 import type { SocketError } from "../../../SocketError.ts"
 import type { Backing, ResolvedConnectOptions } from "../../../Transport.ts"
+import { connectRetry, isSelfConnect, selfRefused } from "../connecting.ts"
 import { EpollBacking } from "./EpollBacking.ts"
 import * as Linux from "./linux.ts"
 import { badPath, bufferSettings, failure, familyOf, setAll, tcpSettings } from "./options.ts"
@@ -121,9 +122,16 @@ class ConnectAttempt implements Registered {
 
   /** Passes the flags on: they may say that the peer has ended already, and no other event will. */
   private succeed(flags: number): void {
-    const { fd } = this
+    const { address, fd, options, reactor: { linux } } = this
+    const remote = this.remoteOf(fd)
+    const local = NetAddress.isUnixPathAddress(address) ? undefined : linux.localAddress(fd)
+    if (local !== undefined && isSelfConnect(options.localAddress, local, () => remote)) {
+      linux.setReset(fd)
+      this.refuse(selfRefused(address))
+      return
+    }
     this.fd = -1
-    const backing = new EpollBacking(this.reactor, fd, this.remoteOf(fd), undefined, false)
+    const backing = new EpollBacking(this.reactor, fd, remote, local, false)
     backing.note(flags)
     this.reactor.replace(backing)
     this.resume(Effect.succeed(backing))
@@ -153,8 +161,3 @@ class ConnectAttempt implements Registered {
     this.fd = -1
   }
 }
-
-// ---- internal
-
-// Milliseconds.
-const connectRetry = 5
