@@ -114,6 +114,8 @@ describe("bytes and a failure in one event", () => {
           const { both, order } = yield* told(server)
           yield* turns()
           yield* Write.writeAll(client, text("last words"))
+          // Here `abort` in the same turn discards the record, which has not left yet.
+          if (place.isUnix && place.name.startsWith("TLS over NodeTransport")) yield* turns()
           yield* start(client.abort)
           yield* both
           assert.deepStrictEqual(order, ["read last words", "write failure"])
