@@ -100,8 +100,10 @@ export interface ToDuplexOptions {
  *
  * - Exact accounting: bytes in the queue of the `Duplex` are not taken yet, and
  *   go nowhere when it is destroyed.
- * - After a failed write Node destroys both directions; what the peer said last
- *   may not be read. `Write` on the socket itself has no such limit.
+ * - After a failed write Node destroys both directions. While there is a consumer, the
+ *   failure waits until the consumer has what the peer said before it went, for at most the
+ *   linger time of the socket. What is not read by then is lost. `Write` on the
+ *   socket itself has no such limit.
  * - Bytes that were read ahead and not consumed go with the `Duplex`. To hand the
  *   socket back, consume them first.
  *

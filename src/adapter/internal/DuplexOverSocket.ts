@@ -15,6 +15,7 @@ import { positiveInteger } from "../../internal/base/checks.ts"
 import { isEndOfStream } from "../../internal/base/isEndOfStream.ts"
 import { monotonicMillis } from "../../internal/base/monotonic.ts"
 import { noop } from "../../internal/base/noEvents.ts"
+import { coreOf } from "../../internal/core/Socket.ts"
 import { isSocketError, type Reason } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import type { LiveOptions } from "../../Transport.ts"
@@ -35,6 +36,9 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   private lastActive = 0
   private lastMoved = 0
   private resets = false
+  private readIsOver = false
+  // Tells of a write that has failed, once the consumer has what the peer said before.
+  private tellFailure: (() => void) | undefined = undefined
 
   constructor(
     source: StreamSocket.StreamSocket,
@@ -66,8 +70,10 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
     const receiveBuffer = this.receiveBuffer ??= Buffer.allocUnsafeSlow(this.chunkSize)
     this.run(this.source.readSome(receiveBuffer), (exit) => {
       if (Exit.isFailure(exit)) {
+        this.readIsOver = true
         if (isEndOfStream(exit.cause)) this.push(null)
-        else this.fail("read", exit.cause)
+        else if (this.tellFailure === undefined) this.fail("read", exit.cause)
+        this.tellFailureIfRead()
         return
       }
       this.active()
@@ -79,6 +85,12 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
         this.push(chunk)
       }
     })
+  }
+
+  override read(size?: number): Buffer | null {
+    const chunk: Buffer | null = super.read(size)
+    if (this.tellFailure !== undefined) this.tellFailureIfRead()
+    return chunk
   }
 
   override _write(chunk: Buffer, _encoding: string, callback: (error?: Error) => void): void {
@@ -98,6 +110,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     this.timer?.interruptUnsafe()
+    this.tellFailure?.()
     const stop = this.writer === undefined ? Effect.void : Fiber.interrupt(this.writer)
     const end = error === null && !this.resets
       ? Effect.andThen(stop, this.source.close)
@@ -215,8 +228,40 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
     this.writer = this.run(Write.writeAll(this.source, source), (exit) => {
       this.writer = undefined
       if (Exit.isSuccess(exit)) this.active()
-      callback(errorOf("write", exit))
+      const error = errorOf("write", exit)
+      if (error === undefined || !this.holds(exit)) callback(error)
+      else this.afterLastWords(() => callback(error))
     })
+  }
+
+  /** Whether the failure of a write waits for the consumer: what the peer said before it went may still be read. */
+  private holds(exit: Exit.Exit<unknown, unknown>): boolean {
+    return isPeerGone(exit) && !this.destroyed && !this.readableEnded && this.isConsumed
+  }
+
+  private get isConsumed(): boolean {
+    return this.readableFlowing !== null || this.listenerCount("readable") > 0
+  }
+
+  /** Node destroys both directions when a write has failed. For at most the linger time, reading goes on before. */
+  private afterLastWords(tell: () => void): void {
+    const limit = this.fork(Effect.sleep(coreOf(this.source)?.linger ?? defaultLinger))
+    const once = (): void => {
+      if (this.tellFailure !== once) return
+      this.tellFailure = undefined
+      limit.interruptUnsafe()
+      tell()
+    }
+    this.tellFailure = once
+    limit.addObserver(() => nextTick(once))
+    this.tellFailureIfRead()
+  }
+
+  private tellFailureIfRead(): void {
+    const { tellFailure } = this
+    if (tellFailure === undefined || !this.readIsOver || this.readableLength > 0) return
+    // Behind the event of the last chunk, and behind "end".
+    setImmediate(tellFailure)
   }
 
   private fail(syscall: string, cause: Cause.Cause<unknown>): void {
@@ -270,6 +315,19 @@ const nativeOf = (address: NetAddress.SocketAddress) =>
 
 const errorOf = (syscall: string, exit: Exit.Exit<unknown, unknown>): Error | undefined =>
   Exit.isSuccess(exit) ? undefined : nodeError(syscall, exit.cause)
+
+/** For streams that have no linger time. */
+const defaultLinger = Duration.seconds(2)
+
+/** Whether the peer has ended or reset the connection, and not this side. */
+const isPeerGone = (exit: Exit.Exit<unknown, unknown>): boolean => {
+  const failure = Exit.isFailure(exit) && !Cause.hasInterrupts(exit.cause) ? Cause.squash(exit.cause) : undefined
+  return isSocketError(failure) && peerIsGone.has(failure.reason._tag)
+}
+
+const peerIsGone: ReadonlySet<Reason["_tag"]> = new Set(
+  ["BrokenPipe", "ConnectionReset", "ConnectionAborted", "NotConnected", "TimedOut"] as const
+)
 
 /** A failure in the form of Node's own errors. */
 const nodeError = (syscall: string, cause: Cause.Cause<unknown>): Error => {

@@ -281,9 +281,6 @@ export class Socket implements StreamSocket, Events {
   }
 
   failed(error: SocketError): void {
-    // Bytes that arrived before the failure reach their readers before the writers fail: a handler that ends by the failure
-    // of a write would otherwise lose what the peer said last.
-    this.readHalf.queue.pump("reported")
     this.writeHalf.fail(error)
   }
 

@@ -21,7 +21,10 @@ export class WriteHalf {
   /** Why every later write fails; set when `state` is not "open". */
   failure: Failure | undefined = undefined
   readonly backing: Backing
-  /** The queue of the other half, which a failure serves first. */
+  /**
+   * The queue of the other half. Bytes that arrived before a failure reach their readers before the writers fail: a handler
+   * that ends by the failure of a write would otherwise lose what the peer said last.
+   */
   readers: OperationQueue | undefined = undefined
 
   constructor(backing: Backing) {
@@ -68,7 +71,6 @@ export class WriteHalf {
   private account(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
     if (typeof answer !== "number") {
       this.end("failed", answer)
-      // As for a failure that the transport reports: see `Socket.failed`.
       this.readers?.pump("reported")
     } else if (answer > 0) {
       source.advance(answer)
@@ -86,8 +88,10 @@ export class WriteHalf {
 
   shutdown(): number | SocketError {
     const answer = this.backing.shutdownWrite()
-    if (typeof answer !== "number") this.end("failed", answer)
-    else if (answer !== WouldBlock) this.end("shutdown", { reason: Reason.BrokenPipe() })
+    if (typeof answer !== "number") {
+      this.end("failed", answer)
+      this.readers?.pump("reported")
+    } else if (answer !== WouldBlock) this.end("shutdown", { reason: Reason.BrokenPipe() })
     return answer
   }
 
@@ -99,6 +103,7 @@ export class WriteHalf {
 
   fail(error: SocketError): void {
     this.end("failed", error)
+    this.readers?.pump("reported")
     this.queue.pump("reported")
   }
 

@@ -39,6 +39,8 @@ export interface CarrierEvents {
   /** Reading has failed; the bytes that arrived before have been passed to `node:tls`. */
   readonly readFailed: (error: SocketError) => void
   readonly writeFailed: (error: SocketError) => void
+  /** Bytes that arrived before a write failed come before `writeFailed`. A handshake fails at once instead. */
+  readonly readsFirst?: true
   /** The descriptor is released. */
   readonly closed: () => void
 }
@@ -103,6 +105,7 @@ export class BackingCarrier implements Carrier, Events {
   private isScheduled = false
   private readIsOver = false
   private writeIsOver = false
+  private failsSoon = false
   // Reports the end or the failure of reading, once OpenSSL has the bytes that came before it.
   private reportReadOver: (() => void) | undefined = undefined
   private outgoing: Outgoing | undefined = undefined
@@ -173,6 +176,8 @@ export class BackingCarrier implements Carrier, Events {
   }
 
   failed(error: SocketError): void {
+    // What has arrived is decrypted before the writes fail. A handshake fails even if its last message has arrived.
+    if (this.events.readsFirst === true) this.pump()
     this.endWrites(error)
     this.pump()
   }
@@ -254,7 +259,10 @@ export class BackingCarrier implements Carrier, Events {
       const answer = this.underlying.write(cursor, Infinity)
       if (answer === WouldBlock) return
       if (typeof answer === "number") cursor.advance(answer)
-      else this.endWrites(answer)
+      else {
+        this.failWrites(answer)
+        return
+      }
     }
     // `endWrites` has completed this write already.
     if (this.outgoing !== outgoing) return
@@ -269,11 +277,31 @@ export class BackingCarrier implements Carrier, Events {
     if (!this.writeIsOver) {
       const answer = this.underlying.shutdownWrite()
       if (answer === WouldBlock) return
-      if (typeof answer !== "number") this.endWrites(answer)
+      if (typeof answer !== "number") {
+        this.failWrites(answer)
+        return
+      }
     }
     if (this.onFinal !== done) return
     this.onFinal = undefined
     done()
+  }
+
+  /**
+   * An attempt has failed. What has arrived is decrypted before the write is told; not here, because `node:tls` may be the
+   * caller.
+   */
+  private failWrites(error: SocketError): void {
+    if (this.failsSoon) return
+    if (this.events.readsFirst !== true) {
+      this.endWrites(error)
+      return
+    }
+    this.failsSoon = true
+    setImmediate(() => {
+      this.pump()
+      this.endWrites(error)
+    })
   }
 
   /** Writes have failed. For `node:tls` they complete, and their bytes are discarded. */

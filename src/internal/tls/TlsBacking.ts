@@ -18,6 +18,7 @@ import * as Memory from "./memory.ts"
  * are queued at a time. Bytes that were taken always become complete records.
  */
 export class TlsBacking implements Backing, CarrierEvents {
+  readonly readsFirst = true
   private readonly socket: TLSSocket
   private readonly carrier: Carrier
   private readonly sliceSize: number
