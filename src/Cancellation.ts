@@ -61,14 +61,27 @@ export const Policy: Context.Reference<Type> = Context.Reference<Type>("effect-a
 })
 
 /**
- * How long an interrupted write may go on under the `total` policy before it
- * becomes `terminal`. The default is no bound.
+ * How long an interrupted write may go on under the `total` policy without taking
+ * a byte before it becomes `terminal`. As long as bytes flow, it goes on. The
+ * default is no bound.
  *
  * @category references
  * @since 0.1.0
  */
 export const TotalTimeout: Context.Reference<Duration.Duration> = Context.Reference<Duration.Duration>(
   "effect-asio/Cancellation/TotalTimeout",
+  { defaultValue: () => Duration.infinity }
+)
+
+/**
+ * How long an interrupted write may go on under the `total` policy in all, even if
+ * bytes flow, before it becomes `terminal`. The default is no bound.
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const TotalDeadline: Context.Reference<Duration.Duration> = Context.Reference<Duration.Duration>(
+  "effect-asio/Cancellation/TotalDeadline",
   { defaultValue: () => Duration.infinity }
 )
 
@@ -108,9 +121,11 @@ export const partial: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
  *
  * **Details**
  *
- * In a pipe it is called: `Cancellation.total()`. `within` bounds the wait: after
- * that time the write stops and tears the stream, as under `terminal`. Without
- * `within`, a peer that never reads holds the interruption for ever.
+ * In a pipe it is called: `Cancellation.total()`. `within` bounds the time without
+ * progress: when no byte was taken for that time (and at most 1/8 longer), the
+ * write stops and tears the stream, as under `terminal`. `atMost` bounds the whole
+ * wait, even if bytes flow. Without both, a peer that never reads holds the
+ * interruption for ever.
  *
  * **Example** (Finishing a message, but not at any price)
  *
@@ -124,23 +139,27 @@ export const partial: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect
  * @since 0.1.0
  */
 export const total: {
-  (options?: { readonly within?: Duration.Input | undefined }): <A, E, R>(
-    effect: Effect.Effect<A, E, R>
-  ) => Effect.Effect<A, E, R>
-  <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    options?: { readonly within?: Duration.Input | undefined }
-  ): Effect.Effect<A, E, R>
+  (options?: {
+    readonly within?: Duration.Input | undefined
+    readonly atMost?: Duration.Input | undefined
+  }): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  <A, E, R>(effect: Effect.Effect<A, E, R>, options?: {
+    readonly within?: Duration.Input | undefined
+    readonly atMost?: Duration.Input | undefined
+  }): Effect.Effect<A, E, R>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(
     effect: Effect.Effect<A, E, R>,
-    options?: { readonly within?: Duration.Input | undefined }
+    options?: {
+      readonly within?: Duration.Input | undefined
+      readonly atMost?: Duration.Input | undefined
+    }
   ): Effect.Effect<A, E, R> =>
-    Effect.provideService(
-      Effect.provideService(effect, Policy, "total"),
-      TotalTimeout,
-      options?.within === undefined ? Duration.infinity : Duration.fromInputUnsafe(options.within)
+    effect.pipe(
+      Effect.provideService(Policy, "total"),
+      Effect.provideService(TotalTimeout, durationOf(options?.within)),
+      Effect.provideService(TotalDeadline, durationOf(options?.atMost))
     )
 )
 
@@ -656,6 +675,9 @@ const allTypes: ReadonlyArray<Type> = ["total", "partial", "terminal"]
 
 // As long as `idle` takes to notice.
 const twoTurns = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+
+const durationOf = (input: Duration.Input | undefined): Duration.Duration =>
+  input === undefined ? Duration.infinity : Duration.fromInputUnsafe(input)
 
 const outside = new CancellationScope([])
 

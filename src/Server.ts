@@ -310,16 +310,20 @@ export const describeLimit: (limit: Limit) => string = limits.describe
 
 /**
  * Bytes that the server sends before it closes a connection because of a limit.
- * If the bytes and the close together take longer than `within` (default 1
- * second), the server resets the connection. At most 128 connections are closed
- * like this at once; further ones are reset.
+ * If no byte is taken, or the close takes, for longer than `within` (default 1
+ * second), or if all of it takes longer than `atMost` (default 30 seconds), the
+ * server resets the connection. At most 128 connections are closed like this at
+ * once; further ones are reset.
  *
  * @category options
  * @since 0.1.0
  */
 export interface RejectMessage {
   readonly send: Uint8Array | string
+  /** The time without progress. */
   readonly within?: Duration.Input | undefined
+  /** The time in all. */
+  readonly atMost?: Duration.Input | undefined
 }
 
 /**

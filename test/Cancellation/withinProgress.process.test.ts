@@ -95,6 +95,24 @@ describe("Cancellation.total({ within })", () => {
       }).pipe(Effect.scoped))
   }
 
+  it.effect("atMost bounds the whole, even if bytes flow", () =>
+    Effect.gen(function*() {
+      const [left, right] = yield* MemoryTransport.pair({ capacity: 16, linger: 0 })
+      yield* start(slowly(right, { bytes: 0 }))
+      const fiber = yield* start(Cancellation.total({ within: 500, atMost: 1000 })(Write.writeAll(left, message)))
+      yield* pass(500)
+      fiber.interruptUnsafe()
+      yield* pass(900)
+      assert.strictEqual(fiber.pollUnsafe(), undefined)
+      yield* pass(200)
+      const ended = fiber.pollUnsafe()
+      if (ended === undefined) return assert.fail("it still waits")
+      const { guarantee, transferred } = transferOf(ended)
+      assert.strictEqual(guarantee, "terminal")
+      assert.isAbove(transferred, 100)
+      assert.strictEqual(left.state.write, "torn")
+    }).pipe(Effect.scoped))
+
   it.effect("Relay.copy goes on as long as bytes flow", () =>
     Effect.gen(function*() {
       const [client, from] = yield* MemoryTransport.pair({ linger: 0 })

@@ -3,6 +3,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Cancellation from "../../Cancellation.ts"
 import { formatProgress } from "../base/format.ts"
 
@@ -14,18 +15,58 @@ export interface WriteMode {
   readonly atomic: boolean
 }
 
-/** Lets an interrupted operation finish within a time; `undefined` when the time was too short. */
+/** The bounds of an interrupted operation that goes on under the `total` policy. */
+export interface Bounds {
+  /** How long it may go on without taking a byte. */
+  readonly within: Duration.Duration
+  /** How long it may go on in all. */
+  readonly atMost: Duration.Duration
+}
+
+/** The bounds in force in a fiber. */
+export const boundsOf = (fiber: Fiber.Fiber<unknown, unknown>): Bounds => ({
+  within: fiber.getRef(Cancellation.TotalTimeout),
+  atMost: fiber.getRef(Cancellation.TotalDeadline)
+})
+
+export const isBounded = ({ atMost, within }: Bounds): boolean => Duration.isFinite(within) || Duration.isFinite(atMost)
+
+/** Lets an interrupted operation finish; `undefined` when it reached a bound. `progress` counts the bytes it has taken. */
 export const finish = <A, E>(
   operation: Effect.Effect<A, E>,
-  within: Duration.Duration
+  bounds: Bounds,
+  progress: () => number
 ): Effect.Effect<Exit.Exit<A, E> | undefined> =>
-  Duration.isFinite(within)
+  isBounded(bounds)
     // Interruptible, because this runs in an uninterruptible region.
     ? Effect.raceFirst(
       Effect.interruptible(Effect.exit(operation)),
-      Effect.as(Effect.interruptible(Effect.sleep(within)), undefined)
+      Effect.as(Effect.interruptible(exceeded(bounds, progress)), undefined)
     )
     : Effect.exit(operation)
+
+/**
+ * Ends when `progress` has not changed for the time `within`, or when the time `atMost` is over. It looks at `progress`
+ * eight times per `within`, so it ends at most 1/8 of that time late, and never early.
+ */
+export const exceeded = ({ atMost, within }: Bounds, progress: () => number): Effect.Effect<void> => {
+  const silence = Effect.suspend(() => {
+    let seen = progress()
+    let silent = 0
+    const wait: Effect.Effect<void> = Effect.flatMap(
+      Effect.sleep(Duration.toMillis(within) / looks),
+      () => {
+        const now = progress()
+        silent = now === seen ? silent + 1 : 0
+        seen = now
+        return silent >= looks ? Effect.void : wait
+      }
+    )
+    return wait
+  })
+  if (!Duration.isFinite(within)) return Effect.sleep(atMost)
+  return Duration.isFinite(atMost) ? Effect.raceFirst(silence, Effect.sleep(atMost)) : silence
+}
 
 /** Fails with the interruption, annotated with how far the operation came. */
 export const proceed = <E>(
@@ -39,6 +80,8 @@ export const proceed = <E>(
     : Context.add(annotation, Cause.StackTrace, new ProgressFrame(transfer, Cause.annotations(cause)))
   return Effect.failCause(Cause.annotate(cause, annotations, { overwrite: true }))
 }
+
+const looks = 8
 
 /** A frame of the printed stack trace that says how far the operation came: it shows wherever the cause is logged. */
 class ProgressFrame {

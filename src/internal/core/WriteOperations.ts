@@ -10,7 +10,7 @@ import { counters } from "../base/counters.ts"
 import { LibraryCondition } from "../base/LibraryCondition.ts"
 import { abortedBy } from "../cancellation/aborted.ts"
 import { guaranteeOf } from "../cancellation/guarantee.ts"
-import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
+import { boundsOf, finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { Operation, settled } from "./OperationQueue.ts"
 import type { WriteHalf } from "./WriteHalf.ts"
 
@@ -57,7 +57,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     return Effect.withFiber((fiber) => {
       const guarantee = this.guaranteeFor(fiber.getRef(Cancellation.Policy))
       if (guarantee !== undefined) return this.stop(guarantee, cause)
-      return Effect.flatMap(finish(settled(this), fiber.getRef(Cancellation.TotalTimeout)), (finished) => {
+      return Effect.flatMap(finish(settled(this), boundsOf(fiber), () => this.transferred), (finished) => {
         // A write that finishes in the turn of the time-out has finished.
         const exit = finished ?? this.exit
         return exit === undefined ? this.stop("terminal", cause) : this.settledBefore(cause, exit)

@@ -1,5 +1,4 @@
 import * as Cause from "effect/Cause"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { identity } from "effect/Function"
@@ -12,7 +11,7 @@ import { sharedByAll } from "../base/copies.ts"
 import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { abortedBy } from "../cancellation/aborted.ts"
 import { guaranteeOf } from "../cancellation/guarantee.ts"
-import { finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
+import { type Bounds, finish, isBounded, proceed, type WriteMode } from "../cancellation/interruption.ts"
 import { at, type Matcher } from "../core/Matcher.ts"
 import { assertOfThisVersion, ReadBuffer } from "../core/ReadBuffer.ts"
 
@@ -32,7 +31,7 @@ export const write = (
   condition: CompletionCondition.CompletionCondition,
   { atomic, operation }: WriteMode,
   policy: Cancellation.Type,
-  within: Duration.Duration
+  bounds: Bounds
 ): Effect.Effect<number, SocketError> => {
   const total = condition.expectedTotal(source.remaining)
   let transferred = 0
@@ -78,9 +77,9 @@ export const write = (
       }
       const guarantee = isDone ? "total" : guaranteeOf(policy, { transferred, total }, atomic)
       if (guarantee !== undefined) return proceed(cause, progress(guarantee))
-      // With a time limit the rest runs in a fiber of its own, which the limit can interrupt.
-      const rest = Duration.isFinite(within) ? loop(Effect.interruptible) : loop(identity)
-      return Effect.flatMap(finish(rest, within), (exit) => {
+      // With a bound the rest runs in a fiber of its own, which the bound can interrupt.
+      const rest = isBounded(bounds) ? loop(Effect.interruptible) : loop(identity)
+      return Effect.flatMap(finish(rest, bounds, () => transferred), (exit) => {
         if (exit === undefined) return proceed(cause, progress("terminal"))
         if (Exit.isSuccess(exit)) return proceed(cause, progress("total"))
         // If a request ended the rest, the fiber still fails with its interruption, and not with `OperationAborted`.

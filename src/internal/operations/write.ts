@@ -5,7 +5,7 @@ import * as Cancellation from "../../Cancellation.ts"
 import * as CompletionCondition from "../../CompletionCondition.ts"
 import type { SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
-import type { WriteMode } from "../cancellation/interruption.ts"
+import { boundsOf, type WriteMode } from "../cancellation/interruption.ts"
 import { coreOf } from "../core/Socket.ts"
 import * as ForeignStream from "./foreignStream.ts"
 import { isTraced, traced } from "./tracing.ts"
@@ -47,6 +47,6 @@ const start = (
       until,
       mode,
       fiber.getRef(Cancellation.Policy),
-      fiber.getRef(Cancellation.TotalTimeout)
+      boundsOf(fiber)
     )
 }

@@ -9,6 +9,7 @@ import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import * as Write from "../../Write.ts"
 import { formatAddress } from "../base/format.ts"
+import { exceeded } from "../cancellation/interruption.ts"
 import { handlerEnd } from "../core/handlerEnd.ts"
 import type { PeerMistakes } from "../core/PeerMistakes.ts"
 import type { ConnectionRegistry } from "./ConnectionRegistry.ts"
@@ -196,15 +197,15 @@ const maxRejectMessages = 128
 
 const sendRejectMessage = (
   connection: ServerConnection,
-  { send, within }: ResolvedRejectMessage
+  message: ResolvedRejectMessage
 ): Effect.Effect<void> =>
   Effect.andThen(
     // Interruptible children, because this runs in an uninterruptible region.
     Effect.raceFirst(
       Effect.interruptible(
-        Effect.ignore(Effect.andThen(Write.writeAll(connection.socket, send), connection.socket.close))
+        Effect.ignore(Effect.andThen(Write.writeAll(connection.socket, message.send), connection.socket.close))
       ),
-      Effect.interruptible(Effect.sleep(within))
+      Effect.interruptible(exceeded(message, () => connection.bytesWritten))
     ),
     connection.socket.abort
   )

@@ -4,6 +4,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Server from "../../Server.ts"
 import { positiveInteger } from "../base/checks.ts"
 import { formatBytes, formatCount } from "../base/format.ts"
+import type { Bounds } from "../cancellation/interruption.ts"
 
 export type Limit = Server.Limit
 
@@ -32,10 +33,9 @@ export const describe = (limit: Server.Limit): string => {
   }
 }
 
-/** A `RejectMessage` as bytes, with the time in milliseconds that sending and closing may take together. */
-export interface ResolvedRejectMessage {
+/** A `RejectMessage` as bytes, with the bounds of sending and closing together. */
+export interface ResolvedRejectMessage extends Bounds {
   readonly send: Uint8Array
-  readonly within: number
 }
 
 export interface TimeLimit {
@@ -125,7 +125,8 @@ type Resolved<A> = Exclude<A, Server.RejectMessage> | ResolvedRejectMessage
 const resolveAction = <A extends string>(action: A | Server.RejectMessage): A | ResolvedRejectMessage =>
   typeof action === "string" ? action : {
     send: typeof action.send === "string" ? new TextEncoder().encode(action.send) : action.send,
-    within: Duration.toMillis(Duration.fromInputUnsafe(action.within ?? "1 second"))
+    within: Duration.fromInputUnsafe(action.within ?? "1 second"),
+    atMost: Duration.fromInputUnsafe(action.atMost ?? "30 seconds")
   }
 
 function resolveMax<A extends string>(
