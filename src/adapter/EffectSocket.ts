@@ -36,7 +36,7 @@ import * as Socket from "effect/socket/Socket"
 import * as SocketServer from "effect/socket/SocketServer"
 import * as Acceptor from "../Acceptor.ts"
 import { unnamed } from "../internal/base/unnamed.ts"
-import type { SocketError } from "../SocketError.ts"
+import { isSocketError, type SocketError } from "../SocketError.ts"
 import * as StreamSocket from "../StreamSocket.ts"
 import {
   type ListenOptions,
@@ -221,7 +221,9 @@ export const toSocketServer = (
  *
  * **Details**
  *
- * Fails with `SocketServerOpenError`; `cause` is our `SocketError`.
+ * Fails with `SocketServerOpenError`; `cause` is our `SocketError`. When the scope
+ * closes, `run` accepts no more and goes on until it is interrupted, as that of
+ * Effect's own servers does.
  *
  * **Interruption**: *total*. The address is released.
  *
@@ -237,10 +239,22 @@ export const makeSocketServer = <T extends Target>(
   Transport | ResolverFor<T> | Scope.Scope
 > =>
   Effect.mapBoth(Acceptor.listen(target, options), {
-    onSuccess: (acceptor) => toSocketServer(acceptor, options),
+    onSuccess: (acceptor) => {
+      const server = toSocketServer(acceptor, options)
+      return SocketServer.SocketServer.of({
+        address: server.address,
+        // Only the scope closes this acceptor. Effect's own servers go on until they are interrupted then, and so do their
+        // handlers.
+        run: (handler) =>
+          Effect.catch(server.run(handler), (error) => wasClosed(error) ? Effect.never : Effect.fail(error))
+      })
+    },
     onFailure: (cause) =>
       new SocketServer.SocketServerError({ reason: new SocketServer.SocketServerOpenError({ cause }) })
   })
+
+const wasClosed = ({ reason }: SocketServer.SocketServerError): boolean =>
+  reason._tag === "SocketServerUnknownError" && isSocketError(reason.cause) && reason.cause.reason._tag === "Closed"
 
 /**
  * Provides Effect's `SocketServer` service with {@link makeSocketServer}.
