@@ -138,8 +138,12 @@ export interface SocketOptions {
   /** Bytes of the kernel's receive buffer (`SO_RCVBUF`), as for `sendBuffer`. */
   readonly receiveBuffer?: number | undefined
   /**
-   * How long `close` may wait for taken bytes to leave before it aborts. Default 2
-   * seconds. `0` aborts at once and discards the bytes that were not flushed. The
+   * How long `close` may wait for taken bytes to leave before it aborts. Over
+   * `EpollTransport` it waits until the peer has acknowledged them (over a
+   * Unix-domain path: read them), so that what the peer still sends does not cost
+   * it the rest. `node:net` does not tell: behind more than 16 KiB since the peer was
+   * last heard, `NodeTransport` waits for the end of the peer, or for 1 second
+   * without input. Default 2 seconds. `0` aborts at once and discards the bytes that were not flushed. The
    * `close` of a torn stream aborts at once in any case.
    */
   readonly linger?: Duration.Input | undefined
@@ -398,6 +402,19 @@ export interface Backing {
    * Optional.
    */
   readonly interestDropped?: ((direction: "read" | "write") => void) | undefined
+  /**
+   * The linger time of `close` is over: releases at once. Bytes that the platform
+   * delivers by itself may go on their way; a transport that has none leaves this
+   * out, and the core aborts.
+   */
+  readonly overdue?: (() => void) | undefined
+  /**
+   * Calls `done` when the platform has had the time to report what had arrived by
+   * now, which is soon. The core asks when the stream is closed or aborted while a
+   * read waits: the read gets what is there, as if it had been attempted a moment
+   * later. A transport whose `read` looks for itself leaves this out.
+   */
+  readonly lookAgain?: ((done: () => void) => void) | undefined
   /**
    * Gives the descriptor away, open, and returns its number; or returns why it
    * cannot, and nothing has happened then. Called only while no operation waits.

@@ -1,5 +1,6 @@
 /** `close` right behind a large answer: the peer gets all of it, although it goes on sending. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Net from "node:net"
@@ -9,7 +10,7 @@ import * as Server from "../../src/Server.ts"
 import type { StreamSocket } from "../../src/StreamSocket.ts"
 import * as Write from "../../src/Write.ts"
 import { kernel, pairOf, rawClientOf, rawConnect, secured } from "../support/transports.ts"
-import { start } from "../support/waiting.ts"
+import { eventually, start } from "../support/waiting.ts"
 
 const size = 3_000_000
 const answer = new Uint8Array(size)
@@ -110,6 +111,43 @@ describe("close behind a large answer, to a peer that still sends", () => {
           assert.deepStrictEqual(yield* Effect.promise(() => heard), complete)
         }).pipe(Effect.scoped, Effect.timeout("15 seconds"), Effect.provide(place.layer)),
       60_000
+    )
+  }
+
+  for (const place of kernel) {
+    it.live(
+      `a peer that has everything, sends nothing and does not end costs no time, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const [peer, socket] = yield* rawClientOf(place, {
+            socket: { linger: "20 seconds" },
+            client: { allowHalfOpen: true }
+          })
+          let bytes = 0
+          peer.on("data", (chunk: Buffer) => (bytes += chunk.byteLength))
+          yield* Write.writeAll(socket, new Uint8Array(10_000))
+          yield* eventually("the answer", () => bytes === 10_000)
+          const [took] = yield* Effect.timed(socket.close)
+          assert.isBelow(Duration.toMillis(took), 5000)
+          yield* eventually("the end", () => peer.readableEnded)
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      30_000
+    )
+
+    it.live(
+      `a silent peer that reads only after the linger time gets all of it, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const [peer, socket] = yield* rawClientOf(place, { socket: { linger: 300, sliceSize: 16_384 } })
+          // Less than the kernel takes of a peer that does not read.
+          const taken = new Uint8Array(100_000)
+          yield* Write.writeAll(socket, taken)
+          yield* socket.close
+          assert.strictEqual(socket.state.socket, "closed")
+          const heard = chatty(peer, () => false)
+          assert.deepStrictEqual(yield* Effect.promise(() => heard), { bytes: taken.byteLength, error: undefined })
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      30_000
     )
   }
 

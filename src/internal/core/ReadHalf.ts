@@ -27,6 +27,8 @@ export class ReadHalf {
   private writtenAtRead = -1
   private buffer: ReadBuffer | undefined = undefined
   private lost: SocketError | undefined = undefined
+  // The state behind a close that still serves the reads that wait.
+  private stateBefore: ReadHalf["state"] | undefined = undefined
   /** Why every operation fails when `state` is "closed". */
   refusal: Reason = closed
   /** The last `ReadSome` that has settled: the next read that waits uses it again. */
@@ -127,6 +129,21 @@ export class ReadHalf {
     this.state = "closed"
     this.buffer = undefined
     this.queue.pump("reported")
+  }
+
+  /** Closes, but serves the reads that wait whatever arrives until `close`. */
+  closeSoon(): void {
+    this.stateBefore = this.state
+    this.state = "closed"
+  }
+
+  /** Something has arrived behind `closeSoon`. */
+  serveLast(): void {
+    if (this.stateBefore === undefined) return
+    this.state = this.stateBefore
+    this.queue.pump("reported")
+    this.stateBefore = this.state
+    this.state = "closed"
   }
 
   run<A>(

@@ -86,6 +86,8 @@ export class Socket implements StreamSocket, Events {
   readonly linger: Duration.Duration
   private readonly backing: Backing
   private phase: State["socket"] = "open"
+  /** The stream is closing, and the reads that wait get what had arrived when the close began. */
+  private isLooking = false
   private releaseWaiters: Set<() => void> | undefined = undefined
   private takenBy: Successor | undefined = undefined
 
@@ -163,9 +165,7 @@ export class Socket implements StreamSocket, Events {
       if (this.takenBy !== undefined) return this.takenBy.close
       if (this.phase === "open") {
         if (this.writeHalf.isCutInside || Duration.isZero(this.linger)) return this.abort
-        this.refuse()
-        // A fiber that was resumed by `refuse` may have ended the stream already.
-        if (!this.isReleased()) this.backing.close()
+        this.refuse("close")
       }
       return this.isReleased()
         ? Effect.void
@@ -176,10 +176,9 @@ export class Socket implements StreamSocket, Events {
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.takenBy !== undefined) return this.takenBy.abort
-      if (this.phase === "open") this.refuse()
-      if (this.isReleased()) return Effect.void
-      this.backing.abort()
-      return this.released
+      if (this.phase === "open") this.refuse("abort")
+      else if (!this.isReleased()) this.end("abort")
+      return this.isReleased() ? Effect.void : this.released
     })
   }
 
@@ -237,7 +236,9 @@ export class Socket implements StreamSocket, Events {
     const answer = backing.detach?.() ??
       refused(Reason.Unsupported({ feature: "giving away a stream of this transport" }))
     if (typeof answer !== "number") return answer
-    this.refuse()
+    this.phase = "closing"
+    this.writeHalf.close()
+    this.readHalf.close()
     this.phase = "closed"
     return answer
   }
@@ -273,7 +274,8 @@ export class Socket implements StreamSocket, Events {
   }
 
   readable(): void {
-    this.readHalf.queue.pump("reported")
+    if (this.isLooking) this.readHalf.serveLast()
+    else this.readHalf.queue.pump("reported")
   }
 
   writable(): void {
@@ -303,10 +305,28 @@ export class Socket implements StreamSocket, Events {
     return this.phase === "closed"
   }
 
-  private refuse(): void {
+  /** Ends both directions, then the backing. */
+  private refuse(end: "close" | "abort"): void {
     this.phase = "closing"
     this.writeHalf.close()
+    const { backing, readHalf } = this
+    if (readHalf.queue.front === undefined || backing.lookAgain === undefined) {
+      this.end(end)
+      return
+    }
+    // A read that has begun before gets what had arrived by now.
+    this.isLooking = true
+    readHalf.closeSoon()
+    backing.lookAgain(() => {
+      if (this.isLooking) this.end(end)
+    })
+  }
+
+  private end(end: "close" | "abort"): void {
+    this.isLooking = false
     this.readHalf.close()
+    // A fiber that was resumed may have ended the stream already.
+    if (!this.isReleased()) this.backing[end]()
   }
 
   private get released(): Effect.Effect<void> {
@@ -343,7 +363,12 @@ export class Socket implements StreamSocket, Events {
   private get overdue(): Effect.Effect<void> {
     return Effect.andThen(
       Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
-      this.abort
+      Effect.suspend(() => {
+        const { backing } = this
+        if (backing.overdue === undefined || this.isReleased()) return this.abort
+        backing.overdue()
+        return this.released
+      })
     )
   }
 

@@ -38,6 +38,12 @@ export class EpollBacking implements Backing, Registered {
   private error: SocketError | undefined = undefined
   private writeError: SocketError | undefined = undefined
   private phase: "open" | "closing" | "closed" = "open"
+  // While closing: input was discarded, so that only the peer's end of stream makes a release safe.
+  private hasHeard = false
+  // While closing: the time-out behind which to ask anew what the peer has acknowledged, and its length in milliseconds.
+  private acknowledging: NodeJS.Timeout | undefined = undefined
+  private patience = firstPatience
+  private wasDelivered = false
   /** The socket may be open under other descriptors, in this process or another one. */
   private readonly isShared: boolean
 
@@ -165,12 +171,18 @@ export class EpollBacking implements Backing, Registered {
       return
     }
     const { linux } = this.reactor
-    // The kernel delivers what was taken although the descriptor is closed. Unread input would turn the FIN into a
-    // reset, so if there is any, the descriptor stays open until the peer's end of stream.
+    // The kernel delivers what was taken although the descriptor is closed. But input that is unread then, or that comes
+    // later, resets the connection, and the peer loses what it has not got. So the descriptor stays open while bytes are
+    // unacknowledged, and if there is input, until the peer's end of stream.
+    const isDelivered = linux.unacknowledged(this.fd) <= 0
     linux.shutdownWrite(this.fd)
     if (this.isShared) linux.clearLinger(this.fd)
-    if (this.discard() === "nothing") this.release()
-    else this.onClosing()
+    const found = this.discard()
+    if (found === "nothing" && isDelivered) this.release()
+    else {
+      this.hasHeard = found === "some"
+      this.onClosing()
+    }
   }
 
   abort(): void {
@@ -181,6 +193,12 @@ export class EpollBacking implements Backing, Registered {
     this.phase = "closing"
     if (!NetAddress.isUnixPathAddress(this.remoteAddress)) this.reactor.linux.setReset(this.fd)
     this.release()
+  }
+
+  overdue(): void {
+    // The peer is slow and has sent nothing: the kernel delivers without the descriptor.
+    if (this.phase === "closing" && !this.hasHeard) this.release()
+    else this.abort()
   }
 
   interestDropped(direction: "read" | "write"): void {
@@ -258,14 +276,36 @@ export class EpollBacking implements Backing, Registered {
   }
 
   private onClosing(): void {
-    if (this.discard() === "end") {
+    const found = this.discard()
+    if (found === "some") this.hasHeard = true
+    if (found === "end") {
       this.release()
       return
     }
+    if (!this.hasHeard) this.acknowledging ??= setTimeout(askAgain, this.patience, this)
     if (!this.waitsToRead) {
       this.waitsToRead = true
       this.reactor.ref()
     }
+  }
+
+  /** No event tells of an acknowledgement. */
+  askAgain(): void {
+    this.acknowledging = undefined
+    if (this.phase !== "closing" || this.hasHeard) return
+    const wasDelivered = this.wasDelivered
+    this.wasDelivered = this.isDelivered()
+    if (wasDelivered && this.wasDelivered) this.release()
+    else {
+      // A program that has got the last bytes may answer to them, and would fail by that.
+      this.patience = this.wasDelivered ? maxPatience : Math.min(2 * this.patience, maxPatience)
+      this.onClosing()
+    }
+  }
+
+  /** Whether the peer has everything, a FIN excepted, which counts as one byte over TCP. */
+  private isDelivered(): boolean {
+    return this.reactor.linux.unacknowledged(this.fd) <= (NetAddress.isUnixPathAddress(this.remoteAddress) ? 0 : 1)
   }
 
   /** Discards unread input. Returns whether it found nothing, some bytes, or the end of the stream. */
@@ -298,6 +338,7 @@ export class EpollBacking implements Backing, Registered {
     // Read now, because the kernel does not know it after the descriptor is closed.
     void this.localAddress
     this.phase = "closed"
+    clearTimeout(this.acknowledging)
     this.settleRead()
     this.settleWrite()
     if (this.isShared) this.reactor.remove(this)
@@ -321,6 +362,12 @@ export class EpollBacking implements Backing, Registered {
 }
 
 // ---- internal
+
+const askAgain = (backing: EpollBacking): void => backing.askAgain()
+
+// Milliseconds.
+const firstPatience = 1
+const maxPatience = 128
 
 // Memory for copying small pieces together. Only one call runs at a time.
 const scratch = new Uint8Array(65_536)

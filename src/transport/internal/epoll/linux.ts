@@ -47,6 +47,8 @@ export const MSG_NOSIGNAL = 0x4000
 
 export const SHUT_WR = 1
 
+export const SIOCOUTQ = 0x5411
+
 export const EPOLLIN = 0x1
 export const EPOLLPRI = 0x2
 export const EPOLLOUT = 0x4
@@ -112,6 +114,7 @@ export const load = () => {
   const getpeername = library.func("int getpeername(int fd, void *address, void *length)")
   // Variadic in C: some calling conventions pass the third argument in another way.
   const fcntl = library.func("int fcntl(int fd, int command, ...)")
+  const ioctl = library.func("int ioctl(int fd, unsigned long request, ...)")
   const epollCreate = library.func("int epoll_create1(int flags)")
   const epollCtl = library.func("int epoll_ctl(int epfd, int op, int fd, const void *event)")
   const epollWait = library.func("int epoll_wait(int epfd, void *events, int most, int timeout)")
@@ -187,6 +190,11 @@ export const load = () => {
       return answer(sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL))
     },
     shutdownWrite: (fd: number): number => answer(shutdown(fd, SHUT_WR)),
+    /** Bytes that the peer has not acknowledged, a FIN counted as one; over a Unix-domain path, that it has not read. */
+    unacknowledged: (fd: number): number => {
+      const result = answer(ioctl(fd, SIOCOUTQ, "void *", int))
+      return result < 0 ? result : int.getInt32(0, littleEndian)
+    },
     close: (fd: number): number => answer(close(fd)),
 
     setInt,

@@ -30,6 +30,8 @@ export class NodeBacking implements Backing, Native {
   // Bytes that may still be written in this turn of the event loop.
   private writeBudget = turnBudget
   private hasYielded = false
+  // A whole budget was written since the peer was last heard.
+  private isAhead = false
   private watching = false
   private phase: "open" | "closing" | "closed" = "open"
   private closing: StreamClosing | undefined = undefined
@@ -164,7 +166,7 @@ export class NodeBacking implements Backing, Native {
     this.closing = new StreamClosing(this.socket, {
       hasEnded: () => this.ended,
       hasUnread: this.chunk !== undefined || this.socket.readableLength > 0,
-      silence: () => 0,
+      silence: () => this.mayBeUnderWay() ? silence : 0,
       holdsDescriptor: true
     })
     this.chunk = undefined
@@ -172,6 +174,12 @@ export class NodeBacking implements Backing, Native {
     // From here on input is discarded.
     this.flowing = true
     this.socket.resume()
+  }
+
+  /** A read only resumes the socket; libuv looks for input when the event loop polls, which it has done by the second turn. */
+  lookAgain(done: () => void): void {
+    if (this.flowing && this.phase === "open") setImmediate(() => setImmediate(done))
+    else done()
   }
 
   abort(): void {
@@ -196,6 +204,7 @@ export class NodeBacking implements Backing, Native {
   onData(chunk: Buffer): void {
     if (this.pulling) return
     if (!this.hasYielded) this.writeBudget = turnBudget
+    this.isAhead = false
     if (this.phase !== "open") {
       this.closing?.received()
       return
@@ -224,11 +233,18 @@ export class NodeBacking implements Backing, Native {
     else this.closing?.peerEnded()
   }
 
+  // Whether the peer may not have got all of what was written since it was last heard, and would lose it if it sent to a
+  // released descriptor. `node:net` does not tell what is acknowledged.
+  private mayBeUnderWay(): boolean {
+    return this.isAhead || turnBudget - this.writeBudget >= flight
+  }
+
   // Node completes a write that the kernel takes at once within the same tick. If the peer keeps up, a writer would hold
   // the event loop for ever.
   private yieldTurn(): typeof WouldBlock {
     if (!this.hasYielded) {
       this.hasYielded = true
+      this.isAhead = true
       setImmediate(() => {
         this.hasYielded = false
         this.writeBudget = turnBudget
@@ -318,6 +334,11 @@ function onError(this: Net.Socket, cause: Error): void {
 function onClose(this: Net.Socket): void {
   backingOf(this).onClose()
 }
+
+// Bytes that one flight of packets brings to the peer.
+const flight = 16_384
+// Milliseconds without input for which `close` waits for the end of a peer that more than a flight is under way to.
+const silence = 1000
 
 // libuv before 1.52 reports a reset behind unread bytes as the end of the stream.
 const endMayBeReset = Number.parseInt(process.versions.node, 10) < 24
