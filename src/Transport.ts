@@ -409,10 +409,10 @@ export interface Backing {
    */
   readonly overdue?: (() => void) | undefined
   /**
-   * Calls `done` when the platform has had the time to report what had arrived by
-   * now, which is soon. The core asks when the stream is closed or aborted while a
-   * read waits: the read gets what is there, as if it had been attempted a moment
-   * later. A transport whose `read` looks for itself leaves this out.
+   * Calls `done` when the platform has had the time to report the bytes that had
+   * arrived by now, which is soon. The core asks when the stream is closed or
+   * aborted while a read waits: the read gets the bytes that are there, as if it had
+   * been attempted a moment later, and else fails with `Closed`. A transport whose `read` looks for itself leaves this out.
    */
   readonly lookAgain?: ((done: () => void) => void) | undefined
   /**

@@ -30,6 +30,8 @@ export class NodeBacking implements Backing, Native {
   // Bytes that may still be written in this turn of the event loop.
   private writeBudget = turnBudget
   private hasYielded = false
+  // The stream is closed as soon as bytes that had arrived before that have been read.
+  private isLooking = false
   // A whole budget was written since the peer was last heard.
   private isAhead = false
   private watching = false
@@ -178,8 +180,10 @@ export class NodeBacking implements Backing, Native {
 
   /** A read only resumes the socket; libuv looks for input when the event loop polls, which it has done by the second turn. */
   lookAgain(done: () => void): void {
-    if (this.flowing && this.phase === "open") setImmediate(() => setImmediate(done))
-    else done()
+    if (this.flowing && this.phase === "open") {
+      this.isLooking = true
+      setImmediate(() => setImmediate(done))
+    } else done()
   }
 
   abort(): void {
@@ -229,8 +233,9 @@ export class NodeBacking implements Backing, Native {
         code: "ECONNRESET"
       })
     } else this.ended = true
-    if (this.phase === "open") this.events.readable()
-    else this.closing?.peerEnded()
+    if (this.phase !== "open") this.closing?.peerEnded()
+    // The end may be newer than the close of this side, which then is what the read fails with.
+    else if (!this.isLooking) this.events.readable()
   }
 
   // Whether the peer may not have got all of what was written since it was last heard, and would lose it if it sent to a
