@@ -4,7 +4,9 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import type * as NetAddress from "effect/net/NetAddress"
 import type * as Scope from "effect/Scope"
+import type { X509Certificate } from "node:crypto"
 import type { Duplex } from "node:stream"
 import * as StreamSocket from "../StreamSocket.ts"
 import { resolveOptions, type SocketOptions } from "../Transport.ts"
@@ -45,6 +47,16 @@ export interface SocketDuplex extends Duplex {
   /** Milliseconds, as set by `setTimeout`. */
   readonly timeout: number | undefined
   readonly address: () => { readonly address?: string; readonly port?: number; readonly family?: "IPv4" | "IPv6" }
+  /** Whether the socket is a `Tls.TlsSocket`. */
+  readonly encrypted: boolean
+  /** Of a TLS stream: `Tls.ConnectionInfo.authorized`. */
+  readonly authorized: boolean | undefined
+  /** Of a TLS stream: the protocol, or `false` if none was negotiated. */
+  readonly alpnProtocol: string | false | undefined
+  /** The certificate of the peer in the form of `tls.TLSSocket`; empty if there is none. */
+  readonly getPeerCertificate: () => Partial<ReturnType<X509Certificate["toLegacyObject"]>>
+  /** Emits `"connect"` and `"ready"` and connects nothing, for those who connect each socket that they are given. */
+  readonly connect: (...args: ReadonlyArray<unknown>) => this
   readonly setNoDelay: (noDelay?: boolean) => this
   /** `initialDelay` is in milliseconds; 0 leaves it to the system. */
   readonly setKeepAlive: (enable?: boolean, initialDelay?: number) => this
@@ -63,13 +75,24 @@ export interface SocketDuplex extends Duplex {
  * @since 0.1.0
  */
 export interface ToDuplexOptions {
-  /** `false` ends the write side when the peer ends its own. Default `true`. */
+  /**
+   * Whether the write side stays open when the peer ends its own. Default `false`, as for `net.Socket`. A server of
+   * `node:http` asks for `true`: its clients may end their side before they have the answer.
+   */
   readonly allowHalfOpen?: boolean | undefined
   /**
    * The most bytes that are read ahead of the consumer, and how many may wait
    * to be written before `write` answers `false`. Default 65,536.
    */
   readonly highWaterMark?: number | undefined
+  /**
+   * The addresses to show instead of those of the socket, such as the `endpoints` of a PROXY header
+   * (`ProxyProtocol.receive`): `source` is the remote one and `destination` the local one.
+   */
+  readonly endpoints?: {
+    readonly source: NetAddress.SocketAddress
+    readonly destination: NetAddress.SocketAddress
+  } | undefined
 }
 
 /**
@@ -94,7 +117,22 @@ export interface ToDuplexOptions {
  *   as its `cause`. A socket that was closed by other means is
  *   `"ECONNABORTED"`. Without a listener, the `"error"` event does nothing.
  *
+ * - Events of the connection run in the async context of the effect that made the
+ *   stream.
+ *
  * Nobody else should read or write the socket as long as this does.
+ *
+ * **Beside `net.Socket`**
+ *
+ * The events and their order are those of a connected `net.Socket`, whatever the
+ * peer does, with these differences. Each comes from reading on demand: a `net.Socket`
+ * reads from birth.
+ *
+ * | without a consumer | `net.Socket` | here |
+ * |---|---|---|
+ * | the peer ends | `end`, `finish`, `close` | nothing before `end()`; then `finish`, `end`, `close` |
+ * | the peer resets | `error`, `close` | nothing before `end()`; then `finish`, `error`, `close` |
+ * | the peer resets, and `destroy()` | `error`, `close` | `close` |
  *
  * **What is lost**
  *
@@ -119,7 +157,7 @@ export interface ToDuplexOptions {
  * const acceptor = yield* Acceptor.listen("127.0.0.1:8080")
  * yield* Acceptor.serve(acceptor, (socket) =>
  *   Effect.scoped(Effect.gen(function*() {
- *     const duplex = yield* NodeDuplex.toDuplex(socket)
+ *     const duplex = yield* NodeDuplex.toDuplex(socket, { allowHalfOpen: true })
  *     server.emit("connection", duplex)
  *     yield* Effect.callback<void>((resume) => void duplex.once("close", () => resume(Effect.void)))
  *   })))
@@ -135,7 +173,7 @@ export const toDuplex = (
   Effect.acquireRelease(
     Effect.map(
       Effect.context(),
-      (context) => new DuplexOverSocket(socket, context, options?.allowHalfOpen, options?.highWaterMark)
+      (context) => new DuplexOverSocket(socket, context, options)
     ),
     (duplex) => duplex.released
   )

@@ -262,7 +262,7 @@ const suite = (name: string, layer: typeof NodeTransport.layer) => {
             Effect.exit(Acceptor.serve(acceptor, (plain) =>
               Effect.scoped(Effect.gen(function*() {
                 const socket = yield* Tls.server(plain, { ...localhost, alpn: ["http/1.1"] })
-                const duplex = yield* NodeDuplex.toDuplex(socket)
+                const duplex = yield* NodeDuplex.toDuplex(socket, { allowHalfOpen: true })
                 http.emit("connection", duplex)
                 yield* Effect.callback<void>((resume) => void duplex.once("close", () => resume(Effect.void)))
               }))))

@@ -94,7 +94,7 @@ describe("NodeDuplex", () => {
         assert.deepStrictEqual(duplex.address(), { address: "127.0.0.1", port: 1, family: "IPv4" })
         assert.deepStrictEqual(
           [duplex.connecting, duplex.pending, duplex.allowHalfOpen, duplex.readyState],
-          [false, false, true, "open"]
+          [false, false, false, "open"]
         )
         for (
           const same of [
@@ -124,8 +124,8 @@ describe("NodeDuplex", () => {
     it.effect("carries bytes both ways, to the end of both streams", () =>
       Effect.gen(function*() {
         const [left, right] = yield* MemoryTransport.pair({ capacity: 1000, seed: 5 })
-        const a = yield* NodeDuplex.toDuplex(left)
-        const b = yield* NodeDuplex.toDuplex(right, { highWaterMark: 333 })
+        const a = yield* NodeDuplex.toDuplex(left, { allowHalfOpen: true })
+        const b = yield* NodeDuplex.toDuplex(right, { allowHalfOpen: true, highWaterMark: 333 })
         const echo = pipeline(b, new PassThrough(), b)
         a.end(some.subarray(0, 100_000))
         assertBytes(yield* Effect.promise(() => collect(a)), some.subarray(0, 100_000))
@@ -186,7 +186,7 @@ describe("NodeDuplex", () => {
       it.effect("the end of the peer's stream is the end of this side only", () =>
         Effect.gen(function*() {
           const [socket, peer] = yield* MemoryTransport.pair()
-          const duplex = yield* NodeDuplex.toDuplex(socket)
+          const duplex = yield* NodeDuplex.toDuplex(socket, { allowHalfOpen: true })
           yield* peer.shutdownWrite
           assertBytes(yield* readOut(duplex), "")
           yield* turns()
@@ -892,7 +892,7 @@ const makeAgent = (options: Http.AgentOptions) =>
 const connected = (port: number) =>
   Effect.flatMap(
     StreamSocket.connect(NetAddress.inetAddressFromStringUnsafe(`127.0.0.1:${port}`)),
-    (socket) => NodeDuplex.toDuplex(socket)
+    (socket) => NodeDuplex.toDuplex(socket, { allowHalfOpen: true })
   )
 
 interface Answer {

@@ -127,7 +127,10 @@ export class DuplexBacking implements Backing {
     this.phase = "closing"
     // A stream that never reports its close must not hold up `abort`.
     this.giveUp ??= setTimeout(() => this.onClose(), closeTimeout)
-    abortStream(this.duplex, isClosing, () => this.reset())
+    // The shutdown of a `net.Socket` ends in one turn. That of another stream may wait for its peer without end.
+    if ("_handle" in this.duplex || this.duplex.writableFinished) {
+      abortStream(this.duplex, isClosing, () => this.reset())
+    } else this.reset()
   }
 
   configure(options: Parameters<Backing["configure"]>[0]): void {

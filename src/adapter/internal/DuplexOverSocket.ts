@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as NetAddress from "effect/net/NetAddress"
+import { AsyncResource } from "node:async_hooks"
 import { Buffer } from "node:buffer"
 import { constants } from "node:os"
 import { nextTick } from "node:process"
@@ -18,9 +19,10 @@ import { noop } from "../../internal/base/noEvents.ts"
 import { coreOf } from "../../internal/core/Socket.ts"
 import { isSocketError, type Reason } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
+import * as Tls from "../../Tls.ts"
 import type { LiveOptions } from "../../Transport.ts"
 import * as Write from "../../Write.ts"
-import type { SocketDuplex } from "../NodeDuplex.ts"
+import type { SocketDuplex, ToDuplexOptions } from "../NodeDuplex.ts"
 
 export class DuplexOverSocket extends Duplex implements SocketDuplex {
   readonly connecting = false
@@ -30,6 +32,8 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   private readonly fork: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
   private readonly clock: Clock.Clock
   private readonly chunkSize: number
+  private readonly endpoints: ToDuplexOptions["endpoints"]
+  private readonly asyncContext = new AsyncResource("SocketDuplex")
   private receiveBuffer: Buffer | undefined = undefined
   private writer: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private timer: Fiber.Fiber<unknown, unknown> | undefined = undefined
@@ -43,12 +47,12 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   constructor(
     source: StreamSocket.StreamSocket,
     context: Context.Context<never>,
-    allowHalfOpen = true,
-    highWaterMark = 65_536
+    { allowHalfOpen = false, endpoints, highWaterMark = 65_536 }: ToDuplexOptions = {}
   ) {
     positiveInteger(`toDuplex: highWaterMark`, highWaterMark, "bytes")
     super({ allowHalfOpen, highWaterMark })
     this.source = source
+    this.endpoints = endpoints
     this.fork = Effect.runForkWith(context)
     this.clock = Context.get(context, Clock.Clock)
     this.chunkSize = highWaterMark
@@ -66,13 +70,34 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
     })
   }
 
+  // What happens to the connection happens in the context of the stream, and not in that of an earlier event.
+  override emit(event: string | symbol, ...args: Array<unknown>): boolean {
+    return ofConnection.has(event)
+      ? this.asyncContext.runInAsyncScope(() => super.emit(event, ...args))
+      : super.emit(event, ...args)
+  }
+
+  connect(...args: ReadonlyArray<unknown>): this {
+    const listener = args.at(-1)
+    if (typeof listener === "function") this.once("connect", () => void Reflect.apply(listener, this, []))
+    nextTick(() => {
+      if (this.destroyed) return
+      this.emit("connect")
+      this.emit("ready")
+    })
+    return this
+  }
+
   override _read(): void {
     const receiveBuffer = this.receiveBuffer ??= Buffer.allocUnsafeSlow(this.chunkSize)
     this.run(this.source.readSome(receiveBuffer), (exit) => {
       if (Exit.isFailure(exit)) {
         this.readIsOver = true
-        if (isEndOfStream(exit.cause)) this.push(null)
-        else if (this.tellFailure === undefined) this.fail("read", exit.cause)
+        if (isEndOfStream(exit.cause)) {
+          this.push(null)
+          // "end" comes with a read. Where there is no consumer, that is this one.
+          if (!this.isConsumed) nextTick(() => this.read(0))
+        } else if (this.tellFailure === undefined) this.fail("read", exit.cause)
         this.tellFailureIfRead()
         return
       }
@@ -104,7 +129,14 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   override _final(callback: (error?: Error) => void): void {
     this.writer = this.run(this.source.shutdownWrite, (exit) => {
       this.writer = undefined
-      callback(errorOf("shutdown", exit))
+      // As in Node, a peer that is gone is found by reading. And a stream that is destroyed in the turn of `end` does not
+      // finish.
+      const error = isPeerGone(exit) ? undefined : errorOf("shutdown", exit)
+      nextTick(() => {
+        if (error !== undefined || !this.destroyed) callback(error)
+        // An ended stream that has no consumer is closed by the end of its peer, too.
+        if (!this.destroyed && !this.isConsumed) this.read(0)
+      })
     })
   }
 
@@ -165,7 +197,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   }
 
   address(): { address?: string; port?: number; family?: "IPv4" | "IPv6" } {
-    return nativeOf(this.source.localAddress) ?? {}
+    return nativeOf(this.local) ?? {}
   }
 
   get readyState(): SocketDuplex["readyState"] {
@@ -182,27 +214,55 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
   }
 
   get remoteAddress(): string | undefined {
-    return nativeOf(this.source.remoteAddress)?.address
+    return nativeOf(this.remote)?.address
   }
 
   get remotePort(): number | undefined {
-    return nativeOf(this.source.remoteAddress)?.port
+    return nativeOf(this.remote)?.port
   }
 
   get remoteFamily(): "IPv4" | "IPv6" | undefined {
-    return nativeOf(this.source.remoteAddress)?.family
+    return nativeOf(this.remote)?.family
   }
 
   get localAddress(): string | undefined {
-    return nativeOf(this.source.localAddress)?.address
+    return nativeOf(this.local)?.address
   }
 
   get localPort(): number | undefined {
-    return nativeOf(this.source.localAddress)?.port
+    return nativeOf(this.local)?.port
   }
 
   get localFamily(): "IPv4" | "IPv6" | undefined {
-    return nativeOf(this.source.localAddress)?.family
+    return nativeOf(this.local)?.family
+  }
+
+  get encrypted(): boolean {
+    return this.tls !== undefined
+  }
+
+  get authorized(): boolean | undefined {
+    return this.tls?.authorized
+  }
+
+  get alpnProtocol(): string | false | undefined {
+    return this.tls === undefined ? undefined : this.tls.alpn ?? false
+  }
+
+  getPeerCertificate(): ReturnType<SocketDuplex["getPeerCertificate"]> {
+    return this.tls?.peerCertificate?.toLegacyObject() ?? {}
+  }
+
+  private get tls(): Tls.ConnectionInfo | undefined {
+    return Tls.isTlsSocket(this.source) ? this.source.tls : undefined
+  }
+
+  private get remote(): NetAddress.SocketAddress {
+    return this.endpoints?.source ?? this.source.remoteAddress
+  }
+
+  private get local(): NetAddress.SocketAddress {
+    return this.endpoints?.destination ?? this.source.localAddress
   }
 
   /**
@@ -315,6 +375,10 @@ const nativeOf = (address: NetAddress.SocketAddress) =>
 
 const errorOf = (syscall: string, exit: Exit.Exit<unknown, unknown>): Error | undefined =>
   Exit.isSuccess(exit) ? undefined : nodeError(syscall, exit.cause)
+
+const ofConnection: ReadonlySet<string | symbol> = new Set(
+  ["data", "readable", "end", "drain", "finish", "error", "timeout", "close", "connect", "ready"]
+)
 
 /** For streams that have no linger time. */
 const defaultLinger = Duration.seconds(2)

@@ -11,6 +11,9 @@ conformance({
   pair: (options) =>
     Effect.gen(function*() {
       const [left, right] = yield* MemoryTransport.pair(options)
-      return [yield* NodeDuplex.fromDuplex(yield* NodeDuplex.toDuplex(left), options), right] as const
+      return [
+        yield* NodeDuplex.fromDuplex(yield* NodeDuplex.toDuplex(left, { allowHalfOpen: true }), options),
+        right
+      ] as const
     })
 }, it.live)
