@@ -1034,11 +1034,12 @@ describe("over TCP", () => {
   it.live("our client and our server: 4 MiB there and back, by two clients at once", () =>
     leavingNothing(Effect.gen(function*() {
       const server = yield* EffectSocket.makeSocketServer(anyPort)
-      yield* start(server.run(echo))
+      const running = yield* start(server.run(echo))
       const client = yield* EffectSocket.makeSocket(server.address)
       yield* Effect.all([ask(client), ask(yield* EffectSocket.makeSocket(server.address))], { concurrency: 2 })
       // And again, over a new connection of the same socket.
       yield* ask(client)
+      yield* Fiber.interrupt(running)
     })).pipe(Effect.provide(NodeTransport.layer)))
 
   it.live("our client and Effect's server", () =>
@@ -1052,8 +1053,9 @@ describe("over TCP", () => {
   it.live("Effect's client and our server", () =>
     leavingNothing(Effect.gen(function*() {
       const server = yield* EffectSocket.makeSocketServer(anyPort)
-      yield* start(server.run(echo))
+      const running = yield* start(server.run(echo))
       yield* ask(yield* NodeSocket.makeNet({ port: portOf(server.address) }))
+      yield* Fiber.interrupt(running)
     })).pipe(Effect.provide(NodeTransport.layer)))
 
   it.live("peers that reset, say nothing, or never read harm nobody else, and nothing is left of them", () =>
