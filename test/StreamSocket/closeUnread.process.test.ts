@@ -152,6 +152,21 @@ describe("close behind a large answer, to a peer that still sends", () => {
   }
 
   for (const place of kernel.map(secured)) {
+    it.live(
+      `a silent peer of ours that reads only after the linger time gets all of it, over ${place.name}`,
+      () =>
+        Effect.gen(function*() {
+          const [client, server] = yield* pairOf(place, { linger: 300 })
+          yield* Write.writeAll(server, answer.subarray(0, 100_000))
+          yield* server.close
+          const buffer = new Uint8Array(16_384)
+          let bytes = 0
+          while (bytes < 100_000) bytes += yield* client.readSome(buffer)
+          assert.strictEqual(bytes, 100_000)
+        }).pipe(Effect.scoped, Effect.provide(place.layer)),
+      30_000
+    )
+
     it.live(`a peer of ours gets all of it, over ${place.name}`, () =>
       Effect.gen(function*() {
         const [client, server] = yield* pairOf(place, { linger: "20 seconds" })

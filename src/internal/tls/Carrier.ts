@@ -151,7 +151,10 @@ export class BackingCarrier implements Carrier, Events {
     this.aborts = !isShut
     if (isOpen) this.stream.destroy()
     // A close, this one or an earlier one, may wait for the peer.
-    if ((isShut || !isOpen) && !this.isClosed) this.underlying.abort()
+    if (this.isClosed) return
+    // Everything has left into a stream that closes: what the platform delivers by itself may go on its way.
+    if (isShut && this.underlying.overdue !== undefined) this.underlying.overdue()
+    else if (isShut || !isOpen) this.underlying.abort()
   }
 
   // ---- events of the backing
