@@ -8,7 +8,7 @@
  * microtasks, never from inside an attempt. A stream may be slow or be reset,
  * but it never loses a byte from the middle.
  *
- * A direction that has moved 256 KiB, or has been asked 256 times, waits for the
+ * A direction that has moved 256 KiB, or has been asked 4,096 times, waits for the
  * next turn of the event loop, and so does a network behind each 64 connects. So
  * fibers that are never at rest leave timers, signals and `Effect.timeout` their
  * turns, as over the kernel. What waits is counted in bytes and calls, and not in
@@ -173,7 +173,7 @@ const resolver = AddressResolver.make(Result.getOrThrow(Dns.makeStatic({ hosts: 
 
 // Bytes that a direction moves before it leaves the event loop a turn, and what a call counts for besides its bytes.
 const turnBudget = 262_144
-const callCost = 1024
+const callCost = 64
 // The budget of a direction that waits for its turn.
 const yielded = -Infinity
 

@@ -1,4 +1,5 @@
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -6,6 +7,7 @@ import type * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Cancellation from "../../Cancellation.ts"
 import { formatProgress } from "../base/format.ts"
+import { monotonicMillis } from "../base/monotonic.ts"
 
 /** How a composed write stands to its caller. */
 export interface WriteMode {
@@ -50,21 +52,23 @@ export const finish = <A, E>(
  * eight times per `within`, so it ends at most 1/8 of that time late, and never early.
  */
 export const exceeded = ({ atMost, within }: Bounds, progress: () => number): Effect.Effect<void> => {
-  const silence = Effect.suspend(() => {
+  if (!Duration.isFinite(within)) return Effect.sleep(atMost)
+  const silence = Clock.clockWith((clock) => {
+    const limit = Duration.toMillis(within)
     let seen = progress()
-    let silent = 0
-    const wait: Effect.Effect<void> = Effect.flatMap(
-      Effect.sleep(Duration.toMillis(within) / looks),
-      () => {
-        const now = progress()
-        silent = now === seen ? silent + 1 : 0
-        seen = now
-        return silent >= looks ? Effect.void : wait
+    let changedAt = monotonicMillis(clock)
+    const wait: Effect.Effect<void> = Effect.suspend(() => {
+      const now = monotonicMillis(clock)
+      const taken = progress()
+      if (taken !== seen) {
+        seen = taken
+        changedAt = now
       }
-    )
+      const left = changedAt + limit - now
+      return left <= 0 ? Effect.void : Effect.andThen(Effect.sleep(Math.min(left, limit / looks)), wait)
+    })
     return wait
   })
-  if (!Duration.isFinite(within)) return Effect.sleep(atMost)
   return Duration.isFinite(atMost) ? Effect.raceFirst(silence, Effect.sleep(atMost)) : silence
 }
 

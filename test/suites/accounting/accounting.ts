@@ -177,7 +177,7 @@ const policies = {
   "terminal": Cancellation.terminal,
   "partial": Cancellation.partial,
   "total": Cancellation.total(),
-  "total, too late": Cancellation.total({ within }),
+  "total, too late": Cancellation.total({ atMost: within }),
   "total, in time": Cancellation.total({ within: "1 hour" })
 }
 type Policy = keyof typeof policies

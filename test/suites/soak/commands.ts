@@ -7,7 +7,7 @@ export type End = 0 | 1
 
 export type Type = Cancellation.Type
 
-/** What plain interruption asks for; a number is `total` within so many milliseconds. */
+/** What plain interruption asks for; a number is `total` for at most so many milliseconds. */
 export type Policy = Type | number
 
 export type Until =
@@ -326,7 +326,7 @@ const layerText = (layer: Layer): string =>
 export const forkText = ({ end, later, policy, region, steps, uninterruptible }: Fork): string =>
   [
     `end ${end}: ${steps.map(stepText).join(", then ")}`,
-    typeof policy === "number" ? `total within ${policy} ms` : policy,
+    typeof policy === "number" ? `total at most ${policy} ms` : policy,
     ...(region.length === 0 ? [] : [`in ${region.map(layerText).join(" > ")}`]),
     ...(uninterruptible ? ["uninterruptible"] : []),
     ...(later ? ["starting later"] : [])

@@ -202,7 +202,7 @@ class Run {
       ? Cancellation.terminal(started)
       : fork.policy === "partial"
       ? Cancellation.partial(started)
-      : Cancellation.total(started, fork.policy === "total" ? {} : { within: fork.policy })
+      : Cancellation.total(started, fork.policy === "total" ? {} : { atMost: fork.policy })
     // A fiber that has used up its turn lets others in before its next operation, which would then start unseen.
     const whole = Effect.provideService(governed, Scheduler.MaxOpsBeforeYield, Infinity)
     const placed = fork.later ? Effect.andThen(Effect.yieldNow, whole) : whole
