@@ -9,6 +9,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
  * - `*.wide.test.ts`: left out of `npm test`; `npm run test:wide` and CI run it.
  * - `*.process.test.ts`: has a process of its own, because it looks at or changes what belongs to the whole process.
  * - `*.properties.test.ts`: `npm test` runs a part of its random cases, `npm run test:wide` all of them.
+ * - `*.red.test.ts`: states a promise that does not hold yet; only `RED=1` runs it.
  * - any other `*.test.ts`: shares a process with others, as the properties do.
  */
 export const wide = ["test/**/*.wide.test.ts"]
@@ -56,7 +57,8 @@ export const shared = {
 
 // What is named on the command line runs, wherever it belongs.
 const isNamed = process.argv.some((argument) => /^test\/(?!vitest)/.test(argument))
-const exclude = [...configDefaults.exclude, ...isNamed ? [] : wide]
+const red = process.env["RED"] === "1" ? [] : ["test/**/*.red.test.ts"]
+const exclude = [...configDefaults.exclude, ...red, ...isNamed ? [] : wide]
 
 export default defineConfig({
   test: {
