@@ -197,7 +197,7 @@ describe("an observer that throws", () => {
       process.removeAllListeners("uncaughtException")
       const uncaught = yield* Effect.callback<unknown>((resume) => {
         process.once("uncaughtException", (cause) => resume(Effect.succeed(cause)))
-        line.pump("reported")
+        line.pump("keepInterest")
       })
       for (const handler of handlers) process.on("uncaughtException", handler)
       assert.strictEqual(String(uncaught), "Error: an observer failed")

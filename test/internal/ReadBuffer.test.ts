@@ -24,15 +24,15 @@ describe("ReadBuffer", () => {
 
   it("has another version whenever it begins elsewhere", () => {
     const buffer = new ReadBuffer()
-    const versions = [buffer.version]
+    const versions = [buffer.frontChanges]
     buffer.append(Buffer.from("abc"))
     buffer.consume(0)
     buffer.unread(Buffer.from(""))
-    assert.strictEqual(buffer.version, versions[0])
+    assert.strictEqual(buffer.frontChanges, versions[0])
     buffer.consume(1)
-    versions.push(buffer.version)
+    versions.push(buffer.frontChanges)
     buffer.unread(Buffer.from("x"))
-    versions.push(buffer.version)
+    versions.push(buffer.frontChanges)
     assert.strictEqual(new Set(versions).size, 3)
   })
 

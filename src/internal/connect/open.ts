@@ -19,7 +19,7 @@ import { counters } from "../base/counters.ts"
 import { unsupported, unsupportedLocal } from "../base/unsupported.ts"
 import { cancellable } from "../cancellation/cancellable.ts"
 import { withoutSignals } from "../cancellation/scope.ts"
-import { endsTurn } from "../core/OperationQueue.ts"
+import { isNearEndOfSlice } from "../core/OperationQueue.ts"
 import { Socket } from "../core/Socket.ts"
 import { interleave, race, type RaceOptions, type ResolvedRaceOptions, resolveRaceOptions } from "./HappyEyeballs.ts"
 import { nameOf, resolveHost } from "./resolveHost.ts"
@@ -51,7 +51,7 @@ export const open = <T extends Target>(
 
 // A connection that is made at once must reach the scope before the turn of its fiber ends: at the end of a turn an
 // interruption would lose it. So a turn with few steps left is ended first.
-const enoughTurn = Effect.withFiber((fiber) => endsTurn(fiber) ? Effect.yieldNow : Effect.void)
+const enoughTurn = Effect.withFiber((fiber) => isNearEndOfSlice(fiber) ? Effect.yieldNow : Effect.void)
 
 /** One call of `open`: looks the target up and connects to one of its addresses. */
 class Opening<T extends Target> {

@@ -14,7 +14,7 @@ import { Socket } from "./Socket.ts"
 
 export const TypeId: unique symbol = Symbol.for("~effect-asio/Acceptor")
 
-/** Tells a `Listener` of another copy of this package from an acceptor that is not ours. */
+/** The key by which a `Listener` of another installed copy of this package is recognized; see `base/copies.ts`. */
 const CoreId: unique symbol = Symbol.for("~effect-asio/Listener")
 
 class Accept extends Operation<Backing, SocketError> {
@@ -47,7 +47,7 @@ export class Listener implements Acceptor {
   constructor(backing: ListenerBacking, linger: Duration.Duration) {
     this.backing = backing
     this.linger = linger
-    backing.attach({ acceptable: () => this.queue.pump("reported") })
+    backing.attach({ acceptable: () => this.queue.pump("keepInterest") })
   }
 
   get [CoreId](): string {
@@ -74,7 +74,7 @@ export class Listener implements Acceptor {
       if (this.isClosed) return
       this.isClosed = true
       this.backing.close()
-      this.queue.pump("reported")
+      this.queue.pump("keepInterest")
     })
   }
 
@@ -108,7 +108,7 @@ export class Listener implements Acceptor {
   }
 }
 
-/** The core behind an acceptor; as `coreOf` of a stream. */
+/** The acceptor as a `Listener`; `undefined` if this library did not make it. */
 export const listenerOf = (acceptor: object): Listener | undefined => isListener(acceptor) ? acceptor : undefined
 
 const isListener = (acceptor: object): acceptor is Listener =>

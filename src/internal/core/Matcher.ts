@@ -14,18 +14,18 @@ export interface Matcher<A> {
   readonly operation: string
   /** Bytes that complete the read; `undefined` where that is unknown. */
   readonly total: number | undefined
-  /** `find` calls code of the caller. */
+  /** Whether `find` runs the caller's code. */
   readonly runsCallerCode: boolean
   /** The end of the stream completes the read with the bytes that are there. */
   readonly endsWithStream: boolean
   /** How many bytes the result consumes; `undefined` when more are needed; a reason when the read has to fail. */
   find(buffer: ReadBuffer): number | Reason | undefined
   /** Consumes `length` bytes as the result. */
-  take(buffer: ReadBuffer, length: number): A
-  /** How many more bytes may be asked for at once when there are `length`; at least 1. */
+  consume(buffer: ReadBuffer, length: number): A
+  /** The most bytes to request in the next attempt, when the buffer holds `length`. At least 1. */
   want(length: number): number
   /** Copies the bytes that are there to the caller, unconsumed, when the stream ends too early. */
-  show?(buffer: ReadBuffer): void
+  copyToTarget?(buffer: ReadBuffer): void
 }
 
 /** At least `atLeast` bytes, by default as many as the target holds, and at most as many as it holds. */
@@ -66,7 +66,7 @@ export class AtLeast implements Matcher<number> {
     return buffer.length < this.total ? undefined : Math.min(buffer.length, this.capacity)
   }
 
-  take(buffer: ReadBuffer, length: number): number {
+  consume(buffer: ReadBuffer, length: number): number {
     buffer.peek(this.target)
     buffer.consume(length)
     return length
@@ -76,7 +76,7 @@ export class AtLeast implements Matcher<number> {
     return this.capacity - length
   }
 
-  show(buffer: ReadBuffer): void {
+  copyToTarget(buffer: ReadBuffer): void {
     buffer.peek(this.target)
   }
 }
@@ -112,7 +112,7 @@ export class Fixed<A> implements Matcher<A> {
     return buffer.length >= this.total ? this.total : undefined
   }
 
-  take(buffer: ReadBuffer, length: number): A {
+  consume(buffer: ReadBuffer, length: number): A {
     const result = this.use(buffer.bytes().subarray(0, length))
     if (this.consumes) buffer.consume(length)
     return result
@@ -143,7 +143,7 @@ export class Varint<A> implements Matcher<A> {
     return varintLength(buffer.bytes(), this.bits)
   }
 
-  take(buffer: ReadBuffer, length: number): A {
+  consume(buffer: ReadBuffer, length: number): A {
     let value = 0n
     const bytes = buffer.bytes()
     for (let i = length - 1; i >= 0; i--) value = (value << 7n) | BigInt(bytes[i]! & 127)
@@ -182,13 +182,13 @@ export class Until<A = Uint8Array> implements Matcher<A> {
   }
 
   find(buffer: ReadBuffer): number | Reason | undefined {
-    if (this.version !== buffer.version) {
-      this.version = buffer.version
+    if (this.version !== buffer.frontChanges) {
+      this.version = buffer.frontChanges
       this.scanned = 0
     }
     const all = buffer.bytes()
     const bytes = all.byteLength > this.max ? all.subarray(0, this.max) : all
-    // The bytes of the last look hold no match, so the search runs only when there are new ones.
+    // The first `scanned` bytes were searched and hold no match, so the search runs only when there are new ones.
     const end = bytes.byteLength === this.scanned ? undefined : this.search(bytes, this.scanned)
     this.scanned = bytes.byteLength
     if (end === undefined) {
@@ -202,7 +202,7 @@ export class Until<A = Uint8Array> implements Matcher<A> {
     return end
   }
 
-  take(buffer: ReadBuffer, length: number): A {
+  consume(buffer: ReadBuffer, length: number): A {
     const result = this.use(buffer.bytes().subarray(0, length))
     buffer.consume(length)
     return result
@@ -232,7 +232,7 @@ export class All implements Matcher<Uint8Array> {
       : undefined
   }
 
-  take(buffer: ReadBuffer, length: number): Uint8Array {
+  consume(buffer: ReadBuffer, length: number): Uint8Array {
     return takeCopy(buffer, length)
   }
 
@@ -243,7 +243,7 @@ export class All implements Matcher<Uint8Array> {
 }
 
 /** Adds to a framing error where in the stream it is. The framing itself does not know. */
-export const at = (reason: Reason, position: number): Reason =>
+export const withPosition = (reason: Reason, position: number): Reason =>
   reason._tag === "Framing" ? Reason.Framing({ ...reason, position: Math.max(0, position) }) : reason
 
 /** The length of the varint at the front, which has at most `bits` bits; `undefined` when more bytes are needed. */
@@ -259,12 +259,12 @@ export const varintLength = (bytes: Uint8Array, bits: number): number | Reason |
   return undefined
 }
 
-/** The most bytes of one attempt into the read buffer. A read into a larger target goes past the buffer. */
+/** The most bytes of one attempt into the read buffer. A read into a larger target bypasses the buffer. */
 export const chunkSize = 16_384
 
 /**
  * Looks for the end of a message: the number of bytes up to and including it.
- * The first `scanned` bytes were there at the last look.
+ * The first `scanned` bytes were already searched.
  */
 export type Find = (bytes: Uint8Array, scanned: number) => number | undefined
 
@@ -281,7 +281,7 @@ export const findBytes = (delimiter: Uint8Array): Find => {
 
 export const findRegExp = (regexp: RegExp): Find => {
   const global = new RegExp(regexp.source, regexp.flags.replace(/[gy]/g, "") + "g")
-  let partial: RegExp | undefined
+  let possibleStart: RegExp | undefined
   // No match begins before this index, whatever bytes follow.
   let from = 0
   return (bytes, scanned) => {
@@ -291,8 +291,8 @@ export const findRegExp = (regexp: RegExp): Find => {
       // The first match that is not empty: an empty one would consume nothing, again and again.
       if (match[0].length > 0) return from + match.index + match[0].length
     }
-    partial ??= partialRegExp(global)
-    from += text.search(partial)
+    possibleStart ??= partialRegExp(global)
+    from += text.search(possibleStart)
     return undefined
   }
 }

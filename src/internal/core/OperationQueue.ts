@@ -21,9 +21,9 @@ export abstract class Operation<A, E> implements Cancellable {
   previous: Operation<unknown, unknown> | undefined = undefined
   queue: OperationQueue | undefined = undefined
   cancellationScope: CancellationScope | undefined = undefined
-  /** It is in the queue. An operation that has left it has ended, perhaps by code that its own attempt called. */
+  /** Whether it is in the queue. If this becomes false during an attempt, the caller's code has ended the operation. */
   queued = false
-  /** It never has to wait, so it does not wait for its turn either. */
+  /** Attempted at once, even while other operations wait: a write of no bytes. */
   immediate = false
   /** Its attempt calls code of the caller, which may interrupt this fiber, close the stream, or start operations. */
   runsCallerCode = false
@@ -42,7 +42,7 @@ export abstract class Operation<A, E> implements Cancellable {
   /** Goes as far as it can without waiting. `undefined`: it has to wait. Never throws. */
   abstract attempt(): Exit.Exit<A, E> | undefined
 
-  /** What its fiber does until the operation ends. */
+  /** Suspends the fiber until the operation ends. */
   wait(): Effect.Effect<A, E | SocketError> {
     return Effect.callback((resume) => {
       this.waiter = resume
@@ -50,14 +50,14 @@ export abstract class Operation<A, E> implements Cancellable {
     })
   }
 
-  /** What an interruption of its fiber does: takes the operation out of the queue, with nothing done. */
+  /** Handles an interruption of the fiber: removes the operation, which has moved no bytes. */
   interrupt(): Effect.Effect<void> {
     return Effect.sync(() => {
       this.waiter = undefined
       if (!this.queued) return
       counters.cancelled.total++
       this.cancel("total")
-      this.queue?.pump("unreported")
+      this.queue?.pump("dropInterestIfEmpty")
     })
   }
 
@@ -66,7 +66,7 @@ export abstract class Operation<A, E> implements Cancellable {
     return "total"
   }
 
-  /** Stops it: it is not attempted any more. Does not resume its fiber. */
+  /** Stops the operation, so that it is not attempted any more. Does not resume its fiber. */
   cancel(_guarantee: Type): void {
     this.rollback()
     this.queue?.remove(this)
@@ -77,7 +77,7 @@ export abstract class Operation<A, E> implements Cancellable {
     return false
   }
 
-  /** Takes back what it has done, where that is what stopping means. */
+  /** Undoes partial effects of a cancelled operation. Only `ReadInto` has some: its bytes go to the read buffer. */
   rollback(): void {
     // Most operations have nothing to take back.
   }
@@ -92,13 +92,14 @@ export abstract class Operation<A, E> implements Cancellable {
     return guarantee
   }
 
+  /** The second step of a request: fails the fiber. */
   resume(): void {
     if (this.exit !== undefined) this.queue?.settle(this, this.exit)
-    this.queue?.pump("unreported")
+    this.queue?.pump("dropInterestIfEmpty")
   }
 }
 
-// Typed as a method, so that a queue can hold operations of every type.
+// The method syntax makes the parameter bivariant, so that a queue can hold operations of every type.
 type Resume<A, E> = { resume(exit: Exit.Exit<A, E>): void }["resume"]
 
 /**
@@ -108,13 +109,12 @@ type Resume<A, E> = { resume(exit: Exit.Exit<A, E>): void }["resume"]
  * paths of `WriteHalf.writePiece` and `ReadHalf.startReadSome` do the same steps
  * themselves, so that an operation which completes at once need not be made:
  *
- * 1. End of turn: a fiber whose turn is nearly used up yields first (`endsTurn`),
- *    so that the result of an attempt is not lost between two turns.
- * 2. Front: only while the queue is empty may a new operation be attempted.
- * 3. Attempt: it goes as far as it can.
- * 4. Count: one that succeeded counts as completed, and returns its exit.
- * 5. Push: one that has to wait joins the queue, and `pump` attempts it again when
- *    it is at the front.
+ * 1. Yield if the time slice of the fiber is nearly used up (`isNearEndOfSlice`),
+ *    so that the result of an attempt is not lost between two slices.
+ * 2. Attempt the operation, only if the queue is empty.
+ * 3. If it has ended, count it and return its exit.
+ * 4. Otherwise push it to the queue; `pump` attempts it again when it is at the
+ *    front.
  *
  * `settle` is the only code that resumes a waiting fiber. A resumed fiber runs at
  * once and may start, cancel or close anything. So an operation leaves the queue
@@ -125,17 +125,17 @@ export class OperationQueue {
   private back: Operation<unknown, unknown> | undefined = undefined
   private pumping = false
   private retry = false
-  private isUnreported = false
+  private dropsInterest = false
   private readonly owner: { readonly interestDropped: () => void }
 
-  /** `interestDropped` is called when the queue has emptied other than by an event of the transport. */
+  /** `interestDropped` is called when the queue became empty without the transport knowing. */
   constructor(owner: { readonly interestDropped: () => void }) {
     this.owner = owner
   }
 
   /** Starts an operation, by the protocol of this class. */
   run<A, E>(fiber: Fiber.Fiber<unknown, unknown>, operation: Operation<A, E>): Effect.Effect<A, E | SocketError> {
-    return endsTurn(fiber)
+    return isNearEndOfSlice(fiber)
       ? Effect.flatMap(Effect.yieldNow, () => this.start(fiber, operation))
       : this.start(fiber, operation)
   }
@@ -164,15 +164,15 @@ export class OperationQueue {
   /**
    * Attempts the operation at the front, and the next one when that has ended.
    *
-   * `reported`: an event of the transport, or a change that the transport knows,
-   * makes this worth while. `unreported`: an operation was cancelled, or was served
-   * without the transport. When the queue is empty then, the transport still
-   * watches for an event that nothing waits for, and `interestDropped` tells it.
+   * `dropInterestIfEmpty`: an operation was cancelled, or was served from the read
+   * buffer. If the queue is empty then, the transport still watches for an event
+   * that no operation waits for, and `interestDropped` tells it to stop.
+   * `keepInterest`: the transport has reported an event, or has ended.
    */
-  pump(trigger: "reported" | "unreported"): void {
-    if (trigger === "unreported") this.isUnreported = true
+  pump(interest: "keepInterest" | "dropInterestIfEmpty"): void {
+    if (interest === "dropInterestIfEmpty") this.dropsInterest = true
     this.retry = true
-    // Called by code that an attempt has called: the loop that runs already goes on.
+    // A re-entrant call: the outer loop sees `retry` and goes on.
     if (this.pumping) return
     this.pumping = true
     while (this.front !== undefined && this.retry) {
@@ -186,8 +186,8 @@ export class OperationQueue {
       }
     }
     this.pumping = false
-    if (this.isUnreported && this.front === undefined) this.owner.interestDropped()
-    this.isUnreported = false
+    if (this.dropsInterest && this.front === undefined) this.owner.interestDropped()
+    this.dropsInterest = false
   }
 
   private start<A, E>(
@@ -196,7 +196,7 @@ export class OperationQueue {
   ): Effect.Effect<A, E | SocketError> {
     if (operation.runsCallerCode) {
       // Its fiber parks first. Only then does an interruption by the caller's code take effect inside the attempt.
-      queueMicrotask(() => this.pump("reported"))
+      queueMicrotask(() => this.pump("keepInterest"))
     } else if (this.front === undefined || operation.immediate) {
       const exit = operation.attempt()
       if (exit !== undefined) {
@@ -241,24 +241,24 @@ export class OperationQueue {
 }
 
 /** Waits until an operation settles. The caller decides what an interruption does to the operation. */
-export const settled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | SocketError> =>
+export const awaitSettled = <A, E>(operation: Operation<A, E>): Effect.Effect<A, E | SocketError> =>
   Effect.callback((resume) => {
     if (operation.exit !== undefined) resume(operation.exit)
     else operation.waiter = resume
   })
 
 /**
- * Whether a fiber has nearly used up its turn.
+ * Whether a fiber has nearly used up its time slice.
  *
- * The result of an attempt that moved bytes must reach its caller. When a turn is
+ * The result of an attempt that moved bytes must reach its caller. When a slice is
  * used up, the run loop lets other fibers run, and a fiber that is interrupted
- * there loses the result. So a fiber ends its turn before the attempt when few
- * steps are left.
+ * there loses the result. So a fiber yields before the attempt when few steps are
+ * left.
  */
-export const endsTurn = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
+export const isNearEndOfSlice = (fiber: Fiber.Fiber<unknown, unknown>): boolean =>
   fiber.currentOpCount + margin >= fiber.cache.maxOpsBeforeYield
 
 // ---- internal
 
-// More steps of the run loop than lie between an attempt and the next step of its caller.
+// An upper bound of the run-loop steps between an attempt and the next step of its caller.
 const margin = 32

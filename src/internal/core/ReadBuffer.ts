@@ -20,8 +20,8 @@ export class ReadBuffer {
   private start = 0
   private end = 0
   /** Changes when the front changes: bytes were put in front, or consumed there. */
-  version = 0
-  /** Bytes that were consumed so far. */
+  frontChanges = 0
+  /** Bytes consumed so far, minus those put back by `unread`. */
   consumed = 0
 
   get length(): number {
@@ -49,7 +49,7 @@ export class ReadBuffer {
       this.start = 0
       this.end = bytes.byteLength + behind.byteLength
     }
-    this.version++
+    this.frontChanges++
   }
 
   append(bytes: Uint8Array): void {
@@ -66,7 +66,7 @@ export class ReadBuffer {
   }
 
   consume(count: number): void {
-    if (count > 0) this.version++
+    if (count > 0) this.frontChanges++
     this.consumed += count
     this.start += count
     if (this.start === this.end) {

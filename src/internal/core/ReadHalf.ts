@@ -8,7 +8,7 @@ import { WouldBlock } from "../../Transport.ts"
 import { assertAlive } from "../base/checks.ts"
 import { counters } from "../base/counters.ts"
 import { chunkSize } from "./Matcher.ts"
-import { endsTurn, type Operation, OperationQueue } from "./OperationQueue.ts"
+import { isNearEndOfSlice, type Operation, OperationQueue } from "./OperationQueue.ts"
 import { ReadBuffer } from "./ReadBuffer.ts"
 import { endOfStream, ReadSome } from "./ReadOperations.ts"
 import type { WriteHalf } from "./WriteHalf.ts"
@@ -30,7 +30,7 @@ export class ReadHalf {
   // The state behind a close that still serves the reads that wait.
   private stateBefore: ReadHalf["state"] | undefined = undefined
   /** Why every operation fails when `state` is "closed". */
-  refusal: Reason = closed
+  closedReason: Reason = closed
   /** The last `ReadSome` that has settled: the next read that waits uses it again. */
   cachedRead: ReadSome | undefined = undefined
 
@@ -64,7 +64,7 @@ export class ReadHalf {
     return this.buffer ??= new ReadBuffer()
   }
 
-  /** One attempt of the transport, past the read buffer. */
+  /** One attempt of the transport, bypassing the read buffer. */
   receive(target: Uint8Array): number | SocketError {
     // End of stream stays end of stream, also when the connection is reset afterwards.
     if (this.state === "ended") return 0
@@ -88,9 +88,9 @@ export class ReadHalf {
 
   /** Puts bytes back in front of the unread ones: the next read gets them first. */
   unread(bytes: Uint8Array): SocketError | undefined {
-    if (this.state === "closed") return this.error(this.refusal, "unread", 0)
+    if (this.state === "closed") return this.error(this.closedReason, "unread", 0)
     this.readBuffer().unread(bytes)
-    this.queue.pump("unreported")
+    this.queue.pump("dropInterestIfEmpty")
     return undefined
   }
 
@@ -98,8 +98,8 @@ export class ReadHalf {
     if (this.state !== "closed") this.backing.interestDropped?.("read")
   }
 
-  /** Unread bytes are gone, so every later read fails: it would read what follows them. */
-  lose(cause: unknown): void {
+  /** The caller has detached the target that held unread bytes. Later reads would skip them, so they fail. */
+  failWithLostBytes(cause: unknown): void {
     this.state = "failed"
     this.lost = new SocketError({
       reason: Reason.Unknown(),
@@ -114,7 +114,7 @@ export class ReadHalf {
     return new SocketError({ reason, operation, address: this.backing.remoteAddress, transferred, total })
   }
 
-  // A call, so that the compiler does not assume `state` unchanged over code of the caller.
+  // A method, because the compiler would keep a narrowed `state` across the caller's code.
   isClosed(): boolean {
     return this.state === "closed"
   }
@@ -125,10 +125,10 @@ export class ReadHalf {
   }
 
   close(reason?: Reason): void {
-    if (reason !== undefined) this.refusal = reason
+    if (reason !== undefined) this.closedReason = reason
     this.state = "closed"
     this.buffer = undefined
-    this.queue.pump("reported")
+    this.queue.pump("keepInterest")
   }
 
   /** Closes, but serves the reads that wait whatever arrives until `close`. */
@@ -141,7 +141,7 @@ export class ReadHalf {
   serveLast(): void {
     if (this.stateBefore === undefined) return
     this.state = this.stateBefore
-    this.queue.pump("reported")
+    this.queue.pump("keepInterest")
     this.stateBefore = this.state
     this.state = "closed"
   }
@@ -153,12 +153,12 @@ export class ReadHalf {
     return this.queue.run(fiber, operation)
   }
 
-  // One step of the run loop. An effect that attempts and another one that waits would be two.
+  // One effect both attempts and waits, which saves a step of the run loop.
   readSome(target: Uint8Array): Effect.Effect<number, SocketError | Cause.Done> {
     return Effect.callback((resume) => {
       const fiber: Fiber.Fiber<unknown, unknown> | undefined = Fiber.getCurrent()
       if (fiber === undefined) throw new Error("no fiber")
-      if (!endsTurn(fiber)) return this.startReadSome(fiber, target, resume)
+      if (!isNearEndOfSlice(fiber)) return this.startReadSome(fiber, target, resume)
       const start = Effect.callback<number, SocketError | Cause.Done>((resume) =>
         this.startReadSome(fiber, target, resume)
       )
@@ -192,9 +192,9 @@ export class ReadHalf {
 
   attemptReadSome(target: Uint8Array, length: number): Exit.Exit<number, SocketError | Cause.Done> | undefined {
     try {
-      if (this.state === "closed") return Exit.fail(this.error(this.refusal, "readSome", 0))
+      if (this.state === "closed") return Exit.fail(this.error(this.closedReason, "readSome", 0))
       assertUnchanged(target, length)
-      if (length === 0) return nothing
+      if (length === 0) return zeroBytes
       const buffer = this.buffer
       if (buffer !== undefined && buffer.length > 0) {
         const count = buffer.peek(target)
@@ -222,7 +222,7 @@ const closed = Reason.Closed()
 
 const none = new Uint8Array(0)
 
-const nothing = Exit.succeed(0)
+const zeroBytes = Exit.succeed(0)
 
 const assertUnchanged = (target: Uint8Array, length: number): void => {
   if (target.byteLength === length) {

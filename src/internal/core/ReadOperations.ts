@@ -3,7 +3,7 @@ import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { type Address, during, Reason, type SocketError } from "../../SocketError.ts"
 import { WouldBlock } from "../../Transport.ts"
-import { at, type AtLeast, chunkSize, type Matcher } from "./Matcher.ts"
+import { type AtLeast, chunkSize, type Matcher, withPosition } from "./Matcher.ts"
 import { Operation } from "./OperationQueue.ts"
 import type { ReadHalf } from "./ReadHalf.ts"
 
@@ -91,16 +91,18 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
         if (matcher.runsCallerCode && !this.queued) return undefined
         if (typeof found === "number") {
           half.hasRead()
-          return Exit.succeed(matcher.take(buffer, found))
+          return Exit.succeed(matcher.consume(buffer, found))
         }
         if (found !== undefined) {
-          return Exit.fail(half.error(at(found, half.bytesRead - buffer.length), matcher.operation, buffer.length))
+          return Exit.fail(
+            half.error(withPosition(found, half.bytesRead - buffer.length), matcher.operation, buffer.length)
+          )
         }
         const answer = half.receiveIntoBuffer(matcher.want(buffer.length))
         if (answer === WouldBlock) return undefined
         if (answer === 0) {
-          if (matcher.endsWithStream) return Exit.succeed(matcher.take(buffer, buffer.length))
-          matcher.show?.(buffer)
+          if (matcher.endsWithStream) return Exit.succeed(matcher.consume(buffer, buffer.length))
+          matcher.copyToTarget?.(buffer)
           return buffer.length === 0
             ? endOfStream
             : Exit.fail(half.error(Reason.UnexpectedEof(), matcher.operation, buffer.length, matcher.total))
@@ -117,7 +119,7 @@ export class ReadMatch<A> extends Operation<A, SocketError | Cause.Done> {
   }
 
   private closed(): Exit.Exit<never, SocketError> {
-    return Exit.fail(this.half.error(this.half.refusal, this.matcher.operation, 0, this.matcher.total))
+    return Exit.fail(this.half.error(this.half.closedReason, this.matcher.operation, 0, this.matcher.total))
   }
 }
 
@@ -156,16 +158,16 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
     const { half, target } = this
     const { operation, total } = target
     try {
-      if (half.isClosed()) return Exit.fail(half.error(half.refusal, operation, 0, total))
+      if (half.isClosed()) return Exit.fail(half.error(half.closedReason, operation, 0, total))
       const buffer = half.readBuffer()
       // `unread` has put bytes in front since, so those in the target stand in the wrong place.
-      if (this.version !== buffer.version) this.rollback()
-      this.version = buffer.version
+      if (this.version !== buffer.frontChanges) this.rollback()
+      this.version = buffer.frontChanges
       for (;;) {
         const length = buffer.length + this.placed
         if (length >= total) {
           half.hasRead()
-          target.take(buffer, Math.min(buffer.length, target.capacity))
+          target.consume(buffer, Math.min(buffer.length, target.capacity))
           return Exit.succeed(Math.min(length, target.capacity))
         }
         const answer = half.receive(target.view().subarray(length))
@@ -176,7 +178,7 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
           continue
         }
         this.rollback()
-        target.show(buffer)
+        target.copyToTarget(buffer)
         if (typeof answer !== "number") return Exit.fail(during(answer, { operation, transferred: length, total }))
         return length === 0 ? endOfStream : Exit.fail(half.error(Reason.UnexpectedEof(), operation, length, total))
       }
@@ -198,12 +200,12 @@ export class ReadInto extends Operation<number, SocketError | Cause.Done> {
       this.half.readBuffer().append(this.target.view().subarray(offset, offset + placed))
     } catch (cause) {
       // The caller has detached or resized the target during the read, and the bytes in it are gone.
-      this.half.lose(cause)
+      this.half.failWithLostBytes(cause)
     }
   }
 }
 
-/** The operation that reads into a target: past the read buffer, where that saves a copy of many bytes. */
+/** The operation that reads into a target. A large target bypasses the read buffer, which saves a copy. */
 export const readInto = (half: ReadHalf, target: AtLeast): Operation<number, SocketError | Cause.Done> =>
   target.capacity > chunkSize ? new ReadInto(half, target) : new ReadMatch(half, target)
 

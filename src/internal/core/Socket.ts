@@ -22,7 +22,7 @@ import { ShutdownWrite, WriteSome } from "./WriteOperations.ts"
 
 export const TypeId: unique symbol = Symbol.for("~effect-asio/StreamSocket")
 
-/** Tells a `Socket` of another copy of this package from a stream that is not ours. */
+/** The key by which a `Socket` of another installed copy of this package is recognized; see `base/copies.ts`. */
 const CoreId: unique symbol = Symbol.for("~effect-asio/Socket")
 
 /** Waits for the release. In a region of signals, a terminal request turns the close into an abort. */
@@ -104,7 +104,7 @@ export class Socket implements StreamSocket, Events {
     return version
   }
 
-  /** The stream or the attempt that has taken the backing over. */
+  /** The stream that owns the backing now, such as one over TLS. `close` and `abort` go to it. */
   get successor(): Successor | undefined {
     return this.takenBy
   }
@@ -133,7 +133,7 @@ export class Socket implements StreamSocket, Events {
     return { socket: this.phase, read: this.readHalf.state, write: this.writeHalf.state }
   }
 
-  /** For logs: printed whole, a socket has cycles and leads into the transport. */
+  /** For logs: printing all fields would recurse into the transport. */
   toJSON(): unknown {
     const { bytesRead, bytesWritten, state } = this
     return {
@@ -146,7 +146,7 @@ export class Socket implements StreamSocket, Events {
     }
   }
 
-  // Getters, so that every member can be taken off its socket, and an idle socket holds no closures.
+  // Getters, so that `const { readSome } = socket` works, and an idle socket holds no closures.
   get readSome(): (target: Uint8Array) => Pull.Pull<number, SocketError> {
     return (target) => this.readHalf.readSome(target)
   }
@@ -164,28 +164,28 @@ export class Socket implements StreamSocket, Events {
     return Effect.suspend(() => {
       if (this.takenBy !== undefined) return this.takenBy.close
       if (this.phase === "open") {
-        if (this.writeHalf.isCutInside || Duration.isZero(this.linger)) return this.abort
-        this.refuse("close")
+        if (this.writeHalf.isInsideMessage || Duration.isZero(this.linger)) return this.abort
+        this.closeHalves("close")
       }
       return this.isReleased()
         ? Effect.void
-        : Effect.onInterrupt(closing(this.backing, this.releasedInTime), () => this.abort)
+        : Effect.onInterrupt(closing(this.backing, this.awaitReleaseWithinLinger), () => this.abort)
     })
   }
 
   get abort(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.takenBy !== undefined) return this.takenBy.abort
-      if (this.phase === "open") this.refuse("abort")
+      if (this.phase === "open") this.closeHalves("abort")
       else if (!this.isReleased()) this.end("abort")
-      return this.isReleased() ? Effect.void : this.released
+      return this.isReleased() ? Effect.void : this.awaitRelease
     })
   }
 
   get configure(): (options: LiveOptions) => Effect.Effect<void, SocketError> {
     return (options) =>
       Effect.suspend(() => {
-        if (this.phase !== "open") return Effect.fail(this.readHalf.error(this.readHalf.refusal, "configure", 0))
+        if (this.phase !== "open") return Effect.fail(this.readHalf.error(this.readHalf.closedReason, "configure", 0))
         const refused = this.backing.configure(resolveLiveOptions(options))
         return isSocketError(refused) ? Effect.fail(refused) : Effect.void
       })
@@ -202,12 +202,12 @@ export class Socket implements StreamSocket, Events {
         ? Effect.callback<boolean>((resume) => {
           const cancel = afterTurns(arrivalTurns, () => {
             const isQuiet = this.isQuiet()
-            this.readHalf.queue.pump("unreported")
+            this.readHalf.queue.pump("dropInterestIfEmpty")
             resume(Effect.succeed(isQuiet))
           })
           return Effect.sync(() => {
             cancel()
-            this.readHalf.queue.pump("unreported")
+            this.readHalf.queue.pump("dropInterestIfEmpty")
           })
         })
         : Effect.succeed(false)
@@ -222,10 +222,10 @@ export class Socket implements StreamSocket, Events {
 
   detachFd(): number | SocketError {
     const { backing, readHalf, writeHalf } = this
-    if (this.phase !== "open") return readHalf.error(readHalf.refusal, "detachFd", 0)
+    if (this.phase !== "open") return readHalf.error(readHalf.closedReason, "detachFd", 0)
     if (writeHalf.state === "torn" || writeHalf.state === "failed") {
       if (writeHalf.failure !== undefined) {
-        return writeHalf.refused(writeHalf.failure, { operation: "detachFd", transferred: 0 })
+        return writeHalf.refusedError(writeHalf.failure, { operation: "detachFd", transferred: 0 })
       }
     }
     const unread = readHalf.unreadBytes().byteLength
@@ -246,7 +246,7 @@ export class Socket implements StreamSocket, Events {
   /** Why the backing cannot be handed over now, such as while an operation waits; `undefined` when it can. */
   takeOverRefusal(): Reason | string | undefined {
     const { readHalf, writeHalf } = this
-    if (readHalf.state === "closed") return readHalf.refusal
+    if (readHalf.state === "closed") return readHalf.closedReason
     const refused = writeHalf.reason
     if (refused !== undefined) return refused
     return this.busy() ?? (readHalf.state === "open" ? undefined : "the stream has ended")
@@ -275,11 +275,11 @@ export class Socket implements StreamSocket, Events {
 
   readable(): void {
     if (this.isLooking) this.readHalf.serveLast()
-    else this.readHalf.queue.pump("reported")
+    else this.readHalf.queue.pump("keepInterest")
   }
 
   writable(): void {
-    this.writeHalf.queue.pump("reported")
+    this.writeHalf.queue.pump("keepInterest")
   }
 
   failed(error: SocketError): void {
@@ -288,7 +288,8 @@ export class Socket implements StreamSocket, Events {
 
   closed(): void {
     if (this.takenBy !== undefined) return
-    // A failure can release the descriptor too. The bytes that the backing has received can still be read.
+    // The backing may report this after a failure, before any `close`. The waiting operations fail; received bytes can
+    // still be read.
     if (this.phase === "open") {
       this.readable()
       this.writable()
@@ -300,13 +301,13 @@ export class Socket implements StreamSocket, Events {
     if (waiters !== undefined) { for (const resume of waiters) resume() }
   }
 
-  // A call, so that the compiler does not assume `phase` unchanged over a fiber that was resumed.
+  // A method, because the compiler would keep a narrowed `phase` while a resumed fiber changes it.
   private isReleased(): boolean {
     return this.phase === "closed"
   }
 
   /** Ends both directions, then the backing. */
-  private refuse(end: "close" | "abort"): void {
+  private closeHalves(end: "close" | "abort"): void {
     this.phase = "closing"
     this.writeHalf.close()
     const { backing, readHalf } = this
@@ -329,7 +330,7 @@ export class Socket implements StreamSocket, Events {
     if (!this.isReleased()) this.backing[end]()
   }
 
-  private get released(): Effect.Effect<void> {
+  private get awaitRelease(): Effect.Effect<void> {
     return Effect.callback((resume) => {
       if (this.phase === "closed") {
         resume(Effect.void)
@@ -340,13 +341,13 @@ export class Socket implements StreamSocket, Events {
     })
   }
 
-  private get releasedInTime(): Effect.Effect<void> {
-    if (!Duration.isFinite(this.linger)) return this.released
+  private get awaitReleaseWithinLinger(): Effect.Effect<void> {
+    if (!Duration.isFinite(this.linger)) return this.awaitRelease
     return Effect.withFiber((fiber) =>
       Effect.callback((resume) => {
         const deadline = TimerQueue.after(this.linger, fiber.context, () => {
           forget()
-          resume(this.overdue)
+          resume(this.abortAfterLinger)
         })
         const forget = this.onRelease(() => {
           deadline.cancel()
@@ -360,14 +361,14 @@ export class Socket implements StreamSocket, Events {
     )
   }
 
-  private get overdue(): Effect.Effect<void> {
+  private get abortAfterLinger(): Effect.Effect<void> {
     return Effect.andThen(
       Effect.logDebug(`close ${formatAddress(this.remoteAddress)}: the linger time is over, aborting`),
       Effect.suspend(() => {
         const { backing } = this
         if (backing.overdue === undefined || this.isReleased()) return this.abort
         backing.overdue()
-        return this.released
+        return this.awaitRelease
       })
     )
   }
@@ -387,5 +388,5 @@ export class Socket implements StreamSocket, Events {
 export const coreOf = (stream: object): Socket | undefined =>
   stream instanceof Socket || isOfOtherCopy(stream) ? stream : undefined
 
-// Apart, so that the hot path is one `instanceof`.
+// A separate function, so that the hot path is one `instanceof`.
 const isOfOtherCopy = (stream: object): stream is Socket => isOfThisVersion(stream, CoreId, "stream")

@@ -7,7 +7,7 @@ import { during, Reason, type SocketError } from "../../SocketError.ts"
 import { type Backing, WouldBlock } from "../../Transport.ts"
 import { counters } from "../base/counters.ts"
 import type { WriteMode } from "../cancellation/interruption.ts"
-import { endsTurn, OperationQueue } from "./OperationQueue.ts"
+import { isNearEndOfSlice, OperationQueue } from "./OperationQueue.ts"
 import { WriteAll, type WriteOperation } from "./WriteOperations.ts"
 
 /**
@@ -42,46 +42,46 @@ export class WriteHalf {
 
   /**
    * The stream is torn, or the write at the front is inside its message: the peer
-   * has the beginning of a message, and a FIN behind it would look like its end.
+   * may have only the beginning of a message, and a FIN would look like its end.
    */
-  get isCutInside(): boolean {
+  get isInsideMessage(): boolean {
     const { front } = this.queue
     return this.state === "torn" || (front !== undefined && front.transferred > 0)
   }
 
   /** The error of a write that cannot be attempted; `undefined` when it can. */
-  refusal(write: WriteOperation<unknown>): SocketError | undefined {
+  errorIfRefused(write: WriteOperation<unknown>): SocketError | undefined {
     if (this.failure === undefined) return undefined
     // A write of no bytes succeeds on every stream that is neither torn nor closed.
     if (write.immediate && this.state !== "closed" && this.state !== "torn") return undefined
-    return this.refused(this.failure, write)
+    return this.refusedError(this.failure, write)
   }
 
   /** The error of an operation that is refused. */
-  refused(failure: Failure, context: Parameters<typeof during>[1]): SocketError {
+  refusedError(failure: Failure, context: Parameters<typeof during>[1]): SocketError {
     const { cause, code, reason } = failure
     return during({ reason, address: this.backing.remoteAddress, code, cause }, context)
   }
 
   /** One attempt: the transport takes bytes and the cursor advances, or it fails or would block. */
-  take(source: Buffers.Cursor, limit: number): number | SocketError {
-    return this.account(source, this.backing.write(source, limit))
+  offer(source: Buffers.Cursor, limit: number): number | SocketError {
+    return this.applyResult(source, this.backing.write(source, limit))
   }
 
-  private account(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
+  private applyResult(source: Buffers.Cursor, answer: number | SocketError): number | SocketError {
     if (typeof answer !== "number") {
       this.end("failed", answer)
-      this.readers?.pump("reported")
+      this.readers?.pump("keepInterest")
     } else if (answer > 0) {
       source.advance(answer)
-      this.count(answer)
+      this.countTaken(answer)
     } else if (answer !== WouldBlock) {
       throw new Error(`the transport took ${answer} bytes of ${source.remaining}`)
     }
     return answer
   }
 
-  private count(taken: number): void {
+  private countTaken(taken: number): void {
     this.bytesWritten += taken
     counters.bytesWritten += taken
   }
@@ -90,7 +90,7 @@ export class WriteHalf {
     const answer = this.backing.shutdownWrite()
     if (typeof answer !== "number") {
       this.end("failed", answer)
-      this.readers?.pump("reported")
+      this.readers?.pump("keepInterest")
     } else if (answer !== WouldBlock) this.end("shutdown", { reason: Reason.BrokenPipe() })
     return answer
   }
@@ -103,8 +103,8 @@ export class WriteHalf {
 
   fail(error: SocketError): void {
     this.end("failed", error)
-    this.readers?.pump("reported")
-    this.queue.pump("reported")
+    this.readers?.pump("keepInterest")
+    this.queue.pump("keepInterest")
   }
 
   /** Why every write fails; `undefined` while the half is open. */
@@ -115,7 +115,7 @@ export class WriteHalf {
   close(reason: Reason = Reason.Closed()): void {
     this.state = "closed"
     this.failure = { reason }
-    this.queue.pump("reported")
+    this.queue.pump("keepInterest")
   }
 
   interestDropped(): void {
@@ -146,19 +146,19 @@ export class WriteHalf {
     mode: WriteMode
   ): Effect.Effect<number, SocketError> {
     const total = piece.byteLength
-    if (total === 0 || this.state !== "open" || this.queue.front !== undefined || endsTurn(fiber)) {
+    if (total === 0 || this.state !== "open" || this.queue.front !== undefined || isNearEndOfSlice(fiber)) {
       return this.writeAll(fiber, Buffers.cursor(piece), transferAll, mode)
     }
     const answer = this.backing.write(reusableCursor.reset(piece), total)
     reusableCursor.reset(none)
     if (answer === total) {
-      this.count(total)
+      this.countTaken(total)
       counters.completed++
       return Exit.succeed(total)
     }
     const source = Buffers.cursor(piece)
     if (answer === WouldBlock) return this.queue.enqueue(fiber, new WriteAll(this, source, transferAll, mode, 0))
-    const taken = this.account(source, answer)
+    const taken = this.applyResult(source, answer)
     return this.queue.run(fiber, new WriteAll(this, source, transferAll, mode, typeof taken === "number" ? taken : 0))
   }
 

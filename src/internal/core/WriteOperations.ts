@@ -11,7 +11,7 @@ import { LibraryCondition } from "../base/LibraryCondition.ts"
 import { abortedBy } from "../cancellation/aborted.ts"
 import { guaranteeOf } from "../cancellation/guarantee.ts"
 import { boundsOf, finish, proceed, type WriteMode } from "../cancellation/interruption.ts"
-import { Operation, settled } from "./OperationQueue.ts"
+import { awaitSettled, Operation } from "./OperationQueue.ts"
 import type { WriteHalf } from "./WriteHalf.ts"
 
 /** An operation of the write half. `transferred` and `total` count its own bytes, for errors and annotations. */
@@ -36,7 +36,7 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   override wait(): Effect.Effect<A, SocketError> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.catchCause(
-        restore(settled(this)),
+        restore(awaitSettled(this)),
         (cause) => this.exit === undefined ? this.interrupted(cause) : this.settledBefore(cause, this.exit)
       )
     )
@@ -57,8 +57,8 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     return Effect.withFiber((fiber) => {
       const guarantee = this.guaranteeFor(fiber.getRef(Cancellation.Policy))
       if (guarantee !== undefined) return this.stop(guarantee, cause)
-      return Effect.flatMap(finish(settled(this), boundsOf(fiber), () => this.transferred), (finished) => {
-        // A write that finishes in the turn of the time-out has finished.
+      return Effect.flatMap(finish(awaitSettled(this), boundsOf(fiber), () => this.transferred), (finished) => {
+        // If the write settled in the same turn as the time-out, its result counts.
         const exit = finished ?? this.exit
         return exit === undefined ? this.stop("terminal", cause) : this.settledBefore(cause, exit)
       })
@@ -69,8 +69,8 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
   private stop(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
     counters.cancelled[guarantee]++
     this.cancel(guarantee)
-    this.half.queue.pump("unreported")
-    return this.proceed(guarantee, cause)
+    this.half.queue.pump("dropInterestIfEmpty")
+    return this.failInterrupted(guarantee, cause)
   }
 
   /**
@@ -82,20 +82,23 @@ export abstract class WriteOperation<A> extends Operation<A, SocketError> {
     exit: Exit.Exit<A, SocketError>
   ): Effect.Effect<never, SocketError> {
     if (!Cause.hasInterrupts(cause)) return Effect.failCause(cause)
-    if (Exit.isSuccess(exit)) return this.proceed("total", cause)
-    // A request ended it, and so served the interruption too.
+    if (Exit.isSuccess(exit)) return this.failInterrupted("total", cause)
+    // If a request ended it, report that request's guarantee.
     const guarantee = abortedBy(exit.cause)?.type
     return guarantee === undefined
-      ? this.proceed("terminal", Cause.combine(cause, exit.cause))
-      : this.proceed(guarantee, cause)
+      ? this.failInterrupted("terminal", Cause.combine(cause, exit.cause))
+      : this.failInterrupted(guarantee, cause)
   }
 
-  private proceed(guarantee: Cancellation.Type, cause: Cause.Cause<SocketError>): Effect.Effect<never, SocketError> {
+  private failInterrupted(
+    guarantee: Cancellation.Type,
+    cause: Cause.Cause<SocketError>
+  ): Effect.Effect<never, SocketError> {
     return proceed(cause, { transferred: this.transferred, total: this.total, guarantee })
   }
 }
 
-/** One attempt to take bytes. */
+/** Offers bytes to the transport until it takes some. */
 export class WriteSome extends WriteOperation<number> {
   readonly operation = "writeSome"
   readonly total: number
@@ -109,11 +112,11 @@ export class WriteSome extends WriteOperation<number> {
   }
 
   attempt(): Exit.Exit<number, SocketError> | undefined {
-    const refusal = this.half.refusal(this)
+    const refusal = this.half.errorIfRefused(this)
     if (refusal !== undefined) return Exit.fail(refusal)
-    if (this.total === 0) return nothing
+    if (this.total === 0) return zeroBytes
     try {
-      const answer = this.half.take(this.source, Infinity)
+      const answer = this.half.offer(this.source, Infinity)
       if (answer === WouldBlock) return undefined
       return typeof answer === "number" ? Exit.succeed(answer) : Exit.fail(during(answer, this))
     } catch (defect) {
@@ -122,13 +125,13 @@ export class WriteSome extends WriteOperation<number> {
   }
 }
 
-/** Takes bytes until a condition is met, at the front of the queue from its first byte to its end. */
+/** Offers bytes until a condition is met, at the front of the queue from its first byte to its end. */
 export class WriteAll extends WriteOperation<number> {
   readonly total: number
   private readonly mode: WriteMode
   private readonly source: Buffers.Cursor
   private readonly condition: CompletionCondition
-  // The last answer of the condition, until the transport has taken bytes for it.
+  // The limit from `condition.next`. It is kept over `WouldBlock`, so that the condition is asked once a step.
   private limit: number | undefined = undefined
 
   constructor(
@@ -161,18 +164,18 @@ export class WriteAll extends WriteOperation<number> {
       for (;;) {
         const limit = this.limit ??= this.source.remaining === 0 ? 0 : this.condition.next(this.transferred)
         // Checked after the condition ran: it may have closed the stream or interrupted this operation.
-        const refusal = this.half.refusal(this)
+        const refusal = this.half.errorIfRefused(this)
         if (refusal !== undefined) return Exit.fail(refusal)
         if (this.runsCallerCode && !this.queued) return undefined
         if (limit === 0) return Exit.succeed(this.transferred)
-        const answer = this.half.take(this.source, limit)
+        const answer = this.half.offer(this.source, limit)
         if (answer === WouldBlock) return undefined
         if (typeof answer !== "number") return Exit.fail(during(answer, this))
         this.transferred += answer
         this.limit = undefined
       }
     } catch (defect) {
-      // A condition that has ended this operation and then throws changes nothing.
+      // If the condition ended this operation and then threw, the throw is ignored.
       if (this.runsCallerCode && !this.queued) return undefined
       // The buffers or the condition of the caller have failed, so the message cannot be finished.
       if (this.transferred > 0) this.half.tear(this.transferred, this.total)
@@ -181,14 +184,14 @@ export class WriteAll extends WriteOperation<number> {
   }
 }
 
-/** FIN behind everything that was taken. */
+/** Sends FIN after all taken bytes. */
 export class ShutdownWrite extends WriteOperation<void> {
   readonly operation = "shutdownWrite"
   readonly total = 0
 
   attempt(): Exit.Exit<void, SocketError> | undefined {
     if (this.half.state === "shutdown") return Exit.void
-    const refusal = this.half.refusal(this)
+    const refusal = this.half.errorIfRefused(this)
     if (refusal !== undefined) return Exit.fail(refusal)
     const answer = this.half.shutdown()
     if (answer === WouldBlock) return undefined
@@ -198,4 +201,4 @@ export class ShutdownWrite extends WriteOperation<void> {
 
 // ---- internal
 
-const nothing = Exit.succeed(0)
+const zeroBytes = Exit.succeed(0)

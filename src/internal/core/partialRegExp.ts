@@ -16,11 +16,11 @@ export const partialRegExp = (regexp: RegExp): RegExp => {
   const { flags, source } = regexp
   if (source.length > maxSource || flags.includes("v")) return everywhere
   const parser = new Parser(source, flags.includes("u") ? unicodeCharacter : character)
-  const { cut, isNullable } = parser.alternatives()
+  const { prefix, isNullable } = parser.alternatives()
   // An original that matches the empty text may not have tried the branches that this one would try.
-  return !parser.isSound || isNullable || cut.length > maxCut
+  return !parser.isSound || isNullable || prefix.length > maxCut
     ? everywhere
-    : new RegExp(cut, flags.replace(/[dgmy]/g, ""))
+    : new RegExp(prefix, flags.replace(/[dgmy]/g, ""))
 }
 
 // ---- internal
@@ -35,12 +35,12 @@ interface Piece {
   /** Matches what the piece matches. */
   readonly whole: string
   /** Matches a beginning of it that reaches to the end of the text. */
-  readonly cut: string
+  readonly prefix: string
   readonly isNullable: boolean
 }
 
 const never = "[]"
-const nothing: Piece = { whole: "", cut: never, isNullable: true }
+const nothing: Piece = { whole: "", prefix: never, isNullable: true }
 
 // Tokens that match exactly one character. An escaped surrogate may match half of one, so it is left out.
 const singles = [
@@ -72,7 +72,7 @@ class Parser {
     return {
       // Always a group, which a quantifier may follow.
       whole: `(?:${all.map((piece) => piece.whole).join("|")})`,
-      cut: `(?:${all.map((piece) => piece.cut).join("|")})`,
+      prefix: `(?:${all.map((piece) => piece.prefix).join("|")})`,
       isNullable: all.some((piece) => piece.isNullable)
     }
   }
@@ -83,35 +83,35 @@ class Parser {
     // The text ends inside the first piece, or behind it inside the others.
     return pieces.reduceRight((rest, first) => ({
       whole: first.whole + rest.whole,
-      cut: rest === nothing ? first.cut : `(?:${first.cut}|${first.whole}${rest.cut})`,
+      prefix: rest === nothing ? first.prefix : `(?:${first.prefix}|${first.whole}${rest.prefix})`,
       isNullable: first.isNullable && rest.isNullable
     }), nothing)
   }
 
   private term(): Piece {
     const piece = this.atom()
-    const [text, sign, least, comma, most] = this.eat(quantifier) ?? []
-    if (text === undefined || sign === undefined) return piece
-    const max = sign === "?"
+    const [text, operator, min, comma, upper] = this.eat(quantifier) ?? []
+    if (text === undefined || operator === undefined) return piece
+    const max = operator === "?"
       ? 1
-      : least === undefined || (comma !== undefined && most === "")
+      : min === undefined || (comma !== undefined && upper === "")
       ? Infinity
-      : Number(most ?? least)
+      : Number(upper ?? min)
     return {
       whole: piece.whole + text,
       // Some whole repetitions, and one that the end of the text cuts.
-      cut: max === 0
+      prefix: max === 0
         ? never
         : max === 1
-        ? piece.cut
-        : `${piece.whole}${max > maxCount ? "*" : `{0,${max - 1}}`}${piece.cut}`,
-      isNullable: piece.isNullable || (least === undefined ? sign !== "+" : Number(least) === 0)
+        ? piece.prefix
+        : `${piece.whole}${max > maxCount ? "*" : `{0,${max - 1}}`}${piece.prefix}`,
+      isNullable: piece.isNullable || (min === undefined ? operator !== "+" : Number(min) === 0)
     }
   }
 
   private atom(): Piece {
     const single = this.eat(this.character)
-    if (single !== null) return { whole: single[0], cut: "$", isNullable: false }
+    if (single !== null) return { whole: single[0], prefix: "$", isNullable: false }
     if (this.eat(group) === null) {
       this.isSound = false
       this.at = this.source.length

@@ -183,7 +183,7 @@ export const bufferedBytes = (stream: ReadStream, what: "peek" | "take"): Uint8A
     endsWithStream: false,
     // All bytes of the buffer, so the stream is not read.
     find: (buffer) => buffer.length,
-    take: (buffer, length) => {
+    consume: (buffer, length) => {
       const bytes = buffer.bytes().slice()
       if (what === "take") buffer.consume(length)
       return bytes

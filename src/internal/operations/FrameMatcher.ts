@@ -32,8 +32,8 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
 
   find(buffer: ReadBuffer): number | Reason | undefined {
     for (;;) {
-      if (this.version !== buffer.version) {
-        this.version = buffer.version
+      if (this.version !== buffer.frontChanges) {
+        this.version = buffer.frontChanges
         this.scanned = 0
       }
       const bytes = buffer.bytes()
@@ -42,14 +42,14 @@ abstract class Frames<A, Out, E> implements Matcher<A> {
       if (found === undefined || isReason(found)) return found
       const [result, size] = this.decode(bytes, found)
       // If the caller's code has put bytes in front of these, the search starts again.
-      if (this.version === buffer.version) {
+      if (this.version === buffer.frontChanges) {
         this.result = result
         return size
       }
     }
   }
 
-  take(buffer: ReadBuffer, length: number): A {
+  consume(buffer: ReadBuffer, length: number): A {
     buffer.consume(length)
     return this.result!
   }

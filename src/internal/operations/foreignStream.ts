@@ -12,7 +12,7 @@ import { isEndOfStream } from "../base/isEndOfStream.ts"
 import { abortedBy } from "../cancellation/aborted.ts"
 import { guaranteeOf } from "../cancellation/guarantee.ts"
 import { type Bounds, finish, isBounded, proceed, type WriteMode } from "../cancellation/interruption.ts"
-import { at, type Matcher } from "../core/Matcher.ts"
+import { type Matcher, withPosition } from "../core/Matcher.ts"
 import { assertOfThisVersion, ReadBuffer } from "../core/ReadBuffer.ts"
 
 /**
@@ -148,8 +148,8 @@ const readInto = <A>(
   }
   const loop: Effect.Effect<A, SocketError | Cause.Done> = Effect.suspend(() => {
     const found = matcher.find(buffer)
-    if (typeof found === "number") return Effect.succeed(matcher.take(buffer, found))
-    if (found !== undefined) return fail(at(found, buffer.consumed))
+    if (typeof found === "number") return Effect.succeed(matcher.consume(buffer, found))
+    if (found !== undefined) return fail(withPosition(found, buffer.consumed))
     const target = new Uint8Array(matcher.want(buffer.length))
     return Effect.matchCauseEffect(stream.readSome(target), {
       onSuccess: (count) => {
@@ -161,8 +161,8 @@ const readInto = <A>(
         if (!isEndOfStream(cause)) {
           return Effect.failCause(Cause.map(cause, located))
         }
-        if (matcher.endsWithStream) return Effect.succeed(matcher.take(buffer, buffer.length))
-        matcher.show?.(buffer)
+        if (matcher.endsWithStream) return Effect.succeed(matcher.consume(buffer, buffer.length))
+        matcher.copyToTarget?.(buffer)
         return buffer.length === 0 ? Effect.failCause(cause) : fail(Reason.UnexpectedEof())
       }
     })

@@ -9,7 +9,7 @@ import { isSocketError, type SocketError } from "../../SocketError.ts"
 import type * as StreamSocket from "../../StreamSocket.ts"
 import type * as Tls from "../../Tls.ts"
 import { detachScope } from "../base/detachScope.ts"
-import { accepting } from "../core/acceptLoop.ts"
+import { accepting } from "../core/accepting.ts"
 import { Operation, OperationQueue } from "../core/OperationQueue.ts"
 import { secureServer } from "../tls/server.ts"
 
@@ -89,7 +89,7 @@ export class TlsAcceptQueue {
   /** The failure of one attempt to accept is that of the `accept` that has waited longest. */
   private fail(exit: Exit.Exit<never, SocketError>): void {
     if (this.queue.front !== undefined) this.queue.settle(this.queue.front, exit)
-    this.queue.pump("unreported")
+    this.queue.pump("dropInterestIfEmpty")
   }
 
   private secure(plain: StreamSocket.StreamSocket): Effect.Effect<void> {
@@ -97,7 +97,7 @@ export class TlsAcceptQueue {
       onSuccess: (socket) =>
         Effect.sync(() => {
           this.ready.push(socket)
-          this.queue.pump("unreported")
+          this.queue.pump("dropInterestIfEmpty")
         }),
       onFailure: (cause) =>
         Effect.andThen(plain.abort, Cause.hasInterruptsOnly(cause) ? Effect.void : this.report(Cause.squash(cause)))

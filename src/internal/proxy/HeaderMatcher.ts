@@ -38,7 +38,7 @@ export class HeaderMatcher implements Matcher<Option.Option<Header>> {
     return typeof found === "string" ? Reason.Framing({ detail: found }) : found
   }
 
-  take(buffer: ReadBuffer, length: number): Option.Option<Header> {
+  consume(buffer: ReadBuffer, length: number): Option.Option<Header> {
     if (Option.isSome(this.header)) buffer.consume(length)
     return this.header
   }
