@@ -167,7 +167,7 @@ export const listen = <T extends Target>(
  * - Any other failure, and every defect: the connection is closed, and the failure
  *   is logged as an error with the peer's address.
  *
- * What a peer did wrong on its own connection is no error in the log: a message that
+ * A mistake of the peer on its own connection is no error in the log: a message that
  * it did not finish or that its protocol does not allow, a wrong PROXY header, a TLS
  * handshake that cannot succeed (plain HTTP). It is one line a minute and peer, at
  * the level `Info`, which counts those that it stands for; the others are logged for

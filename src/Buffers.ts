@@ -23,7 +23,7 @@ const CursorId: unique symbol = Symbol.for("~effect-asio/Cursor")
 export type View = Uint8Array | DataView
 
 /**
- * What every write accepts: one view, or a gather list whose views leave
+ * The source of a write: one view, or a gather list whose views leave
  * strictly in order.
  *
  * @category models

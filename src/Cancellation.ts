@@ -1,5 +1,5 @@
 /**
- * What ends an operation early, and what that leaves behind.
+ * Ways to end an operation early, and the guarantees that each leaves behind.
  *
  * There are three types of cancellation. They are Asio's, from the weakest
  * promise to the strongest:
@@ -42,8 +42,8 @@ import type { Address } from "./SocketError.ts"
 export type Type = "terminal" | "partial" | "total"
 
 /**
- * What plain fiber interruption asks of a composed write that is in the middle
- * of its bytes. The default is `terminal`, as for Asio's coroutines.
+ * The guarantee that plain fiber interruption asks of a composed write in the
+ * middle of its bytes. The default is `terminal`, as for Asio's coroutines.
  *
  * **Details**
  *
@@ -317,7 +317,7 @@ export interface Ended extends Pending {
 }
 
 /**
- * What a request did: the operations that it ended, and those that ran on
+ * The result of a request: the operations that it ended, and those that ran on
  * because they could not keep the guarantee or because a filter stopped the
  * request.
  *
@@ -584,7 +584,7 @@ export const cancelAfter: {
 // ---- escalation
 
 /**
- * What an escalation did.
+ * The result of an escalation.
  *
  * **Details**
  *

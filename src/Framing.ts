@@ -37,7 +37,7 @@ import type { ReadStream, WriteStream } from "./StreamSocket.ts"
 const TypeId: unique symbol = Symbol.for("~effect-asio/Framing")
 
 /**
- * Where a message lies in the bytes that have arrived: its payload is
+ * The position of a message in the bytes that have arrived: its payload is
  * `[start, end)`, and `size` bytes are consumed with it.
  *
  * @category models

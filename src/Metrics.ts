@@ -1,5 +1,5 @@
 /**
- * What all sockets of this process did, as Effect metrics.
+ * Counts of all sockets of this process, as Effect metrics.
  *
  * The sockets count in plain numbers from the start of the process, which costs
  * nothing worth measuring. `layer` shows these numbers to a `MetricRegistry` and so

@@ -69,7 +69,7 @@ export interface Tlv {
 }
 
 /**
- * What the proxy says about TLS between the client and itself.
+ * The statement of the proxy about TLS between the client and itself.
  *
  * @category models
  * @since 0.1.0

@@ -82,7 +82,7 @@ export const readAtLeast: {
 )
 
 /**
- * What ends a message: one byte (0 to 255), a string (as UTF-8), bytes, a
+ * The end of a message: one byte (0 to 255), a string (as UTF-8), bytes, a
  * regular expression, or a function.
  *
  * **Details**

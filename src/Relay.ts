@@ -288,7 +288,7 @@ const pumpAll = (
   const buffer = new Uint8Array(bufferSize)
   let total = 0
   let piece = new Piece(buffer.subarray(0, 0), moved)
-  // What composed reads leave over: our streams show it to every read, others only to composed ones.
+  // Bytes that composed reads have left in the buffer: our streams give them to every read, foreign ones to composed reads.
   const read = coreOf(from)?.readSome(buffer) ?? ForeignStream.readSome(operation, from, buffer)
   // If `to` was reset behind its last words, a write would lose them. A turn of the event loop reads them first.
   const pollsBeforeWrites = operation === "relay" && coreOf(to)?.failedWriteLosesInput === true

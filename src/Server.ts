@@ -515,7 +515,7 @@ export interface Options<E = unknown, L extends Addresses = Addresses, R = never
    * connection, such as a message that its protocol does not allow, is one line a
    * minute and peer, see {@link serve}.
    *
-   * Of the steps before the handler it receives only defects, such as a defect of
+   * From the steps before the handler it receives only defects, such as a defect of
    * the program's own `trusted` function.
    */
   readonly onError?:

@@ -196,7 +196,7 @@ export const make = (backing: Backing, options?: Pick<SocketOptions, "linger">):
  * arrived are what the next read gets. A peer may still say or end something right
  * behind the look.
  *
- * Of a stream that this library has not made it says `false`: nothing is known of
+ * For a foreign stream it completes with `false`: nothing is known of
  * what has arrived. Never fails.
  *
  * **Interruption**: *total*. Nothing has happened to the stream.

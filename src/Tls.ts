@@ -200,7 +200,7 @@ export interface CommonOptions {
    */
   readonly keyLog?: ((line: Uint8Array) => void) | undefined
   /**
-   * What an end of the connection without `close_notify` is to the reader.
+   * How an end of the connection without `close_notify` reads.
    *
    * With `true`, a failure: reason `Tls` of kind `truncated`, on every stream. With
    * `false`, the end of the stream (`Done`), on every stream; then an attacker on the
@@ -215,7 +215,7 @@ export interface CommonOptions {
    */
   readonly strictEnd?: boolean | undefined
   /**
-   * What to do with bytes that were received before the handshake and that no read
+   * The treatment of bytes that were received before the handshake and that no read
    * has taken.
    *
    * `"refuse"`, the default, fails and leaves the stream as it was: in a protocol that

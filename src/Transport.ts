@@ -1,5 +1,5 @@
 /**
- * Where connections come from, and the contract that a transport fills.
+ * The service that makes connections, and the contract that a transport fills.
  *
  * A transport only translates: it attempts an operation, returns "would block", and
  * reports when another attempt makes sense. The core (`StreamSocket`, `Acceptor`)
@@ -430,7 +430,7 @@ export interface Backing {
 }
 
 /**
- * What a backing reports. Events may be spurious and must not come from inside
+ * The events that a backing reports. Events may be spurious and must not come from inside
  * a call to the backing, `close` and `abort` excepted; they never throw.
  *
  * @category contract

@@ -53,7 +53,7 @@ import { socketOver, TlsPromiseSocket } from "./internal/promises/PromiseSocket.
 import { run } from "./internal/promises/run.ts"
 
 /**
- * What may end an operation early.
+ * The signal and the guarantee that may end an operation early.
  *
  * **Details**
  *
@@ -99,7 +99,7 @@ export interface ListenerOptions extends ListenOptions, Abortable {
   /**
    * Every connection speaks TLS, and `accept` resolves to it when its handshake is
    * done. While an `accept` waits, handshakes run side by side, so that a peer that is
-   * slow holds up nobody; each has the time of `deadline`, and there is no limit on
+   * slow delays no other; each has the time of `deadline`, and there is no limit on
    * how many (`Server` has limits). Options that cannot be used reject the `listen`. A
    * context (`await Effect.runPromise(Tls.makeServerContext(options))`) can be reloaded.
    */
@@ -304,7 +304,7 @@ export interface Socket extends AsyncIterable<Uint8Array, undefined>, AsyncDispo
    *
    * Rejects as `Tls.client` fails. The socket stays as it was when it cannot be taken
    * over: operations wait on it (`Busy`), it is closed, torn or ended, or bytes came
-   * before TLS that nobody has read. After any other failure it is closed.
+   * before TLS and that no read has taken. After any other failure it is closed.
    *
    * **Abort**: *terminal*, the connection is gone when the promise rejects; asked for
    * less, it runs on.
@@ -392,7 +392,7 @@ export interface Listener<S extends Socket = Socket> extends AsyncIterable<S, un
   accept(options?: Abortable): Promise<S>
   /**
    * Releases the address: waiting `accept`s reject with `Closed`, loops end,
-   * connections that nobody has accepted are reset, also in the middle of a
+   * connections that were not accepted are reset, also in the middle of a
    * handshake. Accepted ones go on. Never rejects. Idempotent.
    */
   close(): Promise<void>
@@ -530,7 +530,7 @@ export const listen: {
 
 /**
  * Hands a connection of Effect code, over whatever transport, to async code. It
- * stays one connection: either side may use it, and whoever opened it closes it.
+ * stays one connection: either side may use it, and the code that opened it closes it.
  *
  * **Example** (Calling async code with a connection)
  *
@@ -545,7 +545,7 @@ export const listen: {
  * @since 0.1.0
  */
 export const fromStreamSocket = <S extends StreamSocket.StreamSocket>(stream: S): SocketOver<S> =>
-  // That is what `SocketOver` says.
+  // `SocketOver` states the same choice as a type.
   socketOver(stream) as SocketOver<S>
 
 /**

@@ -90,7 +90,7 @@ export interface Options {
  *   written before; reading goes on. Writing a `CloseEvent` closes the stream
  *   when its code is 1000, and aborts it otherwise.
  *
- * What is lost: a `Socket` does not say how many bytes a write took, has no torn
+ * The limits of the conversion: a `Socket` does not say how many bytes a write took, has no torn
  * state, and TCP has no room for the code and reason of a `CloseEvent`, which
  * the peer never sees. `upgrade` fails: it is not supported.
  *
@@ -99,7 +99,7 @@ export interface Options {
  * is `total` with a bound, unlike elsewhere: users of a `Socket` share its
  * writer and take each frame to be written whole or not at all. A write that
  * stopped inside its frame and tore the stream aborts the connection, since
- * nobody could write anything after it; pulls fail with code 1006 then.
+ * no writer could write after it; pulls fail with code 1006 then.
  *
  * **Example** (A connection as a channel)
  *

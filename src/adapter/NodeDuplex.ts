@@ -14,7 +14,7 @@ import { DuplexBacking } from "./internal/DuplexBacking.ts"
 import { DuplexOverSocket } from "./internal/DuplexOverSocket.ts"
 
 /**
- * What `toDuplex` makes: a `Duplex` with those members of `net.Socket` that
+ * The stream that `toDuplex` makes: a `Duplex` with those members of `net.Socket` that
  * libraries ask of a socket they are given.
  *
  * **Details**
@@ -120,7 +120,7 @@ export interface ToDuplexOptions {
  * - Events of the connection run in the async context of the effect that made the
  *   stream.
  *
- * Nobody else should read or write the socket as long as this does.
+ * No other code should read or write the socket while the Duplex exists.
  *
  * **Beside `net.Socket`**
  *
@@ -199,7 +199,7 @@ export const toDuplex = (
  *   stream, where it has them. `configure` ignores everything else.
  *
  * The `Duplex` must emit `"close"`, must not be in object mode or decode text,
- * and must not be used by anybody else meanwhile: otherwise it is a defect
+ * and must not be used by other code meanwhile: otherwise it is a defect
  * (`TypeError`), or bytes go astray.
  *
  * **What is lost**

@@ -20,7 +20,7 @@ import { type WebHalves, WebStreamsBacking } from "./internal/WebStreamsBacking.
 import { acquireSink } from "./internal/writableOver.ts"
 
 /**
- * What a `WritableStream` of ours takes: any view of memory, or an
+ * A chunk that a `WritableStream` of ours accepts: any view of memory, or an
  * `ArrayBuffer`. Text has to be encoded first (`TextEncoderStream`).
  *
  * @category models

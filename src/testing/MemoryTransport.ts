@@ -245,7 +245,7 @@ class MemoryBacking implements Backing {
   private peer: MemoryBacking | undefined = undefined
   private events: Events | undefined = undefined
   private readonly pending = { readable: false, writable: false, closed: false }
-  // What may still be moved before the direction waits for the next turn of the event loop.
+  // Bytes that may still be moved before the direction waits for the next turn of the event loop.
   private readonly budgets = { readable: turnBudget, writable: turnBudget }
   private gone = false
 

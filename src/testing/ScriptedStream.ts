@@ -15,7 +15,7 @@ import type { Backing, Events, SocketOptions } from "../Transport.ts"
 import { WouldBlock } from "../Transport.ts"
 
 /**
- * What one attempt answers.
+ * One step of a script for writes: the result of one attempt.
  *
  * **Details**
  *
@@ -34,7 +34,7 @@ export type WriteStep =
   | { readonly _tag: "fail"; readonly reason: Reason }
 
 /**
- * What one attempt answers; see {@link WriteStep}.
+ * One step of a script for reads; see {@link WriteStep}.
  *
  * @category models
  * @since 0.1.0

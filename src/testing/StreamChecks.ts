@@ -14,7 +14,7 @@ import { writing } from "./checks/writing.ts"
 
 export type {
   /**
-   * What not every platform can do.
+   * Capabilities that not every platform has.
    *
    * @category models
    * @since 0.1.0

@@ -222,7 +222,7 @@ export class DuplexBacking implements Backing {
   }
 }
 
-// Milliseconds, after which nobody waits for a stream that was destroyed.
+// Milliseconds after which a destroyed stream that has not reported its close counts as closed.
 const closeTimeout = 1000
 
 /** Calls a method that a `Duplex` may have. */

@@ -70,7 +70,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
     })
   }
 
-  // What happens to the connection happens in the context of the stream, and not in that of an earlier event.
+  // Events of the connection run in the async context of the stream, and not in that of an earlier event.
   override emit(event: string | symbol, ...args: Array<unknown>): boolean {
     return ofConnection.has(event)
       ? this.asyncContext.runInAsyncScope(() => super.emit(event, ...args))
@@ -103,7 +103,7 @@ export class DuplexOverSocket extends Duplex implements SocketDuplex {
       }
       this.active()
       const chunk = receiveBuffer.subarray(0, exit.value)
-      // What is mostly full is handed over; what is not is copied, so that a small chunk does not hold a large one.
+      // A mostly full buffer is passed on. Fewer bytes are copied, so that a small chunk does not hold a large buffer.
       if (exit.value < this.chunkSize / 2) this.push(Buffer.from(chunk))
       else {
         this.receiveBuffer = undefined

@@ -214,7 +214,7 @@ export const ourError = (
 ): SocketError => {
   const { reason } = error
   const cause = "cause" in reason ? reason.cause : undefined
-  // What we gave to a `Socket` comes back as it was.
+  // An error of this library that was wrapped for a `Socket` is unwrapped.
   if (isSocketError(cause)) return cause
   const found = fromErrno(cause, context)
   const known = reason._tag === "SocketCloseError"

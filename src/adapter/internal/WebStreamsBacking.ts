@@ -25,7 +25,7 @@ export class WebStreamsBacking implements Backing {
   private readonly sliceSize: number
   private events: Events = noEvents
   private phase: "open" | "closing" | "closed" = "open"
-  // What the reader has delivered and no read has taken.
+  // Bytes that the reader has delivered and no read has taken.
   private chunk: Uint8Array | undefined = undefined
   private asking = false
   private ended: boolean
@@ -104,7 +104,7 @@ export class WebStreamsBacking implements Backing {
     if (this.phase !== "closed") {
       this.phase = "closing"
       const reason = closedError("abort")
-      // Nobody can say how long they take.
+      // There is no bound on how long they take.
       this.writer?.abort(reason).catch(noop)
       this.reader?.cancel(reason).catch(noop)
     }

@@ -48,7 +48,7 @@ export const socketOver = (
     yield* Scope.addFinalizer(
       scope,
       Effect.sync(() => {
-        // A later connection may have taken its place; and where none can come, nobody may wait for one.
+        // A later connection may have taken its place. If none can come, no caller may wait for one.
         if (current !== connection || connects === "once") return
         current = undefined
         connected.closeUnsafe()
@@ -125,7 +125,7 @@ class Connection {
     })
   }
 
-  /** Behind the writes that were started before it, but whoever releases the writer does not wait for them. */
+  /** Runs behind the writes that were started before it. The caller that releases the writer does not wait for them. */
   get halfClose(): Effect.Effect<void> {
     return Effect.asVoid(
       Effect.forkIn(Effect.ignore(this.stream.shutdownWrite), this.scope, { startImmediately: true })

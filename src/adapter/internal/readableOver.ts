@@ -73,7 +73,7 @@ class Source {
     return ended(reading)
   }
 
-  // What was read is delivered in the same step, so that no interruption comes between.
+  // Read bytes are delivered in the same step, so that no interruption comes in between.
   private read(controller: ReadableByteStreamController): Effect.Effect<void> {
     const request = controller.byobRequest
     // A request answers `null` only after it was responded to.

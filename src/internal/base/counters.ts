@@ -1,7 +1,7 @@
 import { sharedByVersion } from "./copies.ts"
 
 /**
- * What all connections of this process did, as plain numbers. The hot paths add to
+ * Counts of all connections of this process, as plain numbers. The hot paths add to
  * them, and `Metrics` shows them. Copies of this package with the same version
  * share them.
  */

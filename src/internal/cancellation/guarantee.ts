@@ -1,7 +1,7 @@
 import type { Type } from "../../Cancellation.ts"
 
 /**
- * What stopping an operation leaves behind. The one table for interruptions and
+ * The guarantee that stopping an operation keeps. The one table for interruptions and
  * requests, used by the writes of a socket, the writes to a foreign stream, and
  * `Relay`.
  */

@@ -4,7 +4,7 @@ import { partialRegExp } from "./partialRegExp.ts"
 import type { ReadBuffer } from "./ReadBuffer.ts"
 
 /**
- * What a composed read looks for in the bytes collected so far.
+ * The condition of a composed read on the bytes collected so far.
  *
  * `find` changes nothing and `take` cannot fail half-way, so that the operation
  * happens in one step, between the two.

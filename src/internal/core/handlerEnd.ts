@@ -93,7 +93,7 @@ const endsOfConnections: ReadonlySet<Reason["_tag"]> = new Set([
 const isMistakeOfPeer = (error: SocketError): boolean => {
   const { operation, reason: { _tag } } = error
   if (_tag === "Tls") return handshakes.has(operation) && !isFailureOfLookup(error) && isWrongHandshake(error)
-  // What this side sends is its own doing.
+  // Bytes that this side sends are its own doing.
   return mistakes.has(_tag) && operation !== "send"
 }
 

@@ -152,7 +152,7 @@ export class TlsBacking implements Backing, CarrierEvents {
     this.discardReceived()
     if (!this.socket.writableFinished && this.isStalled()) this.socket.destroy()
     else this.closing.start()
-    // What the peer sends from now on is read and discarded. Left in the kernel, it would turn the release of the descriptor
+    // Bytes that the peer sends from now on are read and discarded. Left in the kernel, it would turn the release of the descriptor
     // into a reset, and the peer would lose what it has not received yet.
     this.flowing = true
     this.socket.resume()

@@ -1,5 +1,5 @@
 /**
- * What a check is, and what it asks of the transport under test.
+ * A check, and the subject under test that it needs.
  *
  * @since 0.1.0
  */
@@ -11,7 +11,7 @@ import type { StreamSocket } from "../../StreamSocket.ts"
 import type { SocketOptions } from "../../Transport.ts"
 
 /**
- * What not every platform can do. Everything else is required.
+ * Capabilities that not every platform has. Everything else is required.
  *
  * **Details**
  *

@@ -238,7 +238,7 @@ export const ending: ReadonlyArray<Check> = [
       const closing = yield* start(left.close)
       const other = yield* start(left.close)
       yield* turns(20)
-      // Where nothing has to be flushed, close has ended by now and there is nothing to abort.
+      // If nothing has to be flushed, close has ended by now and there is nothing to abort.
       const waited = closing.pollUnsafe() === undefined
       yield* cut("close", closing)
       succeeded("another close", yield* exitOf("another close", other))
