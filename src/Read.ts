@@ -15,7 +15,7 @@
  */
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
-import type * as Pull from "effect/Pull"
+import * as Pull from "effect/Pull"
 import * as Buffers from "./Buffers.ts"
 import { All, AtLeast, type Find, findBytes, findRegExp, Fixed, Until, Varint } from "./internal/core/Matcher.ts"
 import { readInto } from "./internal/core/ReadOperations.ts"
@@ -23,7 +23,7 @@ import { coreOf } from "./internal/core/Socket.ts"
 import * as ForeignStream from "./internal/operations/foreignStream.ts"
 import { isReadStream } from "./internal/operations/isStream.ts"
 import { run } from "./internal/operations/read.ts"
-import type { SocketError } from "./SocketError.ts"
+import { Reason, SocketError } from "./SocketError.ts"
 import type * as StreamSocket from "./StreamSocket.ts"
 
 /**
@@ -288,6 +288,52 @@ export const discard: {
     options?: { readonly max?: number | undefined }
   ): Pull.Pull<number, SocketError> =>
     run(stream, () => new Fixed("discard", count, () => count, { consumes: true, max: options?.max ?? defaultMaxAll }))
+)
+
+/**
+ * Makes the end of the stream a typed failure: a `SocketError` with the reason
+ * `UnexpectedEof` and the address of the peer, instead of `Cause.Done`.
+ *
+ * **When to use**
+ *
+ * Use it where the peer must not end the stream yet, such as behind a request.
+ * Without it, a program that fails at the end of the stream prints `Cause.Done`,
+ * which names neither the operation nor the peer.
+ *
+ * **Interruption**: that of the effect.
+ *
+ * **Example** (The answer to a request)
+ *
+ * ```ts
+ * const answer = yield* Read.readLine(socket).pipe(Read.failOnEnd(socket))
+ * ```
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const failOnEnd: {
+  (stream: StreamSocket.ReadStream): <A, E, R>(
+    self: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, Pull.ExcludeDone<E> | SocketError, R>
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    stream: StreamSocket.ReadStream
+  ): Effect.Effect<A, Pull.ExcludeDone<E> | SocketError, R>
+} = dual(
+  2,
+  <A, E, R>(
+    self: Effect.Effect<A, E, R>,
+    stream: StreamSocket.ReadStream
+  ): Effect.Effect<A, Pull.ExcludeDone<E> | SocketError, R> =>
+    Pull.catchDone(self, () =>
+      Effect.fail(
+        new SocketError({
+          reason: Reason.UnexpectedEof(),
+          operation: "failOnEnd",
+          address: coreOf(stream)?.remoteAddress,
+          transferred: 0
+        })
+      ))
 )
 
 /**

@@ -52,7 +52,7 @@ export class Transport extends Context.Service<Transport, {
     address: NetAddress.SocketAddress,
     options: ResolvedListenOptions
   ) => Effect.Effect<ListenerBacking, SocketError>
-}>()("effect-asio/Transport") {}
+}>()("effect-asio/Transport (provide NodeTransport.layer)") {}
 
 /**
  * A place to connect to or to listen on: an address; a host and port, also as a
