@@ -283,10 +283,11 @@ const writing = (place: Place, cell: Cell): Effect.Effect<Stage, Failure, Scope.
           const isAborted = cell.request.kind === "abort" || expected === "aborts" || isCutInside
           const isLate = isOver(cell.moment)
           // Over epoll `close` waits only for bytes that are not acknowledged yet. A request that stands meets it if it does.
-          const mayWait = kind === "close" && cell.moment === "before start" && "type" in cell.request &&
-            cell.request.type === "terminal" && cell.request.kind !== "emit"
-          if (mayWait && !isEnd(peers)) cutOff(place, peers)
-          else if (!isAborted || mayWait || (isLate && kind === "close")) {
+          const mayWait = kind === "close" && expected === "completes" && cell.moment === "before start" &&
+            "type" in cell.request && cell.request.type === "terminal" && cell.request.kind !== "emit"
+          if (mayWait) {
+            if (!isEnd(peers)) cutOff(place, peers)
+          } else if (!isAborted || (isLate && kind === "close")) {
             ended("what the peer reads", peers)
             equal("bytes the peer reads", right.bytesRead, left.bytesWritten)
           } else {
